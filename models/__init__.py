@@ -1,0 +1,1 @@
+"""What is true: the rules, the stores that guard them, and the verbs that handlers call."""

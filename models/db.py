@@ -1,0 +1,195 @@
+"""MongoDB: the collections with their validators and indexes, the transaction, and what counts as "away".
+
+Nothing outside this module and the ``store.py`` files knows the driver. Writes are majority and journaled (set on
+the client), so that what has been acknowledged survives a crash. Reads come from the primary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import (
+    CollectionInvalid,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+T = TypeVar("T")
+Document = dict[str, Any]
+Session = AsyncClientSession
+
+# In flight at once. The driver's pool starves some waiters once more tasks than connections compete (seconds of
+# delay at p99), so we queue in order in front of it, a little below its size.
+POOL_SIZE_MAX = 100
+IN_FLIGHT_MAX = 90
+# How long a request may wait for a primary before it is refused with DATABASE_AWAY; short, since a phone retries.
+SELECTION_MS = 1500
+# The bound of one operation or one transaction, retries included.
+OPERATION_MS = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection's definition: its name, indexes and the schema that MongoDB itself enforces."""
+
+    name: str
+    indexes: Sequence[IndexModel] = ()
+    validator: Mapping[str, Any] = field(default_factory=dict)
+
+
+REGISTERED: dict[str, Collection] = {}
+
+
+def collection(name: str, *indexes: IndexModel, validator: Mapping[str, Any] | None = None) -> str:
+    """Declare a collection next to the store that owns it; ``Database.prepare`` makes it. Returns the name."""
+    if name in REGISTERED:
+        raise ValueError(f"collection {name} is declared twice")
+    REGISTERED[name] = Collection(name, indexes, validator or {})
+    return name
+
+
+def index(
+    *keys: str, unique: bool = False, where: Mapping[str, Any] | None = None, ttl_seconds: int | None = None
+) -> IndexModel:
+    """An index over ``keys`` (``-name`` for descending), partial ``where`` given, expiring if ``ttl_seconds`` is."""
+    pairs = [(key.lstrip("-"), DESCENDING if key.startswith("-") else ASCENDING) for key in keys]
+    options: dict[str, Any] = {}
+    if unique:
+        options["unique"] = True
+    if where is not None:
+        options["partialFilterExpression"] = dict(where)
+    if ttl_seconds is not None:
+        options["expireAfterSeconds"] = ttl_seconds
+    return IndexModel(pairs, **options)
+
+
+class Database:
+    """A connection to one database of a replica set."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.client: AsyncMongoClient[Document] = AsyncMongoClient(
+            uri,
+            maxPoolSize=POOL_SIZE_MAX,
+            serverSelectionTimeoutMS=SELECTION_MS,
+            connectTimeoutMS=SELECTION_MS,
+            timeoutMS=OPERATION_MS,
+            retryWrites=True,
+            w="majority",
+            journal=True,
+            appname="ringmeter",
+        )
+        options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+        self.db: AsyncDatabase[Document] = self.client.get_database(name, codec_options=options)
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
+
+    def __getitem__(self, name: str) -> AsyncCollection[Document]:
+        return self.db[name]
+
+    @property
+    def turn(self) -> asyncio.Semaphore:
+        """Hold this around work that may run many at a time; see ``IN_FLIGHT_MAX``."""
+        return self._in_flight
+
+    async def prepare(self) -> None:
+        """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
+        await self._refuse_standalone()
+        present = set(await self.db.list_collection_names())
+        for definition in REGISTERED.values():
+            if definition.name not in present:
+                try:
+                    await self.db.create_collection(definition.name, validator=definition.validator or None)
+                except CollectionInvalid:
+                    pass  # another process made it first
+            elif definition.validator:
+                await self.db.command("collMod", definition.name, validator=dict(definition.validator))
+        await asyncio.gather(
+            *(self.db[d.name].create_indexes(list(d.indexes)) for d in REGISTERED.values() if d.indexes)
+        )
+
+    async def _refuse_standalone(self) -> None:
+        hello = await self.client.admin.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise StandaloneServer("MONGO_URI names a standalone MongoDB; transactions need a replica set")
+
+    async def transaction(self, body: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``body(session)`` so that all of its writes happen or none do.
+
+        ``body`` may run several times (write conflicts), so it must change nothing but the database and must not
+        swallow the driver's errors. Snapshot reads, majority and journaled commit.
+        """
+        async with self._in_flight, self.client.start_session() as session:
+            return await session.with_transaction(
+                body,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern("majority", j=True),
+            )
+
+    async def ping(self) -> None:
+        """Raise unless a primary answers now."""
+        await self.client.admin.command("ping")
+
+    async def version(self) -> str:
+        """The version of the server, as text."""
+        return str((await self.client.server_info())["version"])
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.close()
+
+
+class StandaloneServer(Exception):
+    """The server is not a member of a replica set, so it has no transactions."""
+
+
+def database_away(error: BaseException) -> bool:
+    """Whether an exception says that the database cannot be reached just now (and the same request may work later)."""
+    if isinstance(error, (ServerSelectionTimeoutError, ConnectionFailure, NotPrimaryError, WaitQueueTimeoutError)):
+        return True
+    if isinstance(error, ExecutionTimeout) or (isinstance(error, PyMongoError) and error.timeout):
+        return True
+    # An operation killed by a server that is shutting down or stepping down (codes of MongoDB's error_codes.yml).
+    return isinstance(error, OperationFailure) and error.code in {91, 189, 11600, 11602, 10107, 13435, 13436, 133}
+
+
+def taken(error: DuplicateKeyError) -> str:
+    """The name of the first field of the unique index that a write ran into."""
+    pattern = (error.details or {}).get("keyPattern") or {}
+    return next(iter(pattern), "_id")
+
+
+def instant(value: datetime) -> datetime:
+    """``value`` in UTC, cut to whole milliseconds: what MongoDB can keep and the wire can say."""
+    value = value.astimezone(UTC)
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+
+
+__all__ = [
+    "REGISTERED",
+    "Database",
+    "Document",
+    "DuplicateKeyError",
+    "Session",
+    "StandaloneServer",
+    "collection",
+    "database_away",
+    "index",
+    "instant",
+    "taken",
+]

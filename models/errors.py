@@ -1,0 +1,103 @@
+"""The one way to say no.
+
+A service or a rule raises ``Refusal("CALL_BUSY")``; the funnel turns it into an ack or an HTTP answer. Every
+code that a client can meet stands in ``CODES`` below, with its HTTP status, the sentence a person may be shown,
+and whether trying the very same thing again can help. The API documents are generated from this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a refusal code means: HTTP ``status``, ``sentence`` for people, ``retry_after_ms`` when waiting helps."""
+
+    status: int
+    sentence: str
+    retry_after_ms: int | None = None
+
+
+CODES: dict[str, Code] = {
+    # -- the request itself
+    "VALIDATION_FAILED": Code(400, "Some fields are missing or wrong."),
+    "BAD_JSON": Code(400, "The body is not valid JSON."),
+    "PAYLOAD_TOO_LARGE": Code(413, "This message is larger than allowed."),
+    "EVENT_UNKNOWN": Code(404, "There is no event of this name."),
+    "ROUTE_UNKNOWN": Code(404, "There is nothing at this address."),
+    "METHOD_NOT_ALLOWED": Code(405, "This address does not take that method."),
+    "RATE_LIMITED": Code(429, "Too many requests; slow down.", 1000),
+    "IDEMPOTENCY_MISMATCH": Code(422, "This key was used before with another payload."),
+    "IDEMPOTENCY_IN_FLIGHT": Code(409, "The first request with this key is still running.", 250),
+    "INTERNAL": Code(500, "Something went wrong on our side.", 1000),
+    "DATABASE_AWAY": Code(503, "The database is not reachable; try again shortly.", 1000),
+    "SERVER_DRAINING": Code(503, "This server is restarting; connect again.", 1000),
+    "SERVER_BUSY": Code(429, "The server is busy; try again shortly.", 1000),
+    # -- who is asking
+    "TOKEN_MISSING": Code(401, "Sign in first."),
+    "TOKEN_EXPIRED": Code(401, "The access token has expired; refresh it."),
+    "TOKEN_INVALID": Code(401, "The access token is not valid."),
+    "REFRESH_INVALID": Code(401, "The refresh token is not valid; sign in again."),
+    "REFRESH_REUSED": Code(401, "The refresh token was used before; all its tokens are revoked. Sign in again."),
+    "CREDENTIALS_WRONG": Code(401, "The name or the password is wrong."),
+    "PASSWORD_WRONG": Code(403, "The password is wrong."),
+    "ACCOUNT_BANNED": Code(403, "This account is banned."),
+    "ACCOUNT_DELETED": Code(403, "This account was deleted."),
+    "FORBIDDEN": Code(403, "This is not yours to do."),
+    # -- people
+    "ACCOUNT_EXISTS": Code(409, "An account with this e-mail, phone or username exists already."),
+    "USER_UNKNOWN": Code(404, "There is no such user."),
+    "USER_BLOCKED": Code(403, "You have blocked this person."),
+    "USER_UNAVAILABLE": Code(403, "This person cannot be reached."),
+    "SELF_NOT_ALLOWED": Code(400, "This cannot be done with yourself."),
+    "SESSION_UNKNOWN": Code(404, "There is no such session."),
+    # -- calls
+    "CALL_UNKNOWN": Code(404, "There is no such call."),
+    "CALL_ENDED": Code(409, "This call has ended."),
+    "CALL_BUSY": Code(409, "This person is in another call."),
+    "CALL_IN_PROGRESS": Code(409, "You are in another call."),
+    "CALL_WRONG_STATE": Code(409, "The call is not in a state for this."),
+    "CALL_WRONG_SIDE": Code(403, "This is for the other side of the call."),
+    "CALL_ANSWERED_ELSEWHERE": Code(409, "Another of your devices holds this call."),
+    "CALL_GLARE": Code(409, "Both sides offered at once and the other side's offer goes first.", 500),
+    "CALL_UPGRADE_REQUIRED": Code(409, "This is an audio call; ask for video with CALL_UPGRADE first."),
+    "CALL_LIMIT": Code(429, "You have called this person too often; wait a little.", 10_000),
+    "TOO_MANY_CANDIDATES": Code(429, "Too many candidates are waiting for the other side.", 1000),
+    "SDP_INVALID": Code(400, "The session description is not valid."),
+    "SDP_TOO_LARGE": Code(413, "The session description is larger than 64 KiB."),
+    # -- chat
+    "MESSAGE_UNKNOWN": Code(404, "There is no such message."),
+    "CONVERSATION_UNKNOWN": Code(404, "There is no such conversation."),
+}
+
+
+class Refusal(Exception):
+    """A clear no, with a code of ``CODES``.
+
+    ``details`` says what a program can act on (fields, the call's id); never secrets. ``retry_after_ms``
+    overrides the table where the caller knows better.
+    """
+
+    def __init__(self, code: str, *, retry_after_ms: int | None = None, **details: Any) -> None:
+        if code not in CODES:
+            raise KeyError(f"refusal code {code} is not in the table")
+        super().__init__(code)
+        self.code = code
+        self.details = details
+        self.retry_after_ms = retry_after_ms if retry_after_ms is not None else CODES[code].retry_after_ms
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this refusal."""
+        return CODES[self.code].status
+
+    def body(self) -> dict[str, Any]:
+        """The wire form, shared by acks and REST: ``{code, message, details?, retryAfterMs?}``."""
+        out: dict[str, Any] = {"code": self.code, "message": CODES[self.code].sentence}
+        if self.details:
+            out["details"] = self.details
+        if self.retry_after_ms is not None:
+            out["retryAfterMs"] = self.retry_after_ms
+        return out

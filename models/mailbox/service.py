@@ -1,0 +1,88 @@
+"""Posting letters and replaying what a device missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from models.mailbox.store import REPLAY_MAX, MailboxStore
+from models.ports import Clock, Doors, Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a device missed: ``letters`` in order, the user's last number, and whether older ones are gone."""
+
+    letters: tuple[Letter, ...]
+    seq: int
+    gap: bool
+
+
+class Mailbox:
+    """The verbs of the log."""
+
+    def __init__(self, store: MailboxStore, doors: Doors, clock: Clock) -> None:
+        self._store = store
+        self._doors = doors
+        self._clock = clock
+
+    async def post(self, letters: Sequence[Letter], *, again: bool = False) -> None:
+        """Keep the letters that have a key, then tell all to the devices that are connected.
+
+        The letters of one user keep their order. A letter whose key is known was told before and is not told twice,
+        except with ``again`` (after a crash, when nobody knows whether it was told): clients drop what they have
+        by its version.
+        """
+        by_user: dict[str, list[Letter]] = {}
+        for letter in letters:
+            by_user.setdefault(letter.user_id, []).append(letter)
+        await asyncio.gather(*(self._post_to_one(row, again) for row in by_user.values()))
+
+    async def _post_to_one(self, letters: list[Letter], again: bool) -> None:
+        told: list[Letter] = []
+        for letter in letters:
+            if letter.key is None:
+                told.append(letter)
+                continue
+            seq = await self._store.append(letter, self._clock.now())
+            if seq is not None:
+                told.append(replace(letter, seq=seq))
+            elif again:
+                told.append(letter)
+        await self._doors.deliver(told)
+
+    async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
+        """What ``device_id`` has not handled after number ``since``; nothing for a device that never had a number.
+
+        ``gap`` says that letters between ``since`` and the first one here are gone (too old, too many), or that
+        ``since`` is not a number of this log: the app reads the histories instead.
+        """
+        if since is None:
+            return Missed((), await self._store.head(user_id), False)
+        letters = await self._store.since(user_id, since)
+        if letters:
+            head = letters[-1].seq or 0
+        else:
+            head = await self._store.head(user_id)
+        # A first letter that does not follow on, a replay that is full, or a number from another life.
+        gap = (
+            (bool(letters) and letters[0].seq != since + 1) or len(letters) >= REPLAY_MAX or since > head
+        )
+        if not letters and since < head:
+            gap = True
+        if len(letters) >= REPLAY_MAX:
+            return Missed((), await self._store.head(user_id), True)
+        return Missed(tuple(x for x in letters if _is_for(x, device_id)), head, gap)
+
+    async def rings(self, user_id: str, call_ids: list[str]) -> tuple[Letter, ...]:
+        """The ring letters of calls that ring now, for a device that connects in the middle of the ring."""
+        return tuple(await self._store.of_calls(user_id, call_ids, "CALL_REQUEST")) if call_ids else ()
+
+    async def trim(self) -> int:
+        """Throw away what is too old; how many letters went."""
+        return await self._store.trim(self._clock.now())
+
+
+def _is_for(letter: Letter, device_id: str) -> bool:
+    return letter.only_device in (None, device_id) and letter.except_device != device_id
