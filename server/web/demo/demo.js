@@ -1,0 +1,217 @@
+// Wires the parts together: who is here, what a click does, when to draw.
+import { Api } from "./api.js";
+import { ChatLog, drawHistory } from "./lists.js";
+import { Phone } from "./phone.js";
+import { Signaling } from "./signaling.js";
+import { farewell, follow, hush, ring, wakeTones } from "./tones.js";
+import { nameOf, slug, uuid } from "./util.js";
+import { at, drawCall, drawClocks, drawLink, drawMe, notice } from "./view.js";
+
+const api = new Api();
+const signaling = new Signaling(api);
+const phone = new Phone({ api, signaling });
+const chat = new ChatLog();
+const readChats = new Set(); // people whose earlier messages are on the page
+
+/** Do it; what the server refuses becomes a line on the page. */
+async function attempt(work, button) {
+  notice("");
+  if (button) button.disabled = true;
+  try {
+    return await work();
+  } catch (refusal) {
+    if (!refusal.sentence) console.error(refusal);
+    notice(refusal.sentence ?? "Something went wrong on this page; the console says what.");
+    return undefined;
+  } finally {
+    if (button) button.disabled = false;
+  }
+}
+
+// ---- coming and going -----------------------------------------------------------------------------------------------
+
+function enter() {
+  drawMe(api.me);
+  drawLink("connecting");
+  drawCall(phone);
+  signaling.open();
+  refreshHistory();
+}
+
+function exit(reason) {
+  phone.drop();
+  signaling.close();
+  chat.clear();
+  readChats.clear();
+  drawHistory([], {}, () => {});
+  drawMe(null);
+  notice(reason);
+  at("name").focus();
+}
+
+at("join-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  wakeTones();
+  const joined = await attempt(() => api.join(at("name").value), event.submitter);
+  if (!joined) return;
+  enter();
+  at("peer").focus();
+});
+
+at("leave").addEventListener("click", async () => {
+  phone.drop();
+  await api.leave();
+  exit("");
+});
+
+api.onSignedOut = async (refusal) => {
+  await api.leave();
+  exit(refusal.sentence);
+};
+
+// ---- the call -------------------------------------------------------------------------------------------------------
+
+async function dial(type) {
+  wakeTones();
+  if (phone.busy) return;
+  const button = at(`call-${type}`);
+  const other = await attempt(async () => {
+    const user = await api.findUser(at("peer").value);
+    if (user.id === api.me.id) throw Object.assign(new Error(), { sentence: "That is you. Open a second tab for somebody else." });
+    return user;
+  }, button);
+  if (other) await phone.dial(other, type);
+}
+
+at("dial").addEventListener("submit", (event) => {
+  event.preventDefault();
+  dial("video");
+});
+at("call-audio").addEventListener("click", () => dial("audio"));
+at("accept").addEventListener("click", () => {
+  wakeTones();
+  notice("");
+  phone.accept();
+});
+at("reject").addEventListener("click", () => phone.reject());
+at("hangup").addEventListener("click", () => phone.hangup());
+at("mute").addEventListener("click", () => phone.toggleMute());
+at("camera").addEventListener("click", () => phone.toggleCamera());
+at("ask-video").addEventListener("click", () => phone.askForVideo());
+at("upgrade-yes").addEventListener("click", () => phone.answerUpgrade(true));
+at("upgrade-no").addEventListener("click", () => phone.answerUpgrade(false));
+at("unlock").addEventListener("click", () => {
+  wakeTones();
+  at("remote-video").play().catch(() => {});
+  at("unlock").hidden = true;
+});
+// noopener: the new tab starts with a session storage of its own, so it is somebody else
+at("open-tab").addEventListener("click", () => window.open("/", "_blank", "noopener"));
+at("notice-close").addEventListener("click", () => notice(""));
+
+let sounding = null;
+let followed = { stream: null, stop: () => {} };
+
+/** Sound and the level ring follow the call; both only when something changed. */
+function sound() {
+  const { leg } = phone;
+  const ringing = phone.busy && (leg.phase === "incoming" ? "incoming" : leg.state === "ringing" ? "outgoing" : null);
+  if (ringing !== sounding) {
+    sounding = ringing;
+    if (ringing) ring(ringing);
+    else hush();
+  }
+  const stream = phone.busy && leg.remote?.getAudioTracks().length ? leg.remote : null;
+  if (stream === followed.stream) return;
+  followed.stop();
+  const draw = (level) => at("face-ring").style.setProperty("--level", level.toFixed(2));
+  followed = { stream, stop: stream ? follow(stream, draw) : () => {} };
+}
+
+let drawing = false;
+phone.addEventListener("change", () => {
+  if (drawing) return;
+  drawing = true;
+  queueMicrotask(() => {
+    drawing = false;
+    drawCall(phone);
+    drawClocks(phone);
+    sound();
+    const { leg } = phone;
+    if (!leg) return;
+    if (!at("peer").value.trim()) at("peer").value = leg.other?.username ?? "";
+    if (leg.id && !leg.over) readChat(leg.other);
+  });
+});
+phone.addEventListener("note", ({ detail }) => notice(detail));
+phone.addEventListener("over", ({ detail }) => {
+  if (detail?.talkedMs) farewell();
+  refreshHistory();
+});
+setInterval(() => drawClocks(phone), 250);
+
+async function refreshHistory() {
+  if (!api.me) return;
+  try {
+    const calls = await api.history();
+    const choose = (other) => {
+      if (at("peer").disabled) return;
+      at("peer").value = other?.username ?? "";
+      at("peer").focus();
+    };
+    if (api.me) drawHistory(calls, api.me, choose);
+  } catch (refusal) {
+    console.debug(`history: ${refusal.message}`);
+  }
+}
+
+// ---- the chat -------------------------------------------------------------------------------------------------------
+
+/** Whom a message goes to: the other one in the call, else the person named in the dial. */
+async function chatPeer() {
+  const { leg } = phone;
+  const typed = at("peer").value;
+  if (phone.busy && leg.other) return leg.other;
+  if (leg?.other && leg.other.username?.toLowerCase() === slug(typed)) return leg.other;
+  return api.findUser(typed);
+}
+
+/** The earlier messages with a person, once. A server without chat yet is no fault worth a line. */
+async function readChat(other) {
+  if (!other?.id || readChats.has(other.id)) return;
+  readChats.add(other.id);
+  try {
+    for (const message of await api.chatWith(other.id)) chat.add(message, api.me);
+  } catch (refusal) {
+    console.debug(`chat history: ${refusal.message}`);
+  }
+}
+
+at("chat-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = at("chat-text").value.trim();
+  if (!text) return;
+  await attempt(async () => {
+    const other = await chatPeer();
+    const message = await signaling.ask("CHAT_MESSAGE", { to: other.id, text, opId: uuid() }, { tries: 2 });
+    at("chat-text").value = "";
+    await readChat(other);
+    chat.add({ sender: api.me, text, ...message }, api.me, phone.busy ? null : other);
+  }, event.submitter);
+  at("chat-text").focus();
+});
+
+signaling.addEventListener("told", ({ detail: { event, payload } }) => {
+  if (event === "error") notice(payload.error?.message ?? "The server refused an event.");
+  if (event !== "CHAT_MESSAGE" || !api.me) return;
+  chat.add(payload, api.me);
+  if (!at("peer").value.trim() && payload.sender?.id !== api.me.id) at("peer").value = payload.sender?.username ?? "";
+  if (document.hidden) document.title = `${nameOf(payload.sender)} wrote · Ringmeter demo`;
+});
+document.addEventListener("visibilitychange", () => document.hidden || drawMe(api.me));
+
+signaling.addEventListener("status", ({ detail }) => drawLink(detail));
+signaling.addEventListener("sync", refreshHistory);
+
+if (api.me) enter();
+else drawMe(null);

@@ -1,0 +1,175 @@
+// The page: elements in, state out. It decides how things look and what they are called, never what happens.
+import { nameOf, initials, tintOf, clockText } from "./util.js";
+import { grade } from "./stats.js";
+
+export const at = (id) => document.getElementById(id);
+
+const ENDINGS = {
+  completed: "Call ended",
+  cancelled: "Call cancelled",
+  declined: "Call declined",
+  busy: "Busy in another call",
+  no_answer: "No answer",
+  unreachable: "Could not be reached",
+  connect_failed: "The call could not connect",
+  connection_lost: "The connection was lost",
+  caller_lost: "The caller was cut off",
+  insufficient_funds: "The balance ran out",
+  max_duration: "The longest call time was reached",
+  policy: "The call was ended by the service",
+  server_recovered: "The call was ended by a restart",
+  answered_elsewhere: "Answered on another device",
+};
+const GRADES = ["Poor", "Weak", "Fair", "Good"];
+
+export const endingText = (reason) => ENDINGS[reason] ?? "Call ended";
+
+export function face(element, user) {
+  element.textContent = user ? initials(user) : "";
+  element.dataset.tint = user ? tintOf(user) : "none";
+}
+
+const show = (element, yes) => {
+  if (element.hidden === yes) element.hidden = !yes;
+};
+
+const write = (element, text) => {
+  if (element.textContent !== text) element.textContent = text; // an unchanged live region stays silent
+};
+
+/** What goes on, in words. */
+function wordsFor(leg) {
+  if (!leg) return "Ready when you are";
+  if (leg.over) return leg.id || leg.reason ? `${endingText(leg.reason)}${spoken(leg)}` : "";
+  if (leg.phase === "preparing") return leg.stream ? "Calling…" : "Opening your devices…";
+  if (leg.phase === "incoming") return `${leg.type === "video" ? "Video" : "Audio"} call for you`;
+  if (leg.phase === "joining") return "Answering…";
+  if (leg.state === "ringing") return leg.theyRing ? "Ringing…" : "Calling…";
+  if (leg.state === "reconnecting") return "Connection lost, trying again…";
+  if (leg.state === "accepted") return "Connecting…";
+  if (leg.upgrade === "asked") return "Asking for video…";
+  return leg.type === "video" ? "Their camera is off" : "Audio call";
+}
+
+const spoken = (leg) => (leg.seconds >= 1 ? ` · ${clockText(leg.seconds)}` : "");
+
+export const hasPicture = (stream) =>
+  Boolean(stream?.getVideoTracks().some((track) => track.readyState === "live" && !track.muted));
+
+function play(video, stream, blocked) {
+  if (video.srcObject !== stream) video.srcObject = stream;
+  if (stream && video.paused) video.play().then(() => blocked(false)).catch((error) => blocked(error.name === "NotAllowedError"));
+}
+
+/** Draw the call, or that there is none. */
+export function drawCall(phone) {
+  const { leg } = phone;
+  const live = phone.busy;
+  const joined = live && leg.phase !== "incoming";
+  const remote = live ? leg.remote : null;
+  const picture = live && leg.type === "video" && hasPicture(remote);
+  const own = joined && Boolean(leg.stream?.getVideoTracks().length) && !leg.cameraOff;
+
+  write(at("state"), phone.state);
+  at("stage").dataset.look = !leg ? "idle" : leg.over ? "over" : picture ? "picture" : "face";
+  at("stage").dataset.state = phone.state;
+  face(at("face"), leg?.other);
+  write(at("face-name"), leg ? nameOf(leg.other) : "No call");
+  write(at("corner-name"), picture ? nameOf(leg.other) : "");
+  write(at("words"), wordsFor(leg));
+  at("face-ring").classList.toggle("waves", live && (leg.state === "ringing" || leg.phase === "preparing"));
+
+  play(at("remote-video"), remote, (yes) => show(at("unlock"), yes && phone.busy));
+  play(at("local-video"), own ? leg.stream : null, () => {});
+  at("local-video").classList.toggle("on", own);
+  if (!live) show(at("unlock"), false);
+
+  drawControls(leg, joined);
+  drawIncoming(leg, live && leg.phase === "incoming");
+  drawQuality(leg, live);
+  show(at("timer"), live && leg.seconds > 0);
+  show(at("media-note"), joined && Boolean(leg.note));
+  write(at("media-note"), joined ? leg.note : "");
+  for (const id of ["call-video", "call-audio", "peer"]) at(id).disabled = live;
+  show(at("second"), !live);
+}
+
+function drawControls(leg, joined) {
+  show(at("controls"), joined);
+  if (!joined) return;
+  const settled = ["accepted", "active", "reconnecting"].includes(leg.state);
+  toggle("mute", leg.muted, ["Mute", "Unmute"]);
+  toggle("camera", leg.cameraOff, ["Camera off", "Camera on"]);
+  at("mute").disabled = !leg.stream?.getAudioTracks().length;
+  show(at("camera"), leg.type === "video" && Boolean(leg.stream?.getVideoTracks().length));
+  show(at("ask-video"), leg.type === "audio" && leg.state === "active");
+  at("ask-video").disabled = leg.upgrade === "asked";
+  write(at("hangup").lastElementChild, settled ? "Hang up" : "Cancel");
+  show(at("upgrade"), leg.upgrade === "offered");
+  write(at("upgrade-text"), `${nameOf(leg.other)} asks to go on with video.`);
+}
+
+function toggle(id, on, [offText, onText]) {
+  const button = at(id);
+  button.setAttribute("aria-pressed", String(on));
+  write(button.lastElementChild, on ? onText : offText);
+}
+
+function drawIncoming(leg, yes) {
+  const card = at("incoming");
+  const appears = yes && card.hidden;
+  show(card, yes);
+  if (!yes) return;
+  face(at("incoming-face"), leg.other);
+  write(at("incoming-name"), nameOf(leg.other));
+  write(at("incoming-kind"), leg.type === "video" ? "calls you with video" : "calls you");
+  at("accept-icon").setAttribute("href", leg.type === "video" ? "#i-video" : "#i-phone");
+  // Never under somebody's fingers: a space typed into the chat must not answer a call.
+  if (appears && !document.activeElement?.matches("input")) at("accept").focus({ preventScroll: true });
+}
+
+function drawQuality(leg, live) {
+  const quality = live && leg.state === "active" ? leg.quality : null;
+  show(at("bars"), Boolean(quality));
+  if (!quality) return;
+  const mark = grade(quality);
+  at("bars").dataset.grade = String(mark);
+  const delay = quality.rttMs === undefined ? "" : `, round trip ${Math.round(quality.rttMs)} ms`;
+  const text = `${GRADES[mark]} connection${delay}, loss ${quality.inbound.lossPercent} %`;
+  at("bars").setAttribute("aria-label", text);
+  at("bars").title = text;
+}
+
+/** What changes by itself as time goes by: the talking time, the seconds left to answer. */
+export function drawClocks(phone) {
+  const { leg } = phone;
+  if (!phone.busy) return;
+  show(at("timer"), leg.seconds > 0);
+  write(at("timer"), clockText(leg.seconds));
+  if (leg.phase !== "incoming") return;
+  const known = leg.ringsUntil !== null;
+  const left = known ? Math.max(0, leg.ringsUntil - performance.now()) : 0;
+  show(at("incoming-bar"), known);
+  write(at("incoming-left"), known ? `${Math.ceil(left / 1000)} s` : "");
+  if (known) at("incoming-bar").value = left / (leg.ringsMs || 45_000);
+}
+
+export function drawMe(me) {
+  show(at("welcome"), !me);
+  show(at("room"), Boolean(me));
+  show(at("me"), Boolean(me));
+  document.title = me ? `${nameOf(me)} · Ringmeter demo` : "Ringmeter demo";
+  if (!me) return;
+  face(at("me-avatar"), me);
+  write(at("me-name"), nameOf(me));
+}
+
+export function drawLink(status) {
+  at("link").dataset.status = status;
+  write(at("link"), { online: "online", connecting: "connecting…", offline: "offline" }[status]);
+}
+
+export function notice(text) {
+  write(at("notice-text"), text ?? "");
+  show(at("notice"), Boolean(text));
+}
