@@ -1,0 +1,315 @@
+"""Environment → one frozen `Config`. Every fault is found before a port opens, and all are told at once.
+
+A value is looked for in the environment first and in a `.env` file of the working folder second; an empty
+value counts as not set. `VARIABLES` names every variable with its default and meaning: the README's table and
+`.env.example` are made from it, and a test holds that no other variable is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from babel.numbers import is_currency
+from dotenv import dotenv_values
+from environs import Env, EnvValidationError
+from marshmallow import ValidationError
+from marshmallow.validate import OneOf
+
+JWT_SECRET_BYTES_MIN = 32  # RFC 7518 §3.2: a key for HS256 is at least as long as its hash
+TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
+DEVELOPMENT_ORIGINS = (
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "https://localhost:*",
+    "https://127.0.0.1:*",
+)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PUBLIC_STUN = "stun:stun.l.google.com:19302"
+
+
+class ConfigFault(Exception):
+    """The environment cannot be used. `faults`: one sentence for each variable, its name first."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One line of the configuration table. `default` is text as it would be written; "" is: none."""
+
+    name: str
+    default: str
+    meaning: str
+    secret: bool = False
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every network"),
+    Variable("PORT", "3000", "Port of HTTP and Socket.IO; 0 takes a free one"),
+    Variable(
+        "ENV",
+        "development",
+        "development, or production: no demo page, no made-up secret, no default origins",
+    ),
+    Variable("LOG_LEVEL", "info", "debug, info, warning or error"),
+    Variable("DATA_DIR", ".data", "Folder of the embedded database and of generated secrets"),
+    Variable("MONGO_URI", "", "Any replica set, 6.0 or newer; without it an embedded one in DATA_DIR", True),
+    Variable("MONGO_DATABASE", "ringmeter", "Name of the database in that MongoDB"),
+    Variable("REDIS_URL", "", "Several processes share events through it; without it one process", True),
+    Variable(
+        "JWT_SECRET",
+        "",
+        "Signs access tokens, 32 bytes or more; required in production, else made in DATA_DIR",
+        True,
+    ),
+    Variable(
+        "CORS_ORIGINS",
+        "",
+        "Web origins that may call, comma-separated, :* for any port; in development localhost",
+    ),
+    Variable("TRUSTED_PROXY_HOPS", "0", "Proxies in front whose X-Forwarded-For is believed"),
+    Variable("STUN_URLS", PUBLIC_STUN, "STUN servers for the apps, comma-separated; the word none for none"),
+    Variable("TURN_URLS", "", "TURN servers for the apps, comma-separated, turn: or turns:"),
+    Variable("TURN_SECRET", "", "The static-auth-secret of coturn; goes with TURN_URLS", True),
+    Variable("TURN_TTL_SECONDS", "3600", "Life of a TURN credential, at most 86400"),
+    Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
+    Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
+    Variable("CURRENCY", "NGN", "ISO 4217 code of the currency in which calls are priced"),
+    Variable("RING_SECONDS", "45", "How long a call rings before it counts as not answered"),
+    Variable("CONNECT_SECONDS", "30", "How long an accepted call may take until media flows"),
+    Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),
+    Variable("CALL_MAX_SECONDS", "14400", "Longest call"),
+    Variable("CALLER_GRACE_SECONDS", "15", "How long a ringing call outlives its caller's connection"),
+    Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
+    Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
+    Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
+    Variable("AUTH_PER_MINUTE", "10", "Sign-in attempts per minute from one address, and for one account"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the server was told. Secrets are left out of its text form."""
+
+    host: str
+    port: int
+    env: Literal["development", "production"]
+    log_level: str
+    data_dir: Path
+    mongo_uri: str | None = field(repr=False)  # None: embedded
+    mongo_database: str
+    redis_url: str | None = field(repr=False)
+    jwt_secret: str | None = field(repr=False)  # None only in development, until with_jwt_secret()
+    cors_origins: tuple[str, ...]  # exact origins, or with port "*"
+    trusted_proxy_hops: int
+    stun_urls: tuple[str, ...]
+    turn_urls: tuple[str, ...]
+    turn_secret: str | None = field(repr=False)
+    turn_ttl_seconds: int
+    expo_access_token: str | None = field(repr=False)
+    expo_url: str | None
+    currency: str
+    ring_seconds: int
+    connect_seconds: int
+    reconnect_seconds: int
+    call_max_seconds: int
+    caller_grace_seconds: int
+    access_token_seconds: int
+    refresh_token_days: int
+    bcrypt_rounds: int
+    auth_per_minute: int
+
+    @property
+    def production(self) -> bool:
+        return self.env == "production"
+
+
+class _Mapped(Env):
+    """environs over a mapping of ours, so that a test need not touch the process's environment."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(eager=False)  # collect every fault instead of stopping at the first
+        self._given = {name: value.strip() for name, value in values.items() if value.strip()}
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._given.get(env_key, default)
+
+
+def load_config(env: Mapping[str, str] | None = None) -> Config:
+    """Read `env`, or the process's environment over a `.env` file. Raises `ConfigFault` with every fault."""
+    if env is None:
+        env = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+    read = _Mapped(env)
+    production = env.get("ENV", "").strip() == "production"
+    config = Config(
+        host=read.str("HOST", "127.0.0.1"),
+        port=_whole(read, "PORT", 0, 65_535),
+        env=cast(
+            Literal["development", "production"],
+            read.str("ENV", "development", validate=OneOf(["development", "production"], error=_ONE_OF)),
+        ),
+        log_level=read.str("LOG_LEVEL", "info", validate=OneOf(LOG_LEVELS, error=_ONE_OF)),
+        data_dir=Path(read.str("DATA_DIR", ".data")).expanduser(),
+        mongo_uri=_optional(read, "MONGO_URI", _url("mongodb", "mongodb+srv")),
+        mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=_database_name),
+        redis_url=_optional(read, "REDIS_URL", _url("redis", "rediss", "unix")),
+        jwt_secret=_optional(read, "JWT_SECRET", _long_enough),
+        cors_origins=_words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, _origin),
+        trusted_proxy_hops=_whole(read, "TRUSTED_PROXY_HOPS", 0, 10),
+        stun_urls=_words(read, "STUN_URLS", (PUBLIC_STUN,), _ice("stun", "stuns")),
+        turn_urls=_words(read, "TURN_URLS", (), _ice("turn", "turns")),
+        turn_secret=_optional(read, "TURN_SECRET"),
+        turn_ttl_seconds=_whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
+        expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
+        expo_url=_optional(read, "EXPO_URL", _url("http", "https")),
+        currency=read.str("CURRENCY", "NGN", validate=_currency),
+        ring_seconds=_whole(read, "RING_SECONDS", 1, 600),
+        connect_seconds=_whole(read, "CONNECT_SECONDS", 1, 600),
+        reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),
+        call_max_seconds=_whole(read, "CALL_MAX_SECONDS", 10, 86_400),
+        caller_grace_seconds=_whole(read, "CALLER_GRACE_SECONDS", 1, 600),
+        access_token_seconds=_whole(read, "ACCESS_TOKEN_SECONDS", 1, 86_400),
+        refresh_token_days=_whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
+        bcrypt_rounds=_whole(read, "BCRYPT_ROUNDS", 4, 16),
+        auth_per_minute=_whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
+    )
+    faults: dict[str, list[str]] = {}
+    try:
+        read.seal()
+    except EnvValidationError as fault:
+        told = cast(dict[str, list[str]], fault.error_messages)
+        faults = {name: list(sentences) for name, sentences in told.items()}
+    if config.production and not config.jwt_secret and "JWT_SECRET" not in faults:
+        faults["JWT_SECRET"] = [f"is required with ENV=production, at least {JWT_SECRET_BYTES_MIN} bytes."]
+    if config.turn_urls and not config.turn_secret:
+        faults.setdefault("TURN_SECRET", []).append("is required because TURN_URLS is set.")
+    if config.turn_secret and not config.turn_urls and "TURN_URLS" not in faults:
+        faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
+    if faults:
+        raise ConfigFault([f"{name} {' '.join(said)}" for name, said in sorted(faults.items())])
+    return config
+
+
+def with_jwt_secret(config: Config) -> Config:
+    """The same config with a secret in it: the one given, else the one in DATA_DIR, made on the first call."""
+    if config.jwt_secret:
+        return config
+    return replace(config, jwt_secret=kept_secret(config.data_dir / "jwt_secret"))
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in `path`, readable by its owner only; made on the first call, once even if two race for it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        # Written whole under another name and then linked: whoever finds `path` finds all of it.
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # the other process was first; its secret is the one
+        except OSError:  # a file system without hard links
+            os.replace(draft, path)
+        draft.unlink(missing_ok=True)
+    return path.read_text().strip()
+
+
+_DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+_ONE_OF = "must be one of: {choices}."
+
+
+def _whole(read: Env, name: str, least: int, most: int) -> int:
+    def within(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValidationError(f"must be a whole number from {least} to {most}.")
+        return int(text)
+
+    # A fault is kept by environs and told by seal(); until then the default stands in.
+    parsed = _parse(read, name, within, default=_DEFAULTS[name])
+    return cast(int, parsed) if parsed is not None else int(_DEFAULTS[name])
+
+
+def _optional(read: Env, name: str, check: Callable[[str], None] | None = None) -> str | None:
+    return read.str(name, None, validate=check)
+
+
+def _words(read: Env, name: str, default: tuple[str, ...], check: Callable[[str], None]) -> tuple[str, ...]:
+    def split(text: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if words == ("none",):
+            return ()
+        for word in words:
+            check(word)
+        return words
+
+    parsed = _parse(read, name, split, default=None)
+    return cast(tuple[str, ...], parsed) if parsed is not None else default
+
+
+def _parse(read: Env, name: str, parser: Callable[[str], Any], default: str | None) -> Any:
+    """`parser` applied to the variable's text. None when it is not set and has no default, or has a fault."""
+    if not hasattr(read, f"parse_{name}"):
+        read.add_parser(f"parse_{name}", lambda text, **_: None if text is None else parser(text))
+    return getattr(read, f"parse_{name}")(name, default)
+
+
+def _url(*schemes: str) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        # The value may hold a password: the sentence must not repeat it.
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValidationError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
+        if not text.split("://", 1)[1]:
+            raise ValidationError("names no host.")
+
+    return check
+
+
+def _ice(*schemes: str) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        if not re.fullmatch(
+            rf"(?:{'|'.join(schemes)}):(?:[^\s/:@?]+|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?(?:\?transport=(?:udp|tcp))?",
+            text,
+        ):
+            raise ValidationError(f"has {text!r}, which is not of the form {schemes[0]}:host:port.")
+
+    return check
+
+
+def _origin(text: str) -> None:
+    try:
+        parts = urlsplit(text.replace(":*", ":1") if text.endswith(":*") else text)
+        _ = parts.port  # raises when it is not a number
+    except ValueError:
+        raise ValidationError(
+            f"has {text!r}, which is not an origin such as https://app.example.com."
+        ) from None
+    bare = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.netloc or "@" in text:
+        raise ValidationError(f"has {text!r}, which is not an origin such as https://app.example.com.")
+    if bare != text.replace(":*", ":1"):
+        raise ValidationError(f"has {text!r}: an origin ends after host and port.")
+
+
+def _currency(text: str) -> None:
+    if not is_currency(text):
+        raise ValidationError("must be an ISO 4217 code in capitals, such as NGN.")
+
+
+def _database_name(text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
+        raise ValidationError("must be letters, digits, _ and -, at most 63.")
+
+
+def _long_enough(text: str) -> None:
+    if len(text.encode()) < JWT_SECRET_BYTES_MIN:
+        raise ValidationError(f"must be at least {JWT_SECRET_BYTES_MIN} bytes.")
