@@ -81,18 +81,42 @@ class Doors(Protocol):
         """Whether that device is connected to this process."""
         ...
 
+    def renew(self, user_id: str, device_id: str, expires_at: datetime) -> None:
+        """The device has shown a fresh token: its socket may live until ``expires_at``."""
+        ...
+
     async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None:
         """Close the user's sockets (all, or those of the given sessions), telling ``code`` in an ``error`` event."""
         ...
 
 
-class Pusher(Protocol):
-    """Something that can wake a sleeping device. Must return at once; sending is somebody else's work."""
+class LiveCalls(Protocol):
+    """What accounts need of calls: an end to them when a person may no longer talk."""
 
-    async def ring(self, call: Any) -> None:
-        """Ask that the callee's devices be woken for this ringing call."""
+    async def end_all(self, user_id: str) -> None:
+        """End the user's live call for reasons of policy (ban, deletion)."""
         ...
 
-    async def stop_ringing(self, call: Any) -> None:
-        """Ask that the ring be taken back, and a missed call told where it was one."""
+    async def end_between(self, user_id: str, other_id: str) -> None:
+        """End the live call between the two (one has blocked the other)."""
+        ...
+
+    async def forget(self, user_id: str) -> None:
+        """Take the person's name and picture out of their calls; the calls stay."""
+        ...
+
+
+class Pusher(Protocol):
+    """What can wake a sleeping device. Both verbs keep a to-do and return; sending is a job's work."""
+
+    async def ring(
+        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, expires_at: datetime
+    ) -> None:
+        """Wake the callee's devices for a ringing call. ``caller`` is a PublicUser in wire form."""
+        ...
+
+    async def stop_ringing(
+        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, missed: bool
+    ) -> None:
+        """Take the ring back; with ``missed`` tell of a missed call, otherwise that it was cancelled or answered."""
         ...

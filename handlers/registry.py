@@ -1,0 +1,235 @@
+"""One catalogue of every way in and of everything we say.
+
+    @event("CALL_REJECT", takes=RejectCall, gives=CallView, refuses=["CALL_UNKNOWN"], lane="call_id")
+    @route("POST", "/api/calls/reject", takes=RejectCall, gives=CallView, wraps="call")
+    async def call_reject(ctx, ask): ...
+
+Dispatch, both API documents, the acks, the metrics and the tests of the house are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from handlers.context import Context
+from handlers.shapes import Nothing, Shape
+
+Handler = Callable[[Context, dict[str, Any]], Awaitable[Any]]
+F = TypeVar("F", bound=Callable[..., Any])
+# What limits a door: events 10/s, relayed signaling 50/s, credentials 10/min per address and account, or nothing.
+Limit = Literal["event", "relay", "auth", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event that clients send.
+
+    ``lane`` names the field whose value orders requests: one at a time per value. ``once`` answers a repeated
+    ``opId`` with the first ack. A ``relay`` is a plain function that decides and returns letters; it never waits.
+    """
+
+    name: str
+    handler: Callable[..., Any]
+    takes: type[Shape]
+    gives: type[Shape] | None
+    refuses: Sequence[str]
+    lane: str | None
+    once: bool
+    limit: Limit
+    relay: bool
+    doc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A REST route. ``path`` has ``{fields}`` that join the payload; ``also`` are other names of the same route.
+
+    ``wraps`` names the key around the answer (``{"call": …}``); ``gives`` with ``many`` is a page
+    ``{"items": […], "nextCursor"}``.
+    """
+
+    method: str
+    path: str
+    also: Sequence[str]
+    handler: Handler
+    takes: type[Shape]
+    gives: type[Shape] | None
+    wraps: str | None
+    many: bool
+    status: int
+    public: bool
+    limit: Limit
+    refuses: Sequence[str]
+    lane: str | None
+    once: bool
+    doc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """An event that the server sends."""
+
+    name: str
+    shape: type[Shape]
+    doc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Work that any process may do, every ``every_seconds``. Safe to run in several processes at once."""
+
+    name: str
+    every_seconds: float
+    handler: Callable[..., Awaitable[Any]]
+    doc: str
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """Everything that was declared, by name."""
+
+    events: dict[str, Event] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    notices: dict[str, Notice] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    def event(self, name: str) -> Event | None:
+        """The event of that name; upper-case names are also heard in lower case."""
+        found = self.events.get(name)
+        if found is None and name.islower():
+            found = self.events.get(name.upper())
+        return found
+
+
+catalogue = Catalogue()
+
+
+def event(
+    name: str,
+    *,
+    takes: type[Shape] = Nothing,
+    gives: type[Shape] | None = None,
+    refuses: Sequence[str] = (),
+    lane: str | None = None,
+    once: bool = False,
+    limit: Limit = "event",
+) -> Callable[[F], F]:
+    """Declare ``async def handler(ctx, ask)`` as the answer to an event. The docstring becomes documentation."""
+
+    def declare(handler: F) -> F:
+        _add_event(name, handler, takes, gives, refuses, lane, once, limit, relay=False)
+        return handler
+
+    return declare
+
+
+def relay(
+    name: str, *, takes: type[Shape], gives: type[Shape] | None = None, refuses: Sequence[str] = (), lane: str
+) -> Callable[[F], F]:
+    """Declare ``def handler(ctx, ask) -> (data, letters) | None``: forwarding without memory, task or database.
+
+    None says that what it needs is not in memory; the funnel then awaits ``handler.load(ctx, ask)`` once and asks
+    again.
+    """
+
+    def declare(handler: F) -> F:
+        _add_event(name, handler, takes, gives, refuses, lane, False, "relay", relay=True)
+        return handler
+
+    return declare
+
+
+def _add_event(
+    name: str,
+    handler: Callable[..., Any],
+    takes: type[Shape],
+    gives: type[Shape] | None,
+    refuses: Sequence[str],
+    lane: str | None,
+    once: bool,
+    limit: Limit,
+    *,
+    relay: bool,
+) -> None:
+    if name in catalogue.events:
+        raise ValueError(f"event {name} is declared twice")
+    catalogue.events[name] = Event(
+        name=name,
+        handler=handler,
+        takes=takes,
+        gives=gives,
+        refuses=tuple(refuses),
+        lane=lane,
+        once=once,
+        limit=limit,
+        relay=relay,
+        doc=handler.__doc__ or "",
+    )
+
+
+def route(
+    method: str,
+    path: str,
+    *,
+    also: Sequence[str] = (),
+    takes: type[Shape] = Nothing,
+    gives: type[Shape] | None = None,
+    wraps: str | None = None,
+    many: bool = False,
+    status: int = 200,
+    public: bool = False,
+    limit: Limit = "event",
+    refuses: Sequence[str] = (),
+    lane: str | None = None,
+    once: bool = False,
+) -> Callable[[F], F]:
+    """Declare ``async def handler(ctx, ask)`` as the answer to a REST route; path, query and body make ``ask``.
+
+    With ``once`` a repeated ``Idempotency-Key`` header (or ``opId``) gets the first answer again.
+    """
+
+    def declare(handler: F) -> F:
+        catalogue.routes.append(
+            Route(
+                method=method,
+                path=path,
+                also=tuple(also),
+                handler=handler,
+                takes=takes,
+                gives=gives,
+                wraps=wraps,
+                many=many,
+                status=status,
+                public=public,
+                limit=limit,
+                refuses=tuple(refuses),
+                lane=lane,
+                once=once,
+                doc=handler.__doc__ or "",
+            )
+        )
+        return handler
+
+    return declare
+
+
+def notice(name: str, shape: type[Shape], doc: str) -> str:
+    """Declare an event that the server sends; returns its name."""
+    catalogue.notices[name] = Notice(name=name, shape=shape, doc=doc)
+    return name
+
+
+def job(name: str, *, every_seconds: float) -> Callable[[F], F]:
+    """Declare ``async def handler(services)`` as timed work."""
+
+    def declare(handler: F) -> F:
+        if name in catalogue.jobs:
+            raise ValueError(f"job {name} is declared twice")
+        catalogue.jobs[name] = Job(
+            name=name, every_seconds=every_seconds, handler=handler, doc=handler.__doc__ or ""
+        )
+        return handler
+
+    return declare

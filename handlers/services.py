@@ -1,0 +1,31 @@
+"""The verbs that handlers may call, as one typed bundle; ``server/wiring.py`` fills it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.auth.service import Accounts
+    from models.calls.service import Calls
+    from models.chat.service import Chat
+    from models.mailbox.service import Mailbox
+    from models.notify.service import Pushes
+    from models.ports import Clock, Doors
+    from models.presence.service import Presence
+    from models.users.service import Users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One per process."""
+
+    accounts: Accounts
+    users: Users
+    calls: Calls
+    chat: Chat
+    mailbox: Mailbox
+    presence: Presence
+    pushes: Pushes
+    doors: Doors
+    clock: Clock

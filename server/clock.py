@@ -1,0 +1,149 @@
+"""The only reader of clocks, the only source of chance, and the only starter of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# Counts on while a laptop sleeps, where the platform has it.
+_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# How far our time moves towards the machine's at each correction: a jump of the machine's clock (E41) becomes a slow
+# drift, so that no ring or charge is cut short by it.
+_SLEW = timedelta(milliseconds=5)
+_SLEW_EVERY_SECONDS = 10.0
+
+
+class SystemClock:
+    """Wall time taken once, counted on by the monotonic clock, slewed slowly; it never goes backwards."""
+
+    def __init__(self) -> None:
+        self._wall = datetime.now(UTC)
+        self._mono = time.clock_gettime(_MONOTONIC)
+        self._slewed_at = self._mono
+
+    def now(self) -> datetime:
+        """The present instant: aware, UTC, whole milliseconds."""
+        mono = time.clock_gettime(_MONOTONIC)
+        if mono - self._slewed_at >= _SLEW_EVERY_SECONDS:
+            self._slewed_at = mono
+            ours = self._wall + timedelta(seconds=mono - self._mono)
+            drift = datetime.now(UTC) - ours
+            # Forwards freely in small steps; backwards never faster than time itself runs.
+            self._wall += max(-_SLEW, min(_SLEW, drift))
+        instant = self._wall + timedelta(seconds=mono - self._mono)
+        return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+    @staticmethod
+    def monotonic() -> float:
+        """Seconds for measuring spans and rates; no relation to the time of day."""
+        return time.monotonic()
+
+
+class SystemIds:
+    """UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, 74 random bits."""
+
+    def new(self) -> str:
+        """A new id, rising with time to the millisecond."""
+        value = (time.time_ns() // 1_000_000) << 80
+        random = int.from_bytes(os.urandom(10), "big")
+        value |= (0x7 << 76) | ((random >> 68 & 0xFFF) << 64) | (0b10 << 62) | (random & ((1 << 62) - 1))
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Tasks:
+    """Background work that is awaited at the end and whose faults are logged, never lost."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Start ``work`` now."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task failed", task=task.get_name(), exc_info=task.exception())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what runs, at most ``seconds``, then cancel the rest."""
+        if self._running:
+            _, late = await asyncio.wait(set(self._running), timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
+
+    async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
+        """Run ``work`` again and again, ``seconds`` apart, until cancelled; a fault is logged and the next turn comes."""
+        while True:
+            try:
+                await work()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.warning("job failed", job=name, error=repr(error))
+            await asyncio.sleep(seconds)
+
+
+class LoopAlarms:
+    """Local timers on one heap and one timer of the loop. Lost in a crash: the deadline job makes them good."""
+
+    def __init__(self, clock: SystemClock, tasks: Tasks) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._due: dict[str, datetime] = {}
+        self._heap: list[tuple[datetime, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.ring: Callable[[str], Coroutine[Any, Any, Any]] | None = None
+
+    def set(self, key: str, at: datetime) -> None:
+        """Ring once for ``key`` at ``at``."""
+        if self._due.get(key) == at:
+            return
+        self._due[key] = at
+        heapq.heappush(self._heap, (at, key))
+        if self._heap[0][0] == at:
+            self._arm()
+
+    def clear(self, key: str) -> None:
+        """Forget ``key``; its entry in the heap is skipped when it comes up."""
+        self._due.pop(key, None)
+
+    def stop(self) -> None:
+        """Ring no more."""
+        self._due.clear()
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._heap:
+            return
+        wait = max(0.0, (self._heap[0][0] - self._clock.now()).total_seconds())
+        self._timer = asyncio.get_running_loop().call_later(wait, self._fire)
+
+    def _fire(self) -> None:
+        now = self._clock.now()
+        while self._heap and self._heap[0][0] <= now:
+            at, key = heapq.heappop(self._heap)
+            if self._due.get(key) == at:
+                del self._due[key]
+                if self.ring is not None:
+                    self._tasks.spawn(self.ring(key), name=f"alarm {key}")
+        self._arm()

@@ -1,0 +1,226 @@
+"""The one path of every request: who → limit → shape → lane → once → handler → answer.
+
+A handler raises ``Refusal`` or returns; nothing else leaves here. Every fault becomes an answer: the database away
+is 503 with a time to come back, anything unforeseen is ``INTERNAL`` and a log entry with its trace.
+
+Up to the lane nothing is awaited, so the order of arrival is the order in the lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from marshmallow import ValidationError
+
+from handlers.context import Context
+from handlers.registry import Event, Limit, Route
+from handlers.shapes import Shape
+from models.db import database_away
+from models.errors import Refusal
+from models.once import FirstAnswer, Once
+from models.ports import Letter
+from server.lanes import Lanes
+from server.limits import SlidingWindow, TokenBucket
+from server.metrics import REQUEST_SECONDS, REQUESTS
+
+log = structlog.get_logger(__name__)
+
+OP_ID_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered with. ``data`` is the handler's answer in wire form; ``refusal`` when it said no."""
+
+    data: Any = None
+    refusal: Refusal | None = None
+
+    def ack(self) -> dict[str, Any]:
+        """As the acknowledgement of an event."""
+        if self.refusal is not None:
+            return {"ok": False, "error": self.refusal.body()}
+        return {"ok": True, "data": self.data if self.data is not None else {}}
+
+
+class Limits:
+    """The rates of CONTRACT §1."""
+
+    def __init__(self, auth_per_minute: int) -> None:
+        self.event = TokenBucket(10, 100)
+        self.relay = TokenBucket(50, 200)
+        self.auth = SlidingWindow(auth_per_minute, 60)
+
+    def check(self, limit: Limit, ctx: Context, ask: Mapping[str, Any] | None, door: str) -> None:
+        """Count one request or refuse with ``RATE_LIMITED``. ``ask`` names the account for the auth routes."""
+        now = time.monotonic()
+        if limit == "event":
+            wait = self.event.take(f"{ctx.user_id}:{ctx.device_id}" if ctx.user_id else ctx.address, now)
+        elif limit == "relay":
+            wait = self.relay.take(f"{ctx.user_id}:{ctx.device_id}", now)
+        elif limit == "auth":
+            wait = self.auth.take(f"{door}|{ctx.address}", now)
+            account = _account(ctx, ask)
+            if not wait and account:
+                wait = self.auth.take(f"{door}||{account}", now)
+        else:
+            return
+        if wait:
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
+
+
+def _account(ctx: Context, ask: Mapping[str, Any] | None) -> str | None:
+    if ctx.user_id:
+        return ctx.user_id
+    for name in ("identifier", "email", "username", "phone", "phoneNumber"):
+        value = (ask or {}).get(name)
+        if isinstance(value, str):
+            return value.strip().casefold()[:256]
+    return None
+
+
+class Funnel:
+    """Runs events and routes of the catalogue."""
+
+    def __init__(self, *, limits: Limits, once: Once) -> None:
+        self.lanes = Lanes()
+        self.limits = limits
+        self._once = once
+        self._schemas: dict[type[Shape], Shape] = {}
+        self.draining = False
+
+    def schema(self, shape: type[Shape]) -> Shape:
+        """The one instance of a schema."""
+        found = self._schemas.get(shape)
+        if found is None:
+            found = self._schemas[shape] = shape()
+        return found
+
+    async def run(self, door: Event | Route, ctx: Context, payload: Any, *, key: str | None = None) -> Answer:
+        """Answer one request; never raises. ``key`` is the Idempotency-Key of REST (events carry ``opId``)."""
+        started = time.perf_counter()
+        name = door.name if isinstance(door, Event) else f"{door.method} {door.path}"
+        try:
+            answer = Answer(await self._admitted(door, name, ctx, payload, key))
+        except Refusal as refusal:
+            answer = Answer(refusal=refusal)
+        except Exception as error:
+            answer = Answer(refusal=fault(error, name))
+        outcome = answer.refusal.code if answer.refusal else "ok"
+        REQUESTS.labels(name, outcome).inc()
+        REQUEST_SECONDS.labels(name).observe(time.perf_counter() - started)
+        return answer
+
+    def relay(self, door: Event, ctx: Context, payload: Any) -> tuple[Any, Sequence[Letter]] | None:
+        """Forward at once what can be: data for the ack and letters to send. None: use ``run``. May raise Refusal."""
+        if not isinstance(payload, dict):
+            return None
+        lane = payload.get(_wire(door.lane))
+        if not isinstance(lane, str) or not self.lanes.free(lane):
+            return None
+        self.limits.check("relay", ctx, None, door.name)
+        result: tuple[Any, Sequence[Letter]] | None = door.handler(ctx, self._load(door, payload))
+        return result
+
+    async def _admitted(
+        self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
+    ) -> Any:
+        self.limits.check(door.limit, ctx, payload if isinstance(payload, dict) else None, name)
+        ask = self._load(door, payload)
+        lane = ask.get(door.lane) if door.lane else None
+        if lane is None:
+            data = await self._once_only(door, ctx, ask, payload, key)
+        else:
+            async with self.lanes.turn(str(lane)):
+                data = await self._once_only(door, ctx, ask, payload, key)
+        return {door.wraps: data} if isinstance(door, Route) and door.wraps and data is not None else data
+
+    def _load(self, door: Event | Route, payload: Any) -> dict[str, Any]:
+        if payload is None:
+            payload = {}
+        if not isinstance(payload, dict):
+            raise Refusal("VALIDATION_FAILED", _schema=["An object is expected."])
+        try:
+            ask: dict[str, Any] = self.schema(door.takes).load(payload)
+        except ValidationError as error:
+            raise Refusal("VALIDATION_FAILED", **_sentences(error)) from None
+        return ask
+
+    async def _once_only(
+        self, door: Event | Route, ctx: Context, ask: dict[str, Any], payload: Any, key: str | None
+    ) -> Any:
+        key = key or (payload.get("opId") if isinstance(payload, dict) else None)
+        if not door.once or key is None:
+            return await self._call(door, ctx, ask)
+        if not isinstance(key, str) or not 0 < len(key) <= OP_ID_MAX:
+            raise Refusal("VALIDATION_FAILED", opId=[f"Text of 1 to {OP_ID_MAX} characters."])
+        now = ctx.services.clock.now()
+        first = await self._once.claim(ctx.user_id, f"{_verb(door)}:{key}", {**payload, "opId": None}, now)
+        if isinstance(first, FirstAnswer):
+            if "error" in first.body:
+                error = first.body["error"]
+                raise Refusal(error["code"], retry_after_ms=error["wait"], **error["details"])
+            return first.body["data"]
+        try:
+            data = await self._call(door, ctx, ask)
+        except Refusal as refusal:
+            await self._keep_refusal(ctx, f"{_verb(door)}:{key}", refusal)
+            raise
+        except BaseException:
+            await self._once.forget(ctx.user_id, f"{_verb(door)}:{key}")
+            raise
+        await self._once.answer(ctx.user_id, f"{_verb(door)}:{key}", {"data": data})
+        return data
+
+    async def _keep_refusal(self, ctx: Context, key: str, refusal: Refusal) -> None:
+        if refusal.retry_after_ms is not None:
+            await self._once.forget(ctx.user_id, key)  # it said "later", so later must be possible
+            return
+        error = {"code": refusal.code, "details": refusal.details, "wait": None}
+        await self._once.answer(ctx.user_id, key, {"error": error})
+
+    async def _call(self, door: Event | Route, ctx: Context, ask: dict[str, Any]) -> Any:
+        if isinstance(door, Event) and door.relay:
+            await door.handler.load(ctx, ask)  # type: ignore[attr-defined]
+            data, letters = door.handler(ctx, ask)
+            await ctx.services.doors.deliver(letters)
+            return data
+        result = await door.handler(ctx, ask)
+        if door.gives is None or result is None:
+            return None
+        if isinstance(door, Route) and door.many:
+            return {
+                "items": self.schema(door.gives).dump(result.items, many=True),
+                "nextCursor": result.next_cursor,
+            }
+        return self.schema(door.gives).dump(result)
+
+
+def fault(error: Exception, name: str) -> Refusal:
+    """The refusal for an exception that is nobody's answer, logged."""
+    if database_away(error):
+        log.warning("database away", door=name, error=type(error).__name__)
+        return Refusal("DATABASE_AWAY")
+    log.error("unforeseen fault", door=name, exc_info=error)
+    return Refusal("INTERNAL")
+
+
+def _verb(door: Event | Route) -> str:
+    """The name under which first answers are kept: the same by socket and by REST."""
+    return door.handler.__name__
+
+
+def _wire(field: str | None) -> str:
+    head, *rest = (field or "").split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _sentences(error: ValidationError) -> dict[str, Any]:
+    """Validation messages as field → list of sentences."""
+    found: dict[str, Any] = {}
+    for field, said in error.normalized_messages().items():
+        found[str(field)] = said if isinstance(said, list) else [str(said)]
+    return found

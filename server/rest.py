@@ -1,0 +1,129 @@
+"""The hinge between HTTP and the funnel: one handler serves every route of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from handlers.context import Context
+from handlers.registry import Catalogue, Route
+from handlers.services import Services
+from models.errors import Refusal
+from server.funnel import Answer, Funnel, fault
+from server.packets import too_deep_or_large
+
+BODY_MAX = 256 * 1024
+DEVICE_ID_MAX = 64
+
+Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
+
+
+def add_routes(
+    app: web.Application, catalogue: Catalogue, services: Services, funnel: Funnel, *, proxy_hops: int
+) -> None:
+    """Give every route of the catalogue, under all its names, to aiohttp."""
+    for route in catalogue.routes:
+        handler = _handler(route, services, funnel, proxy_hops)
+        for path in (route.path, *route.also):
+            app.router.add_route(route.method, path, handler)
+
+
+def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            if funnel.draining:
+                raise Refusal("SERVER_DRAINING")
+            ctx = await _context(request, route, services, proxy_hops)
+            payload = await _payload(request)
+        except Refusal as refusal:
+            return answer_with(Answer(refusal=refusal), request)
+        except Exception as error:
+            return answer_with(Answer(refusal=fault(error, route.path)), request)
+        key = request.headers.get("Idempotency-Key")
+        answer = await funnel.run(route, ctx, payload, key=key)
+        return answer_with(answer, request, status=route.status)
+
+    return handle
+
+
+async def _context(request: web.Request, route: Route, services: Services, proxy_hops: int) -> Context:
+    address = client_address(request, proxy_hops)
+    request_id = request.get("request_id", "")
+    if route.public:
+        return Context(services=services, address=address, request_id=request_id, extra=_extra(request))
+    header = request.headers.get("Authorization", "")
+    identity = await services.accounts.authenticate(header[7:] if header[:7].lower() == "bearer " else None)
+    device = request.headers.get("X-Device-Id", "")
+    return Context(
+        services=services,
+        user_id=identity.user_id,
+        session_id=identity.session_id,
+        device_id=device if 0 < len(device) <= DEVICE_ID_MAX else f"session:{identity.session_id}",
+        address=address,
+        request_id=request_id,
+        role=identity.role,
+        extra=_extra(request),
+    )
+
+
+def _extra(request: web.Request) -> dict[str, Any]:
+    return {"user_agent": request.headers.get("User-Agent", "")[:256]}
+
+
+def client_address(request: web.Request, proxy_hops: int) -> str:
+    """The client's address: the peer's, or the one that the last ``proxy_hops`` trusted proxies vouch for."""
+    if proxy_hops:
+        chain = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
+        if len(chain) >= proxy_hops:
+            return chain[-proxy_hops]
+    return request.remote or ""
+
+
+async def _payload(request: web.Request) -> dict[str, Any]:
+    """Path, query and body as one object; the path wins over the body, the body over the query."""
+    body: Any = {}
+    if request.can_read_body:
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Refusal("PAYLOAD_TOO_LARGE") from None
+        if raw:
+            body = _json(raw)
+    return {**request.query, **body, **request.match_info}
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    try:
+        text = raw.decode()
+        code = too_deep_or_large(text, BODY_MAX)
+        if code is not None:
+            raise Refusal(code)
+        body = orjson.loads(text)
+    except (UnicodeDecodeError, orjson.JSONDecodeError, RecursionError):
+        raise Refusal("BAD_JSON") from None
+    if not isinstance(body, dict):
+        raise Refusal("VALIDATION_FAILED", _schema=["An object is expected."])
+    return body
+
+
+def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> web.Response:
+    """An HTTP answer: the resource, nothing (204), or the refusal with its status and Retry-After."""
+    headers: dict[str, str] = {}
+    if answer.refusal is not None:
+        no = answer.refusal
+        if no.status in (429, 503) and no.retry_after_ms is not None:
+            headers["Retry-After"] = str(max(1, -(-no.retry_after_ms // 1000)))
+        if no.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        body = {"error": no.body(), "requestId": request.get("request_id", "")}
+        return _response(body, no.status, headers)
+    if answer.data is None:
+        return web.Response(status=204 if status == 200 else status)
+    return _response(answer.data, status, headers)
+
+
+def _response(body: Any, status: int, headers: dict[str, str]) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")

@@ -1,0 +1,318 @@
+"""The hinge between Socket.IO and the funnel: who is connected, what they send, what they are sent.
+
+Events of clients never reach python-socketio's own handlers: ``SignalingServer`` takes each one, so that a forged
+``connect`` or ``disconnect`` is just an unknown event, and each gets exactly one ack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import socketio
+import structlog
+from socketio import packet
+from socketio.exceptions import ConnectionRefusedError as Refused
+
+from handlers.context import Context
+from handlers.registry import Catalogue
+from handlers.services import Services
+from models.auth.service import Identity
+from models.errors import Refusal
+from models.ports import Letter
+from server.clock import Tasks
+from server.funnel import Answer, Funnel, fault
+from server.metrics import SOCKETS
+from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
+
+log = structlog.get_logger(__name__)
+
+# A dead phone is noticed after their sum: the 15 s lease of reference/calls.md §9.
+PING_EVERY_SECONDS = 5
+PING_TIMEOUT_SECONDS = 10
+# Frames beyond this close the connection; from FRAME_MAX up to here they are refused by ack.
+FRAME_HARD_MAX = 8 * FRAME_MAX
+EXPIRING_SECONDS = 60
+EXPIRED_GRACE_SECONDS = 25
+DEVICE_ID_MAX = 64
+
+Welcome = Callable[[Context, int | None], Awaitable[tuple[dict[str, Any], Sequence[Letter]]]]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connected device. ``pending`` collects letters until the replay is through, then is None."""
+
+    sid: str
+    eio_sid: str
+    ctx: Context
+    expires_at: datetime
+    pending: list[Letter] | None = field(default_factory=list)
+    warned: bool = False
+    replaced: bool = False
+
+
+class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
+    """python-socketio, with every client event handed to ``take``."""
+
+    take: Callable[[str, str, str, int | None, Any], None]
+
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
+        if sid is not None and self.manager.is_connected(sid, namespace or "/"):
+            self.take(sid, eio_sid, namespace or "/", id, data)
+
+    async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
+        """Send the one ack of an event."""
+        reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
+        await self._send_packet(eio_sid, reply)
+
+
+class Sockets:
+    """The connected devices of this process: ``models.ports.Doors`` for the services, the hinge for the clients."""
+
+    def __init__(self, *, tasks: Tasks, process: str, origins: Any) -> None:
+        self._tasks = tasks
+        self._process = process
+        self._by_sid: dict[str, Connection] = {}
+        self._by_user: dict[str, dict[str, Connection]] = {}
+        self.draining = False
+        self.sio = SignalingServer(
+            async_mode="aiohttp",
+            serializer=GuardedPacket,
+            json=Json,
+            cors_allowed_origins=origins,
+            ping_interval=PING_EVERY_SECONDS,
+            ping_timeout=PING_TIMEOUT_SECONDS,
+            max_http_buffer_size=FRAME_HARD_MAX,
+            http_compression=False,
+            monitor_clients=True,
+        )
+        self.sio.take = self._take
+        self.sio.on("connect", self._connect)
+        self.sio.on("disconnect", self._disconnect)
+
+    def bind(self, *, services: Services, funnel: Funnel, catalogue: Catalogue, welcome: Welcome) -> None:
+        """Hand over what is made after this object."""
+        self._services = services
+        self._funnel = funnel
+        self._catalogue = catalogue
+        self._welcome = welcome
+
+    # ------------------------------------------------------------------------------------------- models.ports.Doors
+
+    async def deliver(self, letters: Sequence[Letter]) -> None:
+        """Send each letter to its user's connected devices, in order."""
+        for letter in letters:
+            for connection in list(self._by_user.get(letter.user_id, {}).values()):
+                device = connection.ctx.device_id
+                if letter.only_device not in (None, device) or letter.except_device == device:
+                    continue
+                if connection.pending is not None:
+                    connection.pending.append(letter)
+                else:
+                    await self._emit(connection, letter.event, _payload(letter))
+
+    def online(self, user_id: str) -> bool:
+        """Whether any device of the user is connected here."""
+        return user_id in self._by_user
+
+    def connected(self, user_id: str, device_id: str) -> bool:
+        """Whether that device is connected here."""
+        return any(c.ctx.device_id == device_id for c in self._by_user.get(user_id, {}).values())
+
+    def renew(self, user_id: str, device_id: str, expires_at: datetime) -> None:
+        """A device has brought a fresh token: its socket lives until ``expires_at``."""
+        for connection in self._by_user.get(user_id, {}).values():
+            if connection.ctx.device_id == device_id:
+                connection.expires_at, connection.warned = expires_at, False
+
+    async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None:
+        """Close sockets for good: the client is told ``code`` and does not come back by itself."""
+        for connection in list(self._by_user.get(user_id, {}).values()):
+            if session_ids is None or connection.ctx.session_id in session_ids:
+                await self._dismiss(connection, Refusal(code))
+
+    # -------------------------------------------------------------------------------------------------- connections
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> bool:
+        auth = auth if isinstance(auth, dict) else {}
+        try:
+            if self.draining:
+                raise Refusal("SERVER_DRAINING")
+            identity = await self._services.accounts.authenticate(_token(auth, environ))
+        except Exception as error:
+            no = error if isinstance(error, Refusal) else fault(error, "connect")
+            body = no.body()
+            raise Refused(body["message"], body) from None
+        eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
+        ctx = self._context(identity, self._device(auth, identity, sid), environ)
+        connection = Connection(sid, eio_sid, ctx, identity.expires_at)
+        older = [c for c in self._by_user.get(ctx.user_id, {}).values() if c.ctx.device_id == ctx.device_id]
+        self._by_sid[sid] = connection
+        self._by_user.setdefault(ctx.user_id, {})[sid] = connection
+        SOCKETS.set(len(self._by_sid))
+        for old in older:
+            old.replaced = True
+        since = auth.get("since")
+        since = since if isinstance(since, int) and not isinstance(since, bool) and since >= 0 else None
+        self._tasks.spawn(self._greet(connection, since, older), f"greet {sid}")
+        return True
+
+    def _device(self, auth: dict[str, Any], identity: Identity, sid: str) -> str:
+        """The device's own id; without one, the sign-in session's, as long as no other socket goes by it."""
+        given = auth.get("deviceId")
+        if isinstance(given, str) and 0 < len(given) <= DEVICE_ID_MAX and "\x00" not in given:
+            return given
+        by_session = f"session:{identity.session_id}"
+        return f"socket:{sid}" if self.connected(identity.user_id, by_session) else by_session
+
+    def _context(self, identity: Identity, device_id: str, environ: dict[str, Any]) -> Context:
+        return Context(
+            services=self._services,
+            user_id=identity.user_id,
+            session_id=identity.session_id,
+            device_id=device_id,
+            process=self._process,
+            address=environ.get("REMOTE_ADDR", ""),
+            door="socket",
+            role=identity.role,
+        )
+
+    async def _greet(self, connection: Connection, since: int | None, older: list[Connection]) -> None:
+        """Replay what the device missed, then what came in meanwhile; from then on letters go straight through."""
+        ctx = connection.ctx
+        try:
+            for old in older:
+                await self.sio.disconnect(old.sid)  # the newest socket of a device is the device
+            await self._services.calls.attached(ctx.user_id, ctx.device_id, self._process)
+            sync, letters = await self._welcome(ctx, since)
+        except Exception as error:
+            no = error if isinstance(error, Refusal) else fault(error, "greet")
+            await self._emit(connection, "error", {"error": no.body(), "event": "SYNC"})
+            await self._send_back(connection)
+            return
+        last = max(sync["seq"], max((x.seq or 0 for x in letters), default=0))
+        await self._emit(connection, "SYNC", sync)
+        for letter in letters:
+            await self._emit(connection, letter.event, _payload(letter))
+        while connection.pending:
+            batch, connection.pending = connection.pending, []
+            for letter in batch:
+                if letter.seq is None or letter.seq > last:
+                    await self._emit(connection, letter.event, _payload(letter))
+        connection.pending = None
+
+    async def _disconnect(self, sid: str, reason: str = "") -> None:
+        connection = self._by_sid.pop(sid, None)
+        if connection is None:
+            return
+        ctx = connection.ctx
+        mine = self._by_user.get(ctx.user_id, {})
+        mine.pop(sid, None)
+        if not mine:
+            self._by_user.pop(ctx.user_id, None)
+        SOCKETS.set(len(self._by_sid))
+        if self.draining or connection.replaced or self.connected(ctx.user_id, ctx.device_id):
+            return
+        seen = self._services.clock.now()
+        if reason == self.sio.reason.PING_TIMEOUT:
+            seen -= timedelta(seconds=PING_EVERY_SECONDS + PING_TIMEOUT_SECONDS)
+        try:
+            await self._services.calls.lost(ctx.user_id, ctx.device_id, self._process, seen)
+        except Exception as error:  # the lease job finds the leg without its socket
+            fault(error, "disconnect")
+
+    async def sweep(self) -> None:
+        """Warn of tokens that expire, and close sockets whose token has expired (CONTRACT §2)."""
+        now = self._services.clock.now()
+        for connection in list(self._by_sid.values()):
+            left = (connection.expires_at - now).total_seconds()
+            if left <= -EXPIRED_GRACE_SECONDS:
+                await self._dismiss(connection, Refusal("TOKEN_EXPIRED"))
+            elif left <= EXPIRING_SECONDS and not connection.warned:
+                connection.warned = True
+                await self._emit(connection, "AUTH_EXPIRING", {"expiresInMs": max(0, round(left * 1000))})
+
+    async def drain(self) -> None:
+        """Take no more connections and send everybody away to come back."""
+        self.draining = True
+        for connection in list(self._by_sid.values()):
+            no = Refusal("SERVER_DRAINING")
+            await self._emit(connection, "error", {"error": no.body(), "event": None})
+            await self._send_back(connection)
+        await asyncio.sleep(0)
+
+    async def _dismiss(self, connection: Connection, no: Refusal) -> None:
+        await self._emit(connection, "error", {"error": no.body(), "event": None})
+        await self.sio.disconnect(connection.sid)
+
+    async def _send_back(self, connection: Connection) -> None:
+        """Close the transport below Socket.IO: the official client then reconnects by itself."""
+        await self.sio.eio.disconnect(connection.eio_sid)
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    def _take(self, sid: str, eio_sid: str, namespace: str, ack_id: int | None, data: Any) -> None:
+        connection = self._by_sid.get(sid)
+        if connection is not None:
+            # Tasks start in the order they are made and run up to their lane at once, so arrival order holds.
+            self._tasks.spawn(self._answer(connection, namespace, ack_id, data), "event")
+
+    async def _answer(self, connection: Connection, namespace: str, ack_id: int | None, data: Any) -> None:
+        name, answer = await self._answered(connection, data)
+        if ack_id is not None:
+            await self.sio.acknowledge(connection.eio_sid, namespace, ack_id, answer.ack())
+        elif answer.refusal is not None:
+            await self._emit(connection, "error", {"error": answer.refusal.body(), "event": name})
+
+    async def _answered(self, connection: Connection, data: Any) -> tuple[str | None, Answer]:
+        if isinstance(data, Bad):
+            return None, Answer(refusal=Refusal(data.code))
+        if not isinstance(data, list) or not data or not isinstance(data[0], str):
+            return None, Answer(refusal=Refusal("VALIDATION_FAILED"))
+        name, *args = data
+        name = name[:64]
+        door = self._catalogue.event(name)
+        if door is None:
+            return name, Answer(refusal=self._unknown(connection))
+        if len(args) > 1:
+            return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["One object is expected."]))
+        payload = args[0] if args else {}
+        if door.relay:
+            try:
+                done = self._funnel.relay(door, connection.ctx, payload)
+            except Exception as error:
+                return name, Answer(refusal=error if isinstance(error, Refusal) else fault(error, name))
+            if done is not None:
+                await self.deliver(done[1])
+                return name, Answer(done[0])
+        return name, await self._funnel.run(door, connection.ctx, payload)
+
+    def _unknown(self, connection: Connection) -> Refusal:
+        try:
+            self._funnel.limits.check("event", connection.ctx, None, "unknown")
+        except Refusal as too_many:
+            return too_many
+        return Refusal("EVENT_UNKNOWN")
+
+    async def _emit(self, connection: Connection, event: str, payload: dict[str, Any]) -> None:
+        try:
+            await self.sio.emit(event, payload, to=connection.sid)
+        except Exception as error:
+            log.info("could not tell", event_name=event, error=repr(error))
+
+
+def _payload(letter: Letter) -> dict[str, Any]:
+    return {**letter.payload, "seq": letter.seq} if letter.seq is not None else dict(letter.payload)
+
+
+def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:
+    token = auth.get("token")
+    if isinstance(token, str) and token:
+        return token.removeprefix("Bearer ")
+    header = environ.get("HTTP_AUTHORIZATION", "")
+    return header[7:] if header.startswith("Bearer ") else None
