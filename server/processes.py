@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -43,15 +44,11 @@ def pid_in_file(path: Path) -> int | None:
 def runs_with(pid: int, program: str, word: Path) -> bool:
     """Whether process `pid` is alive, is `program` and has `word` among its arguments: numbers are given anew."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except FileNotFoundError:
-        if sys.platform != "darwin":  # Linux: gone. Windows: not asked, the program's own locks decide
-            return False
-        told = subprocess.run(
-            ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
-        )
-        words = told.stdout.split()
-    except (PermissionError, ProcessLookupError):
+        if Path("/proc/self/cmdline").exists():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        else:
+            words = subprocess.check_output(["ps", "-ww", "-o", "command=", "-p", str(pid)]).split()
+    except (OSError, subprocess.CalledProcessError):  # gone; on Windows never told: the locks decide there
         return False
     return os.fsencode(program) in words[0] and os.fsencode(word) in words if words else False
 
@@ -79,6 +76,9 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nothing listens, below those that systems hand out for outgoing connections (RFC 6335 §6):
+    who keeps it will find it free again."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        if is_free(port):
+            return port
