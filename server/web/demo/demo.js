@@ -129,7 +129,7 @@ function sound() {
 }
 
 let drawing = false;
-phone.addEventListener("change", () => {
+const redraw = () => {
   if (drawing) return;
   drawing = true;
   queueMicrotask(() => {
@@ -142,7 +142,9 @@ phone.addEventListener("change", () => {
     if (!at("peer").value.trim()) at("peer").value = leg.other?.username ?? "";
     if (leg.id && !leg.over) readChat(leg.other);
   });
-});
+};
+phone.addEventListener("change", redraw);
+at("remote-video").addEventListener("resize", redraw); // the first picture has come
 phone.addEventListener("note", ({ detail }) => notice(detail));
 phone.addEventListener("over", ({ detail }) => {
   if (detail?.talkedMs) farewell();

@@ -14,6 +14,7 @@ export const isLive = (state) => ["accepted", "active", "reconnecting"].includes
 
 export class Leg {
   #link;
+  #gauge = new Gauge();
 
   /** `link` = {hint(event, payload), online(), ice() → config, changed()}: how a leg reaches the rest. */
   constructor(link, { id = null, role, type, other, phase }) {
@@ -117,21 +118,12 @@ export class Leg {
   /** From the accept on: report the quality, and look whether media still flow. */
   watch() {
     if (this.timers.length || this.over) return;
-    const gauge = new Gauge();
-    const measure = async () => {
-      if (this.peer?.state !== "connected") return;
-      const stats = await gauge.read(this.peer.connection).catch(() => null);
-      if (!stats || this.over) return;
-      this.quality = stats;
-      this.#link.hint("CALL_QUALITY", { callId: this.id, stats });
-      this.#link.changed();
-    };
     const nudge = () => {
       if (!this.#link.online() || this.peer?.state === "connected" || !isLive(this.state)) return;
       this.stalls += 1;
       if (this.role === "caller" || this.stalls % 2 === 0) this.peer?.restart();
     };
-    this.timers = [setInterval(measure, QUALITY_MS), setInterval(nudge, STALL_MS)];
+    this.timers = [setInterval(() => this.#measure(), QUALITY_MS), setInterval(nudge, STALL_MS)];
   }
 
   mute(on) {
@@ -182,11 +174,22 @@ export class Leg {
     this.#link.changed();
     if (state === "connected") {
       this.stalls = 0;
+      this.#gauge = new Gauge();
+      this.#measure(); // the reading that the first report compares with
       this.#link.hint("CALL_CONNECTED", { callId: this.id });
     }
     if (state !== "failed" && state !== "disconnected") return;
     await wait((state === "failed" ? 0 : DISCONNECTED_MS) + (peer.polite ? POLITE_MS : 0));
     if (this.peer === peer && ["failed", "disconnected"].includes(peer.state)) await peer.restart();
+  }
+
+  async #measure() {
+    if (this.peer?.state !== "connected") return;
+    const stats = await this.#gauge.read(this.peer.connection).catch(() => null);
+    if (!stats || this.over) return;
+    this.quality = stats;
+    this.#link.hint("CALL_QUALITY", { callId: this.id, stats });
+    this.#link.changed();
   }
 
   #sendCandidates(list) {

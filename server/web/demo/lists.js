@@ -1,10 +1,13 @@
 // The two lists beside the phone: recent calls and the chat. Everything that people wrote goes in by textContent.
-import { at, endingText, face } from "./view.js";
+import { at, face } from "./view.js";
 import { clockText, nameOf, whenText } from "./util.js";
 
 /** What a callee sees as missed. */
 const MISSED = new Set(["no_answer", "unreachable", "cancelled", "caller_lost", "busy"]);
 const SVG = "http://www.w3.org/2000/svg";
+
+/** `no_answer` → `no answer`: the short form, beside the direction. */
+const briefly = (reason) => (reason ?? "ended").replaceAll("_", " ");
 
 function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -30,7 +33,7 @@ function callLine(call, me, choose) {
   const other = outgoing ? call.callee : call.caller;
   const missed = !outgoing && call.state === "ended" && MISSED.has(call.endReason);
   const direction = missed ? "Missed" : outgoing ? "Outgoing" : "Incoming";
-  const ending = call.state === "ended" ? endingText(call.endReason) : `Now ${call.state}`;
+  const ending = call.state === "ended" ? briefly(call.endReason) : `now ${call.state}`;
   const line = make("li");
   const button = make("button", `line ${missed ? "missed" : ""}`);
   button.type = "button";

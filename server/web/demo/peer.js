@@ -37,13 +37,23 @@ export class Peer {
     this.connection.ontrack = ({ track }) => {
       for (const old of this.remote.getTracks()) if (old.kind === track.kind) this.remote.removeTrack(old);
       this.remote.addTrack(track);
-      for (const change of ["mute", "unmute", "ended"]) track.addEventListener(change, () => seen.remote(this.remote));
       seen.remote(this.remote);
+    };
+    // Directions are settled now: the other camera may have come or gone.
+    this.connection.onsignalingstatechange = () => {
+      if (this.connection.signalingState === "stable") seen.remote(this.remote);
     };
   }
 
   get state() {
     return this.connection.connectionState;
+  }
+
+  /** The other side sends video, by what was negotiated; a track's `muted` lags behind and survives a rollback wrongly. */
+  get receivesVideo() {
+    return this.connection
+      .getTransceivers()
+      .some((one) => one.receiver.track.kind === "video" && ["sendrecv", "recvonly"].includes(one.currentDirection));
   }
 
   /** The first offer, for CALL_REQUEST or a fresh start. What we have no device for, we still want to receive. */
@@ -152,6 +162,7 @@ export class Peer {
     clearTimeout(this.#outgoingTimer);
     this.connection.onicecandidate = this.connection.ontrack = null;
     this.connection.onnegotiationneeded = this.connection.onconnectionstatechange = null;
+    this.connection.onsignalingstatechange = null;
     this.connection.close();
   }
 

@@ -22,7 +22,7 @@ const ENDINGS = {
 };
 const GRADES = ["Poor", "Weak", "Fair", "Good"];
 
-export const endingText = (reason) => ENDINGS[reason] ?? "Call ended";
+const endingText = (reason) => ENDINGS[reason] ?? "Call ended";
 
 export function face(element, user) {
   element.textContent = user ? initials(user) : "";
@@ -48,13 +48,11 @@ function wordsFor(leg) {
   if (leg.state === "reconnecting") return "Connection lost, trying again…";
   if (leg.state === "accepted") return "Connecting…";
   if (leg.upgrade === "asked") return "Asking for video…";
-  return leg.type === "video" ? "Their camera is off" : "Audio call";
+  if (leg.type === "audio") return "Audio call";
+  return leg.peer?.receivesVideo ? "Waiting for their picture…" : "Their camera is off";
 }
 
 const spoken = (leg) => (leg.seconds >= 1 ? ` · ${clockText(leg.seconds)}` : "");
-
-export const hasPicture = (stream) =>
-  Boolean(stream?.getVideoTracks().some((track) => track.readyState === "live" && !track.muted));
 
 function play(video, stream, blocked) {
   if (video.srcObject !== stream) video.srcObject = stream;
@@ -67,7 +65,7 @@ export function drawCall(phone) {
   const live = phone.busy;
   const joined = live && leg.phase !== "incoming";
   const remote = live ? leg.remote : null;
-  const picture = live && leg.type === "video" && hasPicture(remote);
+  const picture = live && Boolean(leg.peer?.receivesVideo) && at("remote-video").videoWidth > 0;
   const own = joined && Boolean(leg.stream?.getVideoTracks().length) && !leg.cameraOff;
 
   write(at("state"), phone.state);
