@@ -1,0 +1,1 @@
+"""Accounts: who may come in, from which device, and for how long."""

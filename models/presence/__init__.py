@@ -1,0 +1,1 @@
+"""Who is online, and who is in a call."""

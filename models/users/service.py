@@ -1,0 +1,143 @@
+"""Verbs about people.
+
+    Users(store=UserStore(db), clock=clock, calls=calls)
+
+``calls`` may come later by ``users.bind(calls)``, where the calls are made with the users in hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from models.errors import Refusal
+from models.ports import Clock, LiveCalls
+from models.users.profile import ACTIVE, Account, Meeting, People, Profile
+from models.users.rules import checked_display_name, checked_username, folded
+from models.users.store import UserStore
+
+__all__ = ["Account", "Meeting", "People", "Profile", "Users"]
+
+
+class Users:
+    """``Users(*, store: UserStore, clock: Clock, calls: LiveCalls | None = None)``."""
+
+    def __init__(self, *, store: UserStore, clock: Clock, calls: LiveCalls | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._calls = calls
+
+    def bind(self, calls: LiveCalls) -> None:
+        """Hand over the calls, which are made after the users."""
+        self._calls = calls
+
+    async def profile(self, user_id: str) -> Profile | None:
+        """Somebody as others see them; a deleted one too (see ``status``). None for an id that nobody has."""
+        return (await self._store.profiles([user_id])).get(user_id)
+
+    async def profiles(self, user_ids: Collection[str]) -> dict[str, Profile]:
+        """Those of the ids that exist, by id."""
+        return await self._store.profiles(user_ids) if user_ids else {}
+
+    async def meet(self, caller_id: str, callee_id: str) -> Meeting:
+        """Both people and the blocks between them, in one round trip. Refuses with ``USER_UNKNOWN`` (no caller)."""
+        meeting = await self._store.meeting(caller_id, callee_id)
+        if meeting is None:
+            raise Refusal("USER_UNKNOWN")
+        return meeting
+
+    async def account(self, user_id: str) -> Account:
+        """One's own account. Refuses with ``USER_UNKNOWN``."""
+        account = await self._store.account(user_id)
+        if account is None:
+            raise Refusal("USER_UNKNOWN")
+        return account
+
+    async def change_profile(self, user_id: str, changes: Mapping[str, Any]) -> Account:
+        """Set any of ``username``, ``display_name``, ``avatar_url``, ``rate_per_minute_minor``; the account after it.
+
+        Refuses with ``VALIDATION_FAILED`` and ``ACCOUNT_EXISTS`` (``field``: username).
+        """
+        row = {name: changes[name] for name in ("avatar_url", "rate_per_minute_minor") if name in changes}
+        if "username" in changes:
+            row["username"] = checked_username(changes["username"])
+            row["username_key"] = folded(row["username"])
+        if "display_name" in changes:
+            row["display_name"] = checked_display_name(changes["display_name"])
+            row["display_key"] = folded(row["display_name"])
+        if not row:
+            return await self.account(user_id)
+        account = await self._store.update(user_id, row, self._clock.now())
+        if account is None:
+            raise Refusal("USER_UNKNOWN")
+        return account
+
+    async def seen_by(self, viewer_id: str, user_id: str) -> Profile:
+        """Somebody's profile for ``viewer_id``. ``USER_UNKNOWN`` also when they are gone or have blocked the viewer."""
+        meeting = await self.meet(viewer_id, user_id)
+        if meeting.callee is None or meeting.callee.status != ACTIVE or meeting.blocked_by_callee:
+            raise Refusal("USER_UNKNOWN")
+        return meeting.callee
+
+    async def search(self, viewer_id: str, query: str, *, limit: int, cursor: str | None) -> People:
+        """Active people whose username begins with ``query``, then those whose display name does, in order.
+
+        Without the viewer, and without those who have blocked the viewer: a page can be shorter than ``limit``
+        and still have a next one. Refuses with ``VALIDATION_FAILED`` for a cursor that is not ours.
+        """
+        prefix = folded(query)
+        by_display, after = _read_cursor(cursor)
+        found: list[tuple[str, bool, Profile]] = []
+        if not by_display:
+            rows = await self._store.by_username(prefix, after[0], limit + 1)
+            found = [(key, False, profile) for key, profile in rows]
+            after = ("", "")
+        if len(found) <= limit and prefix:  # without a prefix every username has matched
+            rows = await self._store.by_display_name(prefix, after, limit + 1 - len(found))
+            found += [(key, True, profile) for key, profile in rows]
+        page, more = found[:limit], len(found) > limit
+        blocked = await self._store.blocks_between([(profile.user_id, viewer_id) for _, _, profile in page])
+        hidden = {blocker for blocker, _ in blocked} | {viewer_id}
+        return People(
+            items=tuple(profile for _, _, profile in page if profile.user_id not in hidden),
+            next_cursor=_cursor(*page[-1]) if more else None,
+        )
+
+    async def block(self, user_id: str, other_id: str) -> None:
+        """Want nothing more of ``other_id``: a live call between the two ends. Safe to repeat.
+
+        Refuses with ``SELF_NOT_ALLOWED`` and ``USER_UNKNOWN``.
+        """
+        if user_id == other_id:
+            raise Refusal("SELF_NOT_ALLOWED")
+        other = await self.profile(other_id)
+        if other is None or other.status not in (ACTIVE, "banned"):
+            raise Refusal("USER_UNKNOWN")
+        await self._store.block(user_id, other_id, self._clock.now())
+        # Also when it was blocked already: the first try may have died right here.
+        if self._calls is not None:
+            await self._calls.end_between(user_id, other_id)
+
+    async def unblock(self, user_id: str, other_id: str) -> None:
+        """Take a block back. Safe to repeat."""
+        await self._store.unblock(user_id, other_id)
+
+
+def _cursor(key: str, by_display: bool, profile: Profile) -> str:
+    text = f"d\n{key}\n{profile.user_id}" if by_display else f"u\n{key}\n"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[bool, tuple[str, str]]:
+    if cursor is None:
+        return False, ("", "")
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        kind, key, user_id = raw.decode().split("\n")
+    except (binascii.Error, ValueError):
+        kind = ""
+    if kind not in ("u", "d"):
+        raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    return kind == "d", (key, user_id)
