@@ -92,10 +92,15 @@ export class Leg {
     }
   }
 
-  /** Begin the media anew: what a reload lost, the other side answers with a new connection of its own. */
+  /**
+   * Begin the media anew, as after a reload; the other side follows with a new connection of its own. The polite
+   * side answers an offer that already waits, because the server would refuse its own.
+   */
   async freshStart() {
+    const waiting = this.role === "callee" ? this.offer : null;
+    this.offer = null;
     await this.openPeer();
-    const description = await this.peer?.offer();
+    const description = waiting ? await this.peer?.answer(waiting) : await this.peer?.offer();
     if (description && !this.over) this.#link.hint("SESSION_DESCRIPTION", { callId: this.id, description });
   }
 
@@ -106,8 +111,14 @@ export class Leg {
       if (description.type === "offer") this.offer = description; // the latest one is the one to answer
       return;
     }
-    if (this.peer.isStranger(description)) await this.openPeer();
-    await this.peer?.heard(description);
+    if (!this.peer.isStranger(description)) {
+      await this.peer.heard(description);
+    } else if (description.type === "offer") {
+      await this.openPeer();
+      await this.peer?.heard(description);
+    } else {
+      await this.freshStart(); // they answered our old connection with a new one of theirs
+    }
   }
 
   heardCandidates(list) {

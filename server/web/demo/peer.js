@@ -118,10 +118,11 @@ export class Peer {
     });
   }
 
-  /** True when this offer comes from another RTCPeerConnection than the one we talk to: then we need a new one too. */
-  isStranger(description) {
+  /** True when this comes from another RTCPeerConnection than the one we talk to: then we need a new one too. */
+  isStranger({ type, sdp }) {
     const known = fingerprintOf(this.connection.remoteDescription?.sdp);
-    return description.type === "offer" && Boolean(known) && known !== fingerprintOf(description.sdp);
+    if (!known || known === fingerprintOf(sdp)) return false;
+    return type === "offer" || this.connection.signalingState === "have-local-offer";
   }
 
   /** Look for a new path (RFC 8445 restart): a new offer, in place of one that nobody answered. */

@@ -75,6 +75,7 @@ export class Phone extends EventTarget {
       // An offer may have come while the camera opened; without any, the caller's follows as a description.
       const answer = leg.offer ? await leg.peer?.answer(leg.offer) : undefined;
       if (leg.over) return;
+      leg.offer = null;
       const ask = { callId: leg.id, answer, reportsMedia: true };
       const call = await this.#signaling.ask("CALL_ACCEPT", ask, REPEAT);
       if (leg.over) return;
@@ -185,6 +186,9 @@ export class Phone extends EventTarget {
       case "CALL_TIMEOUT":
       case "CALL_ENDED":
         return this.#finish(leg, payload);
+      case "CALL_UPDATED":
+        // The server sees no media though both are there: one side looks for a new path.
+        return payload.restartIce && leg.role === "caller" ? leg.peer?.restart() : undefined;
       case "CALL_UPGRADE":
         leg.upgrade = "offered";
         return this.#changed();
