@@ -27,7 +27,8 @@ class Event:
     """An event that clients send.
 
     ``lane`` names the field whose value orders requests: one at a time per value. ``once`` answers a repeated
-    ``opId`` with the first ack. A ``relay`` is a plain function that decides and returns letters; it never waits.
+    ``opId`` with the first ack. A ``relay`` is a plain function that decides and returns letters; it never waits, and
+    what it cannot decide from memory goes to ``handler`` as for any other event.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Event:
     lane: str | None
     once: bool
     limit: Limit
-    relay: bool
+    relay: Callable[..., Any] | None
     doc: str
 
 
@@ -115,58 +116,32 @@ def event(
     lane: str | None = None,
     once: bool = False,
     limit: Limit = "event",
+    relay: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
-    """Declare ``async def handler(ctx, ask)`` as the answer to an event. The docstring becomes documentation."""
+    """Declare ``async def handler(ctx, ask)`` as the answer to an event. The docstring becomes documentation.
 
-    def declare(handler: F) -> F:
-        _add_event(name, handler, takes, gives, refuses, lane, once, limit, relay=False)
-        return handler
-
-    return declare
-
-
-def relay(
-    name: str, *, takes: type[Shape], gives: type[Shape] | None = None, refuses: Sequence[str] = (), lane: str
-) -> Callable[[F], F]:
-    """Declare ``def handler(ctx, ask) -> (data, letters) | None``: forwarding without memory, task or database.
-
-    None says that what it needs is not in memory; the funnel then awaits ``handler.load(ctx, ask)`` once and asks
-    again.
+    ``relay(ctx, ask) -> (data, letters) | None`` is tried first where there is one: forwarding without memory, task
+    or database. None says that what it needs is not in memory.
     """
 
     def declare(handler: F) -> F:
-        _add_event(name, handler, takes, gives, refuses, lane, False, "relay", relay=True)
+        if name in catalogue.events:
+            raise ValueError(f"event {name} is declared twice")
+        catalogue.events[name] = Event(
+            name=name,
+            handler=handler,
+            takes=takes,
+            gives=gives,
+            refuses=tuple(refuses),
+            lane=lane,
+            once=once,
+            limit=limit,
+            relay=relay,
+            doc=handler.__doc__ or "",
+        )
         return handler
 
     return declare
-
-
-def _add_event(
-    name: str,
-    handler: Callable[..., Any],
-    takes: type[Shape],
-    gives: type[Shape] | None,
-    refuses: Sequence[str],
-    lane: str | None,
-    once: bool,
-    limit: Limit,
-    *,
-    relay: bool,
-) -> None:
-    if name in catalogue.events:
-        raise ValueError(f"event {name} is declared twice")
-    catalogue.events[name] = Event(
-        name=name,
-        handler=handler,
-        takes=takes,
-        gives=gives,
-        refuses=tuple(refuses),
-        lane=lane,
-        once=once,
-        limit=limit,
-        relay=relay,
-        doc=handler.__doc__ or "",
-    )
 
 
 def route(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from models.errors import Refusal
 
 TEXT_MAX = 256
 ID_MAX = 64
@@ -97,3 +103,40 @@ class PageQuery(Shape):
 
     limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=200))
     cursor = Text(load_default=None, allow_none=True, most=512)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a list, and the cursor at which it goes on."""
+
+    items: Sequence[Any]
+    next_cursor: str | None = None
+
+
+def encode_cursor(*parts: str) -> str:
+    """A cursor: opaque to clients."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None, parts: int = 2) -> list[str] | None:
+    """The parts of a cursor that we made. Refuses with ``VALIDATION_FAILED``."""
+    if not cursor:
+        return None
+    try:
+        found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error):
+        found = None
+    if not isinstance(found, list) or len(found) != parts or not all(isinstance(x, str) for x in found):
+        raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    return found
+
+
+def cursor_instant(text: str) -> datetime:
+    """The instant in a cursor. Refuses with ``VALIDATION_FAILED``."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        value = datetime.min
+    if value.tzinfo is None:
+        raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    return value

@@ -110,6 +110,9 @@ class Funnel:
         except Exception as error:
             answer = Answer(refusal=fault(error, name))
         outcome = answer.refusal.code if answer.refusal else "ok"
+        if answer.refusal is not None and answer.refusal.status in (403, 404):
+            # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
+            log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
         REQUESTS.labels(name, outcome).inc()
         REQUEST_SECONDS.labels(name).observe(time.perf_counter() - started)
         return answer
@@ -122,7 +125,8 @@ class Funnel:
         if not isinstance(lane, str) or not self.lanes.free(lane):
             return None
         self.limits.check("relay", ctx, None, door.name)
-        result: tuple[Any, Sequence[Letter]] | None = door.handler(ctx, self._load(door, payload))
+        assert door.relay is not None
+        result: tuple[Any, Sequence[Letter]] | None = door.relay(ctx, self._load(door, payload))
         return result
 
     async def _admitted(
@@ -183,11 +187,6 @@ class Funnel:
         await self._once.answer(ctx.user_id, key, {"error": error})
 
     async def _call(self, door: Event | Route, ctx: Context, ask: dict[str, Any]) -> Any:
-        if isinstance(door, Event) and door.relay:
-            await door.handler.load(ctx, ask)  # type: ignore[attr-defined]
-            data, letters = door.handler(ctx, ask)
-            await ctx.services.doors.deliver(letters)
-            return data
         result = await door.handler(ctx, ask)
         if door.gives is None or result is None:
             return None

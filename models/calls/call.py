@@ -97,7 +97,7 @@ class Leg:
     ``epoch`` rises with every take-over. ``process`` holds the device's socket lease (None: a REST client, which
     needs none). ``lost_at`` is set while the socket is gone. ``down_at`` is set while this leg is not proven to be in
     the conversation: the socket is gone, or media that it reports has not come up or has stopped. ``proof_at`` is
-    when the other side last reported media from this leg.
+    when the other side last reported media from this leg. ``orphaned`` says that the socket went with its process.
     """
 
     device_id: str
@@ -107,6 +107,7 @@ class Leg:
     lost_at: datetime | None = None
     down_at: datetime | None = None
     proof_at: datetime | None = None
+    orphaned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

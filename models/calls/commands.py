@@ -102,12 +102,13 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Lose:
-    """The socket of a leg's device is gone; it was last heard of at ``last_seen_at``."""
+    """The socket of a leg's device is gone, last heard of at ``last_seen_at``; ``crashed``: with its whole process."""
 
     role: Role
     device_id: str
     process: str
     last_seen_at: datetime
+    crashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,8 @@ def _attach(call: Call, cmd: c.Attach, role: Role, now: datetime, timers: Timers
     if leg.process == cmd.process and leg.lost_at is None:
         return call, []
     down_at = leg.down_at if leg.reports_media else None
-    after = _with_leg(call, cmd.role, replace(leg, process=cmd.process, lost_at=None, down_at=down_at))
+    back = replace(leg, process=cmd.process, lost_at=None, down_at=down_at, orphaned=False)
+    after = _with_leg(call, cmd.role, back)
     return _activate_if_up(after, now) if call.state is State.ACCEPTED else (after, [])
 
 
@@ -249,6 +250,7 @@ def _resume(call: Call, cmd: c.Resume, role: Role, now: datetime, timers: Timers
         lost_at=None,
         down_at=down_at,
         proof_at=None if taken else leg.proof_at,
+        orphaned=False,
     )
     after = _with_leg(call, role, fresh)
     told: Told = [("leg_taken", {"role": role, "device": leg.device_id})] if taken else []
@@ -291,7 +293,8 @@ def _lose(call: Call, cmd: c.Lose, role: Role, now: datetime, timers: Timers) ->
         return call, []
     seen = min(max(cmd.last_seen_at, leg.proof_at or cmd.last_seen_at), now)
     proven = leg.proof_at is not None and _proven_until(leg, timers) > now
-    lost = replace(leg, lost_at=now, down_at=leg.down_at if proven or leg.down_at else seen)
+    down_at = leg.down_at if proven or leg.down_at else seen
+    lost = replace(leg, lost_at=now, down_at=down_at, orphaned=cmd.crashed)
     after = _with_leg(call, cmd.role, lost)
     if call.state is State.ACTIVE and not proven:
         return _interrupted(after, seen), [("updated", {})]
@@ -347,7 +350,8 @@ def _tick(call: Call, cmd: c.Tick, role: Role, now: datetime, timers: Timers) ->
         case "money":
             return _ended(call, Reason.INSUFFICIENT_FUNDS, None, at), [("ended", {})]
         case "reconnect":
-            return _ended(call, Reason.CONNECTION_LOST, None, at), [("ended", {})]
+            crashed = any(leg.orphaned and leg.down_at is not None for leg in _legs(call))
+            return _ended(call, Reason.SERVER_RECOVERED if crashed else Reason.CONNECTION_LOST, None, at), [("ended", {})]
         case _:
             assert what == "lease"
             after = call

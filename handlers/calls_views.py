@@ -1,0 +1,417 @@
+"""How a call looks from outside, and how its facts become letters to devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from handlers.calls_shapes import CallView, Description, PriceView
+from handlers.registry import notice
+from handlers.shapes import PublicUser, Shape
+from marshmallow import fields
+from models.calls.call import MISSED, Call, Fact, Party, Reason, Role, State
+from models.calls.switchboard import Forward
+from models.mailbox.service import Mailbox
+from models.ports import Clock, Letter, Pusher
+from models.presence.service import Presence
+
+_CALL = CallView()
+_PRICE = PriceView()
+_USER = PublicUser()
+
+
+class MoneyView(Shape):
+    """An amount in minor units."""
+
+    amount_minor = fields.Integer(required=True)
+    currency = fields.String(required=True)
+
+
+class CallNotice(Shape):
+    """What every notice about a call carries."""
+
+    call_id = fields.String(required=True)
+    call = fields.Nested(CallView, required=True)
+    seq = fields.Integer()
+
+
+class IncomingCall(CallNotice):
+    """A call rings. ``expiresInMs`` counts from the arrival of this event."""
+
+    from_ = fields.Nested(PublicUser, required=True, data_key="from")
+    type = fields.String(required=True)
+    offer = Description(allow_none=True)
+    expires_in_ms = fields.Integer(required=True)
+    price = fields.Nested(PriceView, required=True)
+    version = fields.Integer(required=True)
+
+
+class FromPeer(CallNotice):
+    """Something the other side did."""
+
+    from_ = fields.Nested(PublicUser, required=True, data_key="from")
+
+
+class Accepted(FromPeer):
+    """The callee has answered; ``answer`` only for the device that holds the caller's leg."""
+
+    answer = Description(allow_none=True)
+
+
+class Refused(CallNotice):
+    """The call did not come about."""
+
+    from_ = fields.Nested(PublicUser, data_key="from")
+    reason = fields.String(required=True)
+
+
+class Elsewhere(Shape):
+    """This device has nothing more to do with the call."""
+
+    call_id = fields.String(required=True)
+    by = fields.String(required=True, metadata={"description": "`accept`, `reject` or `takeover`."})
+    seq = fields.Integer()
+
+
+class EndedCall(CallNotice):
+    """The call is over."""
+
+    reason = fields.String(required=True)
+    ended_by = fields.String(allow_none=True)
+    duration_seconds = fields.Integer(required=True)
+    cost = fields.Nested(MoneyView, required=True)
+
+
+class UpdatedCall(CallNotice):
+    """Something else about the call has changed."""
+
+    restart_ice = fields.Boolean(metadata={"description": "True when media stopped: restart ICE."})
+
+
+class UpgradeNotice(FromPeer):
+    """A change of the call's type is asked for or answered."""
+
+    type = fields.String(required=True)
+    price = fields.Nested(PriceView)
+
+
+class DescriptionNotice(Shape):
+    """An offer or answer of the other side."""
+
+    call_id = fields.String(required=True)
+    from_ = fields.String(required=True, data_key="from")
+    description = Description(required=True)
+
+
+class CandidateNotice(Shape):
+    """A candidate of the other side."""
+
+    call_id = fields.String(required=True)
+    from_ = fields.String(required=True, data_key="from")
+    candidate = fields.Raw(allow_none=True)
+
+
+CALL_REQUEST = notice("CALL_REQUEST", IncomingCall, "To the callee's devices: a call rings.")
+CALL_RINGING = notice("CALL_RINGING", FromPeer, "To the caller: a device of the callee rings.")
+CALL_ACCEPT = notice("CALL_ACCEPT", Accepted, "To the caller: the callee has answered.")
+CALL_REJECT = notice("CALL_REJECT", Refused, "To the caller: the callee has declined.")
+CALL_BUSY = notice("CALL_BUSY", Refused, "To the caller: the callee is on the phone.")
+CALL_TIMEOUT = notice("CALL_TIMEOUT", Refused, "To both: nobody answered in time.")
+CALL_ANSWERED_ELSEWHERE = notice(
+    "CALL_ANSWERED_ELSEWHERE", Elsewhere, "To a device: another device of its user has the call, or has refused it."
+)
+CALL_ENDED = notice("CALL_ENDED", EndedCall, "To both, on every device: the call is over.")
+CALL_UPDATED = notice("CALL_UPDATED", UpdatedCall, "To both: any other change of the call.")
+CALL_UPGRADE = notice("CALL_UPGRADE", UpgradeNotice, "To the other side: video is asked for, at this price.")
+CALL_UPGRADE_ACCEPT = notice("CALL_UPGRADE_ACCEPT", UpgradeNotice, "To the one who asked: video it is.")
+CALL_UPGRADE_REJECT = notice("CALL_UPGRADE_REJECT", UpgradeNotice, "To the one who asked: it stays as it is.")
+SESSION_DESCRIPTION = notice(
+    "SESSION_DESCRIPTION", DescriptionNotice, "To the device that holds the other leg: an offer or answer."
+)
+ICE_CANDIDATE = notice("ICE_CANDIDATE", CandidateNotice, "To the device that holds the other leg: a candidate.")
+
+
+def party_view(party: Party, presence: Presence) -> dict[str, Any]:
+    """A person of a call as ``PublicUser`` in snake_case."""
+    return {
+        "id": party.user_id,
+        "username": party.username,
+        "display_name": party.display_name,
+        "avatar_url": party.avatar_url,
+        "presence": presence.state_of(party.user_id),
+        "rate_per_minute_minor": party.rate_per_minute_minor,
+        "currency": party.currency,
+    }
+
+
+def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
+    """A call for ``CallView`` and ``CallWithIntervals`` to dump."""
+    ends = None
+    if call.live and call.authorised_until is not None:
+        ends = max(0, round((call.authorised_until - now).total_seconds() * 1000))
+    return {
+        "id": call.id,
+        "type": call.type,
+        "state": call.state.value,
+        "version": call.version,
+        "caller": party_view(call.caller, presence),
+        "callee": party_view(call.callee, presence),
+        "created_at": call.created_at,
+        "ringing_at": call.ringing_at,
+        "accepted_at": call.accepted_at,
+        "active_at": call.active_at,
+        "ended_at": call.ended_at,
+        "end_reason": call.end_reason.value if call.end_reason else None,
+        "ended_by": call.ended_by,
+        "duration_seconds": call.duration_seconds(),
+        "billed_seconds": call.spoken_seconds(),
+        "price": asdict(call.price),
+        "cost_minor": call.cost_minor,
+        "ends_in_ms": ends,
+        "quality": call.quality,
+        "intervals": call.intervals,
+    }
+
+
+class CallTeller:
+    """``models.calls.service.Announcer``: facts become letters, rings become pushes."""
+
+    def __init__(
+        self, *, mailbox: Mailbox, presence: Presence, pusher: Pusher, clock: Clock, ring_seconds: int
+    ) -> None:
+        self._mailbox = mailbox
+        self._presence = presence
+        self._pusher = pusher
+        self._clock = clock
+        self._ring_seconds = ring_seconds
+
+    async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
+        """Keep and tell the letters of the facts, then ask for the pushes."""
+        now = self._clock.now()
+        wire: dict[str, Any] = dict(_CALL.dump(call_view(call, self._presence, now)))
+        letters = [letter for fact in facts for letter in self._letters(call, fact, wire, now)]
+        await self._mailbox.post(letters, again=again)
+        for fact in facts:
+            await self._push(call, fact)
+
+    async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
+        """Send candidates on their way."""
+        await self._mailbox.post(candidate_letters(call, forwards))
+
+    def _letters(self, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+        return [
+            letter
+            if letter.key is None
+            else _keyed(letter, f"{call.id}:{fact.version}:{letter.event}:{number}", call.id)
+            for number, letter in enumerate(_LETTERS[fact.kind](self, call, fact, wire, now))
+        ]
+
+    def person(self, party: Party) -> dict[str, Any]:
+        """A ``PublicUser`` in wire form."""
+        return dict(_USER.dump(party_view(party, self._presence)))
+
+    def rings_until(self, call: Call) -> datetime:
+        """When the ring of a call is over at the latest."""
+        return call.created_at + timedelta(seconds=self._ring_seconds)
+
+    async def _push(self, call: Call, fact: Fact) -> None:
+        about: dict[str, Any] = {
+            "call_id": call.id,
+            "call_type": call.type,
+            "caller": self.person(call.caller),
+            "callee_id": call.callee.user_id,
+        }
+        if fact.kind == "requested" and call.state is State.RINGING:
+            await self._pusher.ring(**about, expires_at=self.rings_until(call))
+        elif fact.kind == "accepted":
+            await self._pusher.stop_ringing(**about, missed=False)
+        elif fact.kind in ("rejected", "timed_out", "ended") and call.accepted_at is None:
+            await self._pusher.stop_ringing(**about, missed=call.end_reason in MISSED)
+
+
+# A durable letter is marked with this key until it gets its own.
+_DURABLE = "-"
+
+
+def _keyed(letter: Letter, key: str, call_id: str) -> Letter:
+    return Letter(
+        user_id=letter.user_id,
+        event=letter.event,
+        payload=letter.payload,
+        key=key,
+        only_device=letter.only_device,
+        except_device=letter.except_device,
+        call_id=call_id,
+        rings_until=letter.rings_until,
+    )
+
+
+def _to(
+    party: Party,
+    event: str,
+    payload: Mapping[str, Any],
+    *,
+    only: str | None = None,
+    but: str | None = None,
+    rings_until: datetime | None = None,
+) -> Letter:
+    return Letter(
+        user_id=party.user_id,
+        event=event,
+        payload=payload,
+        key=_DURABLE,
+        only_device=only,
+        except_device=but,
+        rings_until=rings_until,
+    )
+
+
+def _requested(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    until = t.rings_until(call)
+    payload: dict[str, Any] = {
+        "callId": call.id,
+        "from": wire["caller"],
+        "type": call.type,
+        "expiresInMs": max(0, round((until - now).total_seconds() * 1000)),
+        "price": wire["price"],
+        "version": call.version,
+        "call": wire,
+    }
+    if call.negotiation.offer is not None:
+        payload["offer"] = dict(call.negotiation.offer)
+    return [_to(call.callee, CALL_REQUEST, payload, rings_until=until)]
+
+
+def _rang(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    return [_to(call.caller, CALL_RINGING, {"callId": call.id, "from": wire["callee"], "call": wire})]
+
+
+def _accepted(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    payload = {"callId": call.id, "from": wire["callee"], "call": wire}
+    holder = call.caller_leg.device_id
+    answer = fact.data["answer"]
+    with_answer = {**payload, "answer": dict(answer)} if answer is not None else payload
+    elsewhere = {"callId": call.id, "by": "accept"}
+    return [
+        _to(call.caller, CALL_ACCEPT, with_answer, only=holder),
+        _to(call.caller, CALL_ACCEPT, payload, but=holder),
+        _to(call.callee, CALL_ANSWERED_ELSEWHERE, elsewhere, but=fact.data["device"]),
+    ]
+
+
+def _rejected(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    event = CALL_BUSY if call.end_reason is Reason.BUSY else CALL_REJECT
+    payload = {"callId": call.id, "from": wire["callee"], "reason": wire["endReason"], "call": wire}
+    elsewhere = {"callId": call.id, "by": "reject"}
+    return [
+        _to(call.caller, event, payload),
+        _to(call.callee, CALL_ANSWERED_ELSEWHERE, elsewhere, but=fact.data["device"]),
+    ]
+
+
+def _timed_out(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    payload = {"callId": call.id, "reason": wire["endReason"], "call": wire}
+    return [_to(party, CALL_TIMEOUT, payload) for party in (call.caller, call.callee)]
+
+
+def _ended(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    payload = {
+        "callId": call.id,
+        "reason": wire["endReason"],
+        "endedBy": call.ended_by,
+        "durationSeconds": wire["durationSeconds"],
+        "cost": {"amountMinor": call.cost_minor, "currency": call.price.currency},
+        "call": wire,
+    }
+    return [_to(party, CALL_ENDED, payload) for party in (call.caller, call.callee)]
+
+
+def _updated(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    payload = {"callId": call.id, "call": wire, **fact.data}
+    return [_to(party, CALL_UPDATED, payload) for party in (call.caller, call.callee)]
+
+
+def _described(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    to = Role(fact.data["to"])
+    leg = call.leg(to)
+    if leg is None:
+        return []
+    payload = {
+        "callId": call.id,
+        "from": call.party(to.other).user_id,
+        "description": dict(fact.data["description"]),
+    }
+    # Not kept: a device that was away resumes, and a resume brings the pending offer or an ICE restart.
+    return [Letter(user_id=call.party(to).user_id, event=SESSION_DESCRIPTION, payload=payload, only_device=leg.device_id)]
+
+
+def _leg_taken(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    payload = {"callId": call.id, "by": "takeover"}
+    return [_to(call.party(Role(fact.data["role"])), CALL_ANSWERED_ELSEWHERE, payload, only=fact.data["device"])]
+
+
+def _upgrade_asked(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    by = Role(fact.data["by"])
+    payload = {
+        "callId": call.id,
+        "from": wire[by.value],
+        "type": fact.data["type"],
+        "price": wire["price"],
+        "call": wire,
+    }
+    return [_to(call.party(by.other), CALL_UPGRADE, payload)]
+
+
+def _upgrade_answered(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    by = Role(fact.data["by"])
+    event = CALL_UPGRADE_ACCEPT if fact.data["accept"] else CALL_UPGRADE_REJECT
+    payload = {"callId": call.id, "from": wire[by.value], "type": fact.data["type"], "call": wire}
+    letters = [_to(call.party(by.other), event, payload)]
+    changed = {"callId": call.id, "call": wire}
+    return [*letters, *(_to(party, CALL_UPDATED, changed) for party in (call.caller, call.callee))]
+
+
+_Maker = Callable[[CallTeller, Call, Fact, dict[str, Any], datetime], list[Letter]]
+_LETTERS: dict[str, _Maker] = {
+    "requested": _requested,
+    "rang": _rang,
+    "accepted": _accepted,
+    "rejected": _rejected,
+    "timed_out": _timed_out,
+    "ended": _ended,
+    "updated": _updated,
+    "described": _described,
+    "leg_taken": _leg_taken,
+    "upgrade_asked": _upgrade_asked,
+    "upgrade_answered": _upgrade_answered,
+}
+
+
+def candidate_letters(call: Call, forwards: Sequence[Forward]) -> list[Letter]:
+    """Candidates as letters to the devices that hold the legs."""
+    letters = []
+    for forward in forwards:
+        leg = call.leg(forward.to)
+        if leg is None:
+            continue
+        payload = {
+            "callId": call.id,
+            "from": call.party(forward.to.other).user_id,
+            "candidate": forward.candidate,
+        }
+        user_id = call.party(forward.to).user_id
+        letters.append(Letter(user_id=user_id, event=ICE_CANDIDATE, payload=payload, only_device=leg.device_id))
+    return letters
+
+
+def fresh_ring(letter: Letter, now: datetime) -> Letter:
+    """A ring letter for a device that gets it late: what is left of the ring is counted anew."""
+    assert letter.rings_until is not None
+    left = max(0, round((letter.rings_until - now).total_seconds() * 1000))
+    payload = {**letter.payload, "expiresInMs": left}
+    return Letter(user_id=letter.user_id, event=letter.event, payload=payload, key=letter.key, seq=letter.seq)
+
+
+__all__ = ["CallTeller", "call_view", "candidate_letters", "fresh_ring", "party_view"]

@@ -1,0 +1,388 @@
+"""Calls in MongoDB: one guarded swap per transition, one transaction where the busy locks take part.
+
+Being busy is one document in ``call_locks`` whose ``_id`` is the user: two calls cannot both insert it. The locks
+come with the call and go with it, in the same transaction, so a lock never outlives its call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import UpdateOne
+
+from models.calls.call import (
+    Call,
+    Fact,
+    Interval,
+    Leg,
+    Negotiation,
+    Party,
+    Price,
+    Reason,
+    Role,
+    State,
+    Upgrade,
+)
+from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
+
+_STATES = [state.value for state in State]
+_LIVE = [state.value for state in State if state is not State.ENDED]
+
+CALLS = collection(
+    "calls",
+    # Partial indexes: what the jobs look for is a handful among millions.
+    index("deadline_at", where={"state": {"$in": _LIVE}}),
+    index("changed_at", where={"untold": {"$exists": True}}),
+    index("caller.user_id", "-created_at"),
+    index("callee.user_id", "-created_at"),
+    index("caller.user_id", "op_id", unique=True, where={"op_id": {"$type": "string"}}),
+    index("caller_leg.process", where={"state": {"$in": _LIVE}}),
+    index("callee_leg.process", where={"state": {"$in": _LIVE}}),
+    validator={
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": ["_id", "type", "state", "version", "caller", "callee", "created_at", "price", "cost_minor"],
+            "properties": {
+                "type": {"enum": ["audio", "video"]},
+                "state": {"enum": _STATES},
+                "version": {"bsonType": ["int", "long"], "minimum": 1},
+                "created_at": {"bsonType": "date"},
+                "deadline_at": {"bsonType": ["date", "null"]},
+                "end_reason": {"enum": [None, *(reason.value for reason in Reason)]},
+                "cost_minor": {"bsonType": ["int", "long"], "minimum": 0},
+            },
+        }
+    },
+)
+LOCKS = collection("call_locks")
+TOMBSTONES = collection("call_tombstones", index("expires_at", ttl_seconds=0))
+SIGNALS = collection(
+    "call_signals", index("call_id", "to", "number", unique=True), index("expires_at", ttl_seconds=0)
+)
+PROCESSES = collection("processes", index("beat_at", ttl_seconds=86_400))
+
+# How long an early cancel waits for its start (reference/calls.md §9: tombstones at least 24 h).
+TOMBSTONE_HOURS = 24
+# Signals for REST clients outlive the longest call by a little.
+SIGNAL_HOURS = 6
+SIGNALS_PER_LEG_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Why a user is busy."""
+
+    user_id: str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A description or candidate kept for a leg that polls. ``number`` rises by one per leg and call."""
+
+    number: int
+    kind: str
+    sender: str
+    body: Any
+    at: datetime
+
+
+class CallStore:
+    """Loads, guarded swaps and queries of calls."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._calls = db[CALLS]
+        self._locks = db[LOCKS]
+        self._tombstones = db[TOMBSTONES]
+        self._signals = db[SIGNALS]
+        self._processes = db[PROCESSES]
+
+    # ------------------------------------------------------------------------------------------------- one call
+
+    async def load(self, call_id: str) -> Call | None:
+        """The call at its present version."""
+        found = await self._calls.find_one({"_id": call_id})
+        return call_of(found) if found else None
+
+    async def by_op(self, caller_id: str, op_id: str) -> Call | None:
+        """The call that the caller began with this ``opId``."""
+        found = await self._calls.find_one({"caller.user_id": caller_id, "op_id": op_id})
+        return call_of(found) if found else None
+
+    async def begin(self, call: Call, facts: Sequence[Fact], now: datetime) -> str | None:
+        """Insert a ringing call with the locks of both. None when done, else who is busy already, or ``op_id``."""
+
+        async def body(session: Session) -> None:
+            for user_id in (call.caller.user_id, call.callee.user_id):
+                await self._locks.insert_one({"_id": user_id, "call_id": call.id, "at": now}, session=session)
+            await self._calls.insert_one(_document(call, facts, now), session=session)
+
+        try:
+            await self._db.transaction(body)
+        except DuplicateKeyError as error:
+            if taken(error) != "_id":
+                return "op_id"
+            return str(((error.details or {}).get("keyValue") or {}).get("_id", ""))
+        return None
+
+    async def record(self, call: Call, now: datetime) -> bool:
+        """Insert a call that was over before it began (busy, cancelled early). False: its ``opId`` is there already."""
+        try:
+            await self._calls.insert_one(_document(call, (), now))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def swap(self, before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> bool:
+        """Replace one version by the next if nobody was quicker. An end takes the locks away in the same transaction.
+
+        ``facts`` are kept with the call until ``told``; those of ``before`` that are still untold are kept too.
+        """
+        guard = {"_id": before.id, "version": before.version, "state": before.state.value}
+        change = {"$set": _changed(after, now)}
+        pending = [*before.untold, *facts]
+        if pending:
+            change["$set"]["untold"] = [_fact_document(fact) for fact in pending]
+        if after.live:
+            return (await self._calls.update_one(guard, change)).modified_count == 1
+
+        async def body(session: Session) -> bool:
+            if (await self._calls.update_one(guard, change, session=session)).modified_count != 1:
+                return False
+            users = [after.caller.user_id, after.callee.user_id]
+            await self._locks.delete_many({"_id": {"$in": users}, "call_id": after.id}, session=session)
+            return True
+
+        return await self._db.transaction(body)
+
+    async def told(self, versions: Mapping[str, int]) -> None:
+        """Everything up to these versions has been told; one round trip for all of them."""
+        await self._calls.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": call_id, "untold.version": {"$lte": version}},
+                    [
+                        {"$set": {"untold": _later_than(version)}},
+                        {"$set": {"untold": {"$cond": [{"$eq": ["$untold", []]}, "$$REMOVE", "$untold"]}}},
+                    ],
+                )
+                for call_id, version in versions.items()
+            ],
+            ordered=False,
+        )
+
+    # ---------------------------------------------------------------------------------------------------- being busy
+
+    async def lock_of(self, user_id: str) -> Lock | None:
+        """What the user is busy with."""
+        found = await self._locks.find_one({"_id": user_id})
+        return Lock(user_id, found["call_id"]) if found else None
+
+    async def busy_of(self, caller_id: str, callee_id: str) -> str | None:
+        """Which of the two is busy, the caller before the callee; None if neither is."""
+        busy = {d["_id"] async for d in self._locks.find({"_id": {"$in": [caller_id, callee_id]}}, {"_id": 1})}
+        return next((user_id for user_id in (caller_id, callee_id) if user_id in busy), None)
+
+    async def drop_orphan_lock(self, lock: Lock) -> None:
+        """Remove a lock whose call is over or was never there."""
+        await self._locks.delete_one({"_id": lock.user_id, "call_id": lock.call_id})
+
+    async def bury(self, caller_id: str, op_id: str, now: datetime) -> None:
+        """Remember a cancel that came before its start."""
+        expires = now + timedelta(hours=TOMBSTONE_HOURS)
+        await self._tombstones.update_one(
+            {"_id": f"{caller_id}:{op_id}"}, {"$set": {"expires_at": expires}}, upsert=True
+        )
+
+    async def buried(self, caller_id: str, op_id: str) -> bool:
+        """Whether this start was cancelled before it came."""
+        return await self._tombstones.find_one({"_id": f"{caller_id}:{op_id}"}) is not None
+
+    # ------------------------------------------------------------------------------------------------------ queries
+
+    async def due(self, now: datetime, most: int) -> list[Call]:
+        """Live calls whose deadline has passed, the oldest deadline first."""
+        query = {"state": {"$in": _LIVE}, "deadline_at": {"$lte": now}}
+        return [call_of(d) async for d in self._calls.find(query, sort=[("deadline_at", 1)]).limit(most)]
+
+    async def untold(self, before: datetime, most: int) -> list[Call]:
+        """Calls with facts that somebody should have told by ``before``."""
+        query = {"untold": {"$exists": True}, "changed_at": {"$lte": before}}
+        return [call_of(d) async for d in self._calls.find(query, sort=[("changed_at", 1)]).limit(most)]
+
+    async def with_legs_outside(self, processes: Collection[str]) -> list[Call]:
+        """Live calls with a leg whose socket was at a process that is not among the given living ones."""
+        gone = {"$nin": [*processes, None]}
+        query = {"state": {"$in": _LIVE}, "$or": [{"caller_leg.process": gone}, {"callee_leg.process": gone}]}
+        return [call_of(d) async for d in self._calls.find(query).limit(1000)]
+
+    async def recent(self, user_id: str, ended_after: datetime) -> list[Call]:
+        """The user's live call and those that ended after an instant, newest first, without descriptions."""
+        mine = {"$or": [{"caller.user_id": user_id}, {"callee.user_id": user_id}]}
+        query = {"$and": [mine, {"$or": [{"state": {"$in": _LIVE}}, {"ended_at": {"$gte": ended_after}}]}]}
+        cursor = self._calls.find(query, sort=[("created_at", -1)]).limit(50)
+        return [call_of(d) async for d in cursor]
+
+    async def history(
+        self,
+        user_id: str,
+        *,
+        direction: str | None,
+        reasons: Collection[str] | None,
+        missed: Collection[str] | None,
+        states: Collection[str] | None,
+        other_id: str | None,
+        before: tuple[datetime, str] | None,
+        most: int,
+    ) -> list[Call]:
+        """The user's calls, newest first, after the cursor ``before`` (created_at, id)."""
+        out: Document = {"caller.user_id": user_id}
+        into: Document = {"callee.user_id": user_id}
+        if other_id is not None:
+            out["callee.user_id"], into["caller.user_id"] = other_id, other_id
+        sides = {"outgoing": [out], "incoming": [into]}.get(direction or "", [out, into])
+        query: list[Document] = [{"$or": sides}]
+        if missed is not None:
+            query.append({"callee.user_id": user_id, "end_reason": {"$in": list(missed)}})
+        if reasons is not None:
+            query.append({"end_reason": {"$in": list(reasons)}})
+        if states is not None:
+            query.append({"state": {"$in": list(states)}})
+        if before is not None:
+            at, last_id = before
+            query.append({"$or": [{"created_at": {"$lt": at}}, {"created_at": at, "_id": {"$lt": last_id}}]})
+        cursor = self._calls.find({"$and": query}, sort=[("created_at", -1), ("_id", -1)]).limit(most)
+        return [call_of(d) async for d in cursor]
+
+    async def forget(self, user_id: str, name: str) -> None:
+        """Take a person's name, picture and username out of their calls."""
+        for side in ("caller", "callee"):
+            blank = {f"{side}.username": name, f"{side}.display_name": name, f"{side}.avatar_url": None}
+            await self._calls.update_many({f"{side}.user_id": user_id}, {"$set": blank})
+
+    # -------------------------------------------------------------------------------------- signals for REST clients
+
+    async def keep_signals(
+        self, call_id: str, to: Role, kind: str, sender: str, bodies: Sequence[Any], now: datetime
+    ) -> int:
+        """Append signals for a leg that polls; how many fitted. Numbers are dense per leg."""
+        newest = await self._signals.find_one(
+            {"call_id": call_id, "to": to.value}, {"number": 1}, sort=[("number", -1)]
+        )
+        number = newest["number"] if newest else 0
+        kept = 0
+        while kept < len(bodies) and number < SIGNALS_PER_LEG_MAX:
+            number += 1
+            row = {
+                "call_id": call_id,
+                "to": to.value,
+                "number": number,
+                "kind": kind,
+                "sender": sender,
+                "body": bodies[kept],
+                "at": now,
+                "expires_at": now + timedelta(hours=SIGNAL_HOURS),
+            }
+            try:
+                await self._signals.insert_one(row)
+            except DuplicateKeyError:
+                continue  # another process took the number
+            kept += 1
+        return kept
+
+    async def signals(self, call_id: str, to: Role, after: int, most: int) -> list[Signal]:
+        """What a leg has not polled yet, in order."""
+        cursor = self._signals.find(
+            {"call_id": call_id, "to": to.value, "number": {"$gt": after}}, sort=[("number", 1)]
+        ).limit(most)
+        return [Signal(d["number"], d["kind"], d["sender"], d["body"], d["at"]) async for d in cursor]
+
+    async def drop_signals(self, call_id: str) -> None:
+        """Forget the addresses in a call's signals once it is over."""
+        await self._signals.delete_many({"call_id": call_id})
+
+    # ------------------------------------------------------------------------------------------------ process leases
+
+    async def beat(self, process: str, now: datetime) -> None:
+        """This process lives."""
+        await self._processes.update_one({"_id": process}, {"$set": {"beat_at": now}}, upsert=True)
+
+    async def living(self, since: datetime) -> dict[str, datetime]:
+        """The processes that beat at or after ``since``, with their last beat."""
+        return {d["_id"]: d["beat_at"] async for d in self._processes.find({"beat_at": {"$gte": since}})}
+
+    async def last_beats(self, processes: Collection[str]) -> dict[str, datetime]:
+        """When these processes beat last."""
+        return {d["_id"]: d["beat_at"] async for d in self._processes.find({"_id": {"$in": list(processes)}})}
+
+
+# -------------------------------------------------------------------------------------------- documents to values
+
+
+def _later_than(version: int) -> Document:
+    return {"$filter": {"input": "$untold", "cond": {"$gt": ["$$this.version", version]}}}
+
+
+_NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}
+_CALL_FIELDS = [f.name for f in fields(Call) if f.name not in _NEVER_CHANGES]
+
+
+def _changed(call: Call, now: datetime) -> Document:
+    return {**{name: _plain(getattr(call, name)) for name in _CALL_FIELDS}, "changed_at": now}
+
+
+def _document(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
+    document = {
+        "_id": call.id,
+        "caller": _plain(call.caller),
+        "callee": _plain(call.callee),
+        "created_at": call.created_at,
+        **_changed(call, now),
+    }
+    if call.op_id is not None:
+        document["op_id"] = call.op_id
+    if facts:
+        document["untold"] = [_fact_document(fact) for fact in facts]
+    return document
+
+
+def _fact_document(fact: Fact) -> Document:
+    return {"kind": fact.kind, "version": fact.version, "data": _plain(dict(fact.data))}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, enums and tuples as MongoDB keeps them."""
+    if value is None or isinstance(value, (str, int, float, datetime)):
+        return value.value if isinstance(value, (State, Reason, Role)) else value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+
+
+def call_of(d: Document) -> Call:
+    """A document as a call."""
+    negotiation = dict(d["negotiation"])
+    negotiation["offerer"] = Role(negotiation["offerer"]) if negotiation["offerer"] else None
+    upgrade = d.get("upgrade")
+    values = {name: d.get(name) for name in _CALL_FIELDS}
+    values |= {
+        "state": State(d["state"]),
+        "end_reason": Reason(d["end_reason"]) if d.get("end_reason") else None,
+        "caller": Party(**d["caller"]),
+        "callee": Party(**d["callee"]),
+        "caller_leg": Leg(**d["caller_leg"]),
+        "callee_leg": Leg(**d["callee_leg"]) if d.get("callee_leg") else None,
+        "rung_devices": tuple(d["rung_devices"]),
+        "intervals": tuple(Interval(i["start"], i["end"]) for i in d["intervals"]),
+        "price": Price(**d["price"]),
+        "negotiation": Negotiation(**negotiation),
+        "upgrade": Upgrade(Role(upgrade["by"]), upgrade["type"], upgrade["at"]) if upgrade else None,
+        "untold": tuple(Fact(f["kind"], f["version"], f["data"]) for f in d.get("untold", ())),
+    }
+    return Call(id=d["_id"], created_at=d["created_at"], op_id=d.get("op_id"), **values)

@@ -1,0 +1,180 @@
+"""The live calls as this process knows them, for what must not wait for a database.
+
+Candidates go from leg to leg through here in memory: checked against the call's two legs, held until the other side
+can use them (it has a description they belong to, and a socket), and forwarded. What is lost with the process is made
+good by the ICE restart that every resume brings (RFC 8445 §9).
+
+Nothing here awaits, so nothing here is interleaved.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.calls.call import Call, Negotiation, Role, State
+from models.calls.sdp import generation, ufrags
+from models.errors import Refusal
+
+# CONTRACT §1: at most 256 candidates held for a side that is not ready.
+HELD_MAX = 256
+# ICE generations of one side that are remembered as over; each restart adds one.
+OLD_GENERATIONS_MAX = 32
+# Ended calls remembered, so that late signals are refused without a read.
+ENDED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A candidate on its way to the device that holds the other leg."""
+
+    to: Role
+    candidate: Any
+
+
+@dataclass(slots=True)
+class _Line:
+    """A live call with what waits for its legs."""
+
+    call: Call
+    held: dict[Role, deque[tuple[str, Any]]] = field(
+        default_factory=lambda: {Role.CALLER: deque(), Role.CALLEE: deque()}
+    )
+    current: dict[Role, frozenset[str]] = field(
+        default_factory=lambda: {Role.CALLER: frozenset(), Role.CALLEE: frozenset()}
+    )
+    over: dict[Role, OrderedDict[str, None]] = field(
+        default_factory=lambda: {Role.CALLER: OrderedDict(), Role.CALLEE: OrderedDict()}
+    )
+    described: set[Role] = field(default_factory=set)
+    seen: Negotiation | None = None
+
+
+class Switchboard:
+    """Live calls by id and by user."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._of_user: dict[str, str] = {}
+        self._ended: OrderedDict[str, Call] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def calls(self) -> Iterator[Call]:
+        """The live calls."""
+        return (line.call for line in list(self._lines.values()))
+
+    def call(self, call_id: str) -> Call | None:
+        """The newest version known here, also for a while after the end."""
+        line = self._lines.get(call_id)
+        return line.call if line else self._ended.get(call_id)
+
+    def call_of(self, user_id: str) -> Call | None:
+        """The user's live call, if this process knows one."""
+        call_id = self._of_user.get(user_id)
+        return self._lines[call_id].call if call_id else None
+
+    def update(self, call: Call) -> list[Forward]:
+        """Take a newer version; what it lets pass of the held candidates."""
+        line = self._lines.get(call.id)
+        if line is not None and line.call.version > call.version:
+            return []
+        if not call.live:
+            self._remove(call)
+            return []
+        if line is None:
+            line = self._lines[call.id] = _Line(call)
+            self._of_user[call.caller.user_id] = call.id
+            self._of_user[call.callee.user_id] = call.id
+        line.call = call
+        self._learn(line)
+        return [*self._flush(line, Role.CALLER), *self._flush(line, Role.CALLEE)]
+
+    def relay(self, call: Call, user_id: str, device_id: str, candidates: Sequence[Any]) -> list[Forward]:
+        """Candidates of one side: those that may pass now; the others are held, those of old generations dropped.
+
+        Refuses with ``CALL_ENDED``, ``CALL_ANSWERED_ELSEWHERE`` (not the device of the leg), ``CALL_UNKNOWN``
+        (nobody of this call), ``TOO_MANY_CANDIDATES``.
+        """
+        role = call.role_of(user_id)
+        if role is None:
+            raise Refusal("CALL_UNKNOWN")
+        if not call.live:
+            assert call.end_reason is not None
+            raise Refusal("CALL_ENDED", callId=call.id, endReason=call.end_reason.value)
+        leg = call.leg(role)
+        if leg is not None and leg.device_id != device_id:
+            raise Refusal("CALL_ANSWERED_ELSEWHERE", callId=call.id)
+        line = self._lines[call.id]
+        to = role.other
+        passing: list[Forward] = []
+        for candidate in candidates:
+            gen = generation(candidate)
+            if gen is not None and gen in line.over[role] and gen not in line.current[role]:
+                continue  # late, of a negotiation that is over: dropped, not an error
+            if leg is not None and self._ready(line, to) and (gen is None or gen in line.current[role]):
+                passing.append(Forward(to, candidate))
+                continue
+            waiting = line.held[to]
+            if (device_id, candidate) in waiting:
+                continue
+            if len(waiting) >= HELD_MAX:
+                raise Refusal("TOO_MANY_CANDIDATES", held=HELD_MAX)
+            waiting.append((device_id, candidate))
+        return passing
+
+    def _remove(self, call: Call) -> None:
+        self._lines.pop(call.id, None)
+        for user_id in (call.caller.user_id, call.callee.user_id):
+            if self._of_user.get(user_id) == call.id:
+                del self._of_user[user_id]
+        self._ended[call.id] = call
+        if len(self._ended) > ENDED_MAX:
+            self._ended.popitem(last=False)
+
+    @staticmethod
+    def _learn(line: _Line) -> None:
+        """Take over what the newest descriptions say: who can use candidates, and of which generations."""
+        call, now = line.call, line.call.negotiation
+        if call.state is not State.RINGING and now.offerer is not None:
+            line.described.add(now.offerer.other)
+        if now.answer is not None and now.offerer is not None:
+            line.described.add(now.offerer)
+        if now == line.seen or now.offerer is None:
+            return
+        line.seen = now
+        for role, body in ((now.offerer, now.offer), (now.offerer.other, now.answer)):
+            fresh = ufrags(body)
+            if not fresh or fresh == line.current[role]:
+                continue
+            for old in line.current[role] - fresh:
+                line.over[role][old] = None
+            while len(line.over[role]) > OLD_GENERATIONS_MAX:
+                line.over[role].popitem(last=False)
+            line.current[role] = fresh
+
+    @staticmethod
+    def _ready(line: _Line, to: Role) -> bool:
+        leg = line.call.leg(to)
+        return leg is not None and leg.lost_at is None and to in line.described
+
+    def _flush(self, line: _Line, to: Role) -> list[Forward]:
+        waiting = line.held[to]
+        sender = line.call.leg(to.other)
+        if not waiting or sender is None or not self._ready(line, to):
+            return []
+        current, over = line.current[to.other], line.over[to.other]
+        passing, keep = [], deque[tuple[str, Any]]()
+        for device_id, candidate in waiting:
+            gen = generation(candidate)
+            if device_id != sender.device_id or (gen is not None and gen in over and gen not in current):
+                continue
+            if gen is None or not current or gen in current:
+                passing.append(Forward(to, candidate))
+            else:
+                keep.append((device_id, candidate))
+        line.held[to] = keep
+        return passing
