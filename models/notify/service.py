@@ -1,0 +1,174 @@
+"""Pushes: ``models.ports.Pusher`` for the calls, and the job that sends.
+
+A call only ever leaves a to-do here, so a slow provider delays no ring of a socket and no answer. Sending is at least
+once: a worker that dies between the provider's yes and its own note is followed by another one that sends again, and
+the device tells by ``callId`` that it is the same ring.
+
+Whether a phone really got a push is only in Expo's receipts, some fifteen minutes later; they are not read yet. Until
+then a dead token is found by the next push's ticket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from models.notify import rules
+from models.notify.ports import Push, PushToken, Sender, Sent, Tokens
+from models.notify.store import PushStore
+from models.notify.todo import Todo, What
+from models.ports import Clock, Ids
+
+# To-dos of one round: about a full request of a provider (100 notifications) for people with two devices.
+BATCH_MAX = 50
+# Rounds at the same time in one process: a provider that hangs holds up a few, and the rest go on.
+ROUNDS_MAX = 8
+
+# A token, and what goes to it.
+_Addressed = tuple[PushToken, Push]
+
+
+def _nobody() -> None:
+    """Nobody wants to know that there is something to send; the job finds it."""
+
+
+class Pushes:
+    """One per process. ``senders`` by kind of token; a kind without a sender is not pushed to.
+
+    ``still_rings`` answers whether a call rings at this moment. ``nudge`` is called after every new to-do and must
+    return at once; it is for sending now instead of at the job's next turn.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: PushStore,
+        tokens: Tokens,
+        senders: Mapping[str, Sender],
+        still_rings: Callable[[str], Awaitable[bool]],
+        clock: Clock,
+        ids: Ids,
+        nudge: Callable[[], None] = _nobody,
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._senders = senders
+        self._still_rings = still_rings
+        self._clock = clock
+        self._ids = ids
+        self._nudge = nudge
+        self._rounds = 0
+
+    async def ring(
+        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, expires_at: datetime
+    ) -> None:
+        """Keep a ring to be pushed to the callee's devices. Repeating it changes nothing, nor does it after the end."""
+        kept = await self._store.add_ring(
+            call_id=call_id,
+            call_type=call_type,
+            caller=caller,
+            callee_id=callee_id,
+            rings_until=expires_at,
+            now=self._clock.now(),
+        )
+        if kept:
+            self._nudge()
+
+    async def stop_ringing(
+        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, missed: bool
+    ) -> None:
+        """Take the ring back: with ``missed`` a notice of the missed call, otherwise a silent cancel where it rang."""
+        now = self._clock.now()
+        what = What.MISSED if missed else What.CANCELLED
+        kept = await self._store.turn_into(
+            what,
+            call_id=call_id,
+            call_type=call_type,
+            caller=caller,
+            callee_id=callee_id,
+            give_up_at=now + rules.WITHIN[what],
+            now=now,
+        )
+        if kept:
+            self._nudge()
+
+    async def run_due(self) -> int:
+        """Send what is due; how many to-dos were worked on. Any number of processes may do this at the same time."""
+        if self._rounds >= ROUNDS_MAX:
+            return 0
+        self._rounds += 1
+        worked = 0
+        try:
+            while batch := await self._claim():
+                await self._work(batch)
+                worked += len(batch)
+        finally:
+            self._rounds -= 1
+        return worked
+
+    async def _claim(self) -> list[Todo]:
+        batch: list[Todo] = []
+        while len(batch) < BATCH_MAX:
+            now = self._clock.now()
+            until = now + timedelta(seconds=rules.LEASE_SECONDS)
+            todo = await self._store.claim(now, self._ids.new(), until)
+            if todo is None:
+                break
+            batch.append(todo)
+        return batch
+
+    async def _work(self, batch: Sequence[Todo]) -> None:
+        mail = await asyncio.gather(*(self._prepared(todo) for todo in batch))
+        outcome = await self._sent([addressed for letters in mail for addressed in letters])
+        await asyncio.gather(
+            *(
+                self._settle(todo, {token.token: outcome[token, todo.call_id] for token, _ in letters})
+                for todo, letters in zip(batch, mail, strict=True)
+            )
+        )
+
+    async def _prepared(self, todo: Todo) -> list[_Addressed]:
+        """What is to be sent for one to-do; nothing for a ring that is over."""
+        if todo.what is What.RING and not await self._still_rings(todo.call_id):
+            return []
+        tokens = [
+            token
+            for token in await self._tokens.of(todo.callee_id)
+            if token.kind in self._senders and token.token not in todo.done
+        ]
+        now = self._clock.now()
+        mail = [
+            (token, push) for token in tokens if (push := rules.push_for(todo, token.token, now)) is not None
+        ]
+        # Said before it is done: after a crash here a cancel is sent for a ring that never went out, which harms
+        # nobody, while the other way round a phone would ring on.
+        if mail and todo.what is What.RING and not await self._store.begin_ring(todo):
+            return []
+        return mail
+
+    async def _sent(self, mail: Sequence[_Addressed]) -> dict[tuple[PushToken, str], Sent]:
+        """Give each provider its part of the mail, all providers at the same time."""
+        outcome: dict[tuple[PushToken, str], Sent] = {}
+
+        async def to_provider(kind: str, part: list[_Addressed]) -> None:
+            results = await self._senders[kind].send([push for _, push in part])
+            for (token, push), sent in zip(part, results, strict=True):
+                outcome[token, push.data["callId"]] = sent
+
+        kinds = {token.kind for token, _ in mail}
+        await asyncio.gather(
+            *(to_provider(kind, [item for item in mail if item[0].kind == kind]) for kind in kinds)
+        )
+        return outcome
+
+    async def _settle(self, todo: Todo, outcome: Mapping[str, Sent]) -> None:
+        for token, sent in outcome.items():
+            if sent is Sent.GONE:
+                await self._tokens.remove(token)
+        now = self._clock.now()
+        again = any(sent is Sent.LATER for sent in outcome.values())
+        done = todo.done | {token for token, sent in outcome.items() if sent is not Sent.LATER}
+        next_at = rules.next_try_at(todo, now) if again else None
+        await self._store.settle(todo, done=done, next_at=next_at, now=now)

@@ -1,0 +1,38 @@
+"""What is to be pushed about a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class What(StrEnum):
+    """What the callee's devices are to be told. A ring becomes one of the others when it is over, never back."""
+
+    RING = "ring"
+    MISSED = "missed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """The to-do of one call, held by the worker that ``lease`` names.
+
+    ``attempts`` counts this one. ``done`` are the tokens that need no further try for this ``what``. ``rung`` says
+    that a ring was sent, or may have been: only then is there something to cancel.
+    """
+
+    call_id: str
+    what: What
+    call_type: str
+    caller: Mapping[str, Any]
+    callee_id: str
+    rings_until: datetime
+    give_up_at: datetime
+    attempts: int
+    done: frozenset[str]
+    rung: bool
+    lease: str

@@ -1,0 +1,1 @@
+"""The world outside behind the models' ports: providers that we send to."""

@@ -1,0 +1,1 @@
+"""Programs on loopback that speak the documented protocols of those we send to, errors included."""
