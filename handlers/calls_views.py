@@ -34,7 +34,7 @@ class CallNotice(Shape):
 
     call_id = fields.String(required=True)
     call = fields.Nested(CallView, required=True)
-    seq = fields.Integer()
+    seq = fields.Integer(metadata={"description": "Your own rising number; the last one handled is `since`."})
 
 
 class IncomingCall(CallNotice):
@@ -72,7 +72,7 @@ class Elsewhere(Shape):
 
     call_id = fields.String(required=True)
     by = fields.String(required=True, metadata={"description": "`accept`, `reject` or `takeover`."})
-    seq = fields.Integer()
+    seq = fields.Integer(metadata={"description": "Your own rising number; the last one handled is `since`."})
 
 
 class EndedCall(CallNotice):

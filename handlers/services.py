@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models.auth.service import Accounts
+    from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
     from models.mailbox.service import Mailbox
@@ -23,6 +24,7 @@ class Services:
     accounts: Accounts
     users: Users
     calls: Calls
+    ice: IceServers
     chat: Chat
     mailbox: Mailbox
     presence: Presence

@@ -282,7 +282,7 @@ class Sockets:
         if len(args) > 1:
             return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["One object is expected."]))
         payload = args[0] if args else {}
-        if door.relay:
+        if door.relay is not None:
             try:
                 done = self._funnel.relay(door, connection.ctx, payload)
             except Exception as error:
@@ -307,7 +307,10 @@ class Sockets:
 
 
 def _payload(letter: Letter) -> dict[str, Any]:
-    return {**letter.payload, "seq": letter.seq} if letter.seq is not None else dict(letter.payload)
+    """A durable event carries the user's number as ``logSeq``, and as ``seq`` unless its shape has a ``seq`` of its own."""
+    if letter.seq is None:
+        return dict(letter.payload)
+    return {"seq": letter.seq, **letter.payload, "logSeq": letter.seq}
 
 
 def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:

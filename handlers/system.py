@@ -1,0 +1,87 @@
+"""What every connected device gets: the greeting with what it missed, and errors without an ack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from marshmallow import fields
+
+from handlers.calls_shapes import CallsView, CallView
+from handlers.calls_views import call_view, fresh_ring
+from handlers.context import Context
+from handlers.registry import job, notice
+from handlers.services import Services
+from handlers.shapes import Shape
+from models.calls.call import Role, State
+from models.ports import Letter
+
+
+class ErrorBody(Shape):
+    """A refusal."""
+
+    code = fields.String(required=True)
+    message = fields.String(required=True)
+    details = fields.Dict()
+    retry_after_ms = fields.Integer()
+
+
+class ErrorNotice(Shape):
+    """A refusal of an event that asked for no ack, or the reason why the socket is closed next."""
+
+    error = fields.Nested(ErrorBody, required=True)
+    event = fields.String(allow_none=True)
+
+
+class Sync(CallsView):
+    """The first event of every connection."""
+
+    missed = fields.Integer(required=True, metadata={"description": "How many events of the log follow."})
+    seq = fields.Integer(required=True, metadata={"description": "Your newest number; keep it as `since`."})
+    gap = fields.Boolean(required=True, metadata={"description": "Events after `since` are gone: read the histories."})
+    device_id = fields.String(required=True)
+
+
+SYNC = notice("SYNC", Sync, "After every connect: live calls, those that ended in the last 5 minutes, and your number.")
+ERROR = notice("error", ErrorNotice, "The refusal of an event without an ack, or why the socket closes.")
+
+_CALLS = CallView(many=True)
+
+
+async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequence[Letter]]:
+    """``SYNC`` for a device that has just connected, and what it missed after ``since``, in order.
+
+    A ring is replayed only while the call still rings, so a call that came and went while the phone slept is a line
+    in the history and never a ghost ring.
+    """
+    services, now = ctx.services, ctx.services.clock.now()
+    missed = await services.mailbox.missed(ctx.user_id, ctx.device_id, since)
+    calls = await services.calls.recent(ctx.user_id)
+    ringing = {
+        call.id
+        for call in calls
+        if call.state is State.RINGING and call.role_of(ctx.user_id) is Role.CALLEE
+    }
+    letters: list[Letter] = []
+    if since is None or missed.gap:
+        letters = [fresh_ring(ring, now) for ring in await services.mailbox.rings(ctx.user_id, sorted(ringing))]
+    else:
+        for letter in missed.letters:
+            if letter.rings_until is None:
+                letters.append(letter)
+            elif letter.call_id in ringing:
+                letters.append(fresh_ring(letter, now))
+    sync = {
+        "calls": _CALLS.dump([call_view(call, services.presence, now) for call in calls]),
+        "missed": len(letters),
+        "seq": missed.seq,
+        "gap": missed.gap,
+        "deviceId": ctx.device_id,
+    }
+    return sync, letters
+
+
+@job("letters", every_seconds=3600.0)
+async def letters(services: Services) -> None:
+    """Throw away letters that are too old to be replayed."""
+    await services.mailbox.trim()

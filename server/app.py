@@ -1,0 +1,159 @@
+"""The application: one ``cleanup_ctx`` per resource, all routes, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from handlers.registry import Job
+from handlers.services import Services
+from handlers.system import welcome
+from models.db import Database
+from models.errors import Refusal
+from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
+from server.config import Config
+from server.docs import add_documents
+from server.funnel import Answer
+from server.health import Health
+from server.metrics import JOB_RUNS
+from server.rest import BODY_MAX, add_routes, answer_with
+from server.security import Origins, protect
+from server.sockets import Sockets
+from server.wiring import Edges, Wired, catalogue, wire
+
+log = structlog.get_logger(__name__)
+
+WEB = Path(__file__).parent / "web"
+SWEEP_SECONDS = 1.0
+# Of the 10 s that a drain may take in all; the database's own stop needs some of them.
+DRAIN_SECONDS = 5.0
+
+WIRED: web.AppKey[Wired] = web.AppKey("wired", Wired)
+SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", Sockets)
+DATABASE: web.AppKey[Database] = web.AppKey("database", Database)
+HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
+TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
+
+
+def make_app(config: Config, uri: str) -> web.Application:
+    """The whole server on the MongoDB at ``uri``; nothing is opened before the app starts."""
+    app = web.Application(client_max_size=BODY_MAX)
+    clock, ids, tasks = SystemClock(), SystemIds(), Tasks()
+    process = ids.new()
+    origins = Origins(config.cors_origins)
+    alarms = LoopAlarms(clock, tasks)
+    sockets = Sockets(tasks=tasks, process=process, origins=origins.allows_socket)
+    db = Database(uri, config.mongo_database)
+    pushing = asyncio.Event()
+    edges = Edges(clock=clock, ids=ids, alarms=alarms, doors=sockets, process=process, nudge=pushing.set)
+    wired = wire(config, db, edges)
+    services = wired.services
+    alarms.ring = services.calls.tick
+    sockets.bind(services=services, funnel=wired.funnel, catalogue=catalogue, welcome=welcome)
+
+    protect(app, origins=origins, production=config.production, new_id=ids.new)
+    app.middlewares.append(_refusals)
+    add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
+    health = Health(db, services.calls)
+    health.add_routes(app)
+    add_documents(app, catalogue, WEB)
+    _add_pages(app, production=config.production)
+    sockets.sio.attach(app)
+
+    app[WIRED], app[SOCKETS], app[DATABASE], app[HEALTH], app[TASKS] = wired, sockets, db, health, tasks
+
+    async def database(_: web.Application) -> AsyncIterator[None]:
+        await db.prepare()
+        yield
+        await db.close()
+
+    async def threads(_: web.Application) -> AsyncIterator[None]:
+        yield
+        wired.close()
+
+    async def jobs(_: web.Application) -> AsyncIterator[None]:
+        await services.calls.run_leases(float("inf"))
+        running = [
+            asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
+            for job in catalogue.jobs.values()
+        ]
+        running.append(asyncio.create_task(tasks.every(SWEEP_SECONDS, sockets.sweep, "tokens")))
+        running.append(asyncio.create_task(_push_at_once(pushing, services, tasks)))
+        # What was imported never dies: keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+        yield
+        alarms.stop()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await _last_words(services)
+
+    app.cleanup_ctx.extend([database, threads, jobs])
+    return app
+
+
+async def drain(app: web.Application) -> None:
+    """No new calls, everybody sent away to come back, what runs brought to its end."""
+    app[HEALTH].draining = True
+    app[WIRED].funnel.draining = True
+    await app[SOCKETS].drain()
+    await app[TASKS].drain(DRAIN_SECONDS)
+
+
+def _turn(job: Job, services: Services):  # type: ignore[no-untyped-def]
+    async def turn() -> None:
+        try:
+            await job.handler(services)
+        except Exception:
+            JOB_RUNS.labels(job.name, "failed").inc()
+            raise
+        JOB_RUNS.labels(job.name, "ok").inc()
+
+    return turn
+
+
+async def _push_at_once(pushing: asyncio.Event, services: Services, tasks: Tasks) -> None:
+    """A new push goes out now, not at the job's next turn."""
+    while True:
+        await pushing.wait()
+        pushing.clear()
+        tasks.spawn(services.pushes.run_due(), "pushes")
+
+
+async def _last_words(services: Services) -> None:
+    try:
+        await services.calls.flush_told()
+    except Exception as error:
+        log.info("told marks were not written; the next start tells again", error=repr(error))
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler):  # type: ignore[no-untyped-def]
+    """aiohttp's own refusals in the form of ours."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return answer_with(Answer(refusal=Refusal("ROUTE_UNKNOWN")), request)
+    except web.HTTPMethodNotAllowed as no:
+        answer = answer_with(Answer(refusal=Refusal("METHOD_NOT_ALLOWED")), request)
+        answer.headers["Allow"] = ", ".join(sorted(no.allowed_methods))
+        return answer
+    except web.HTTPRequestEntityTooLarge:
+        return answer_with(Answer(refusal=Refusal("PAYLOAD_TOO_LARGE")), request)
+
+
+def _add_pages(app: web.Application, *, production: bool) -> None:
+    if production:
+        return
+
+    async def demo(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(WEB / "demo" / "index.html")
+
+    app.router.add_get("/", demo)
+    app.router.add_static("/static/demo", WEB / "demo")

@@ -1,0 +1,160 @@
+"""The only place that says ``Service(Store(db), clock, …)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import handlers.auth
+import handlers.calls
+import handlers.chat
+import handlers.notify
+import handlers.system
+import handlers.users  # noqa: F401 - importing a handler module puts it into the catalogue
+from handlers.calls_views import CallTeller
+from handlers.chat import ChatTeller
+from handlers.registry import catalogue
+from handlers.services import Services
+from models.auth.devices.store import DeviceStore
+from models.auth.service import Accounts
+from models.auth.sessions.store import SessionStore
+from models.calls.call import Timers
+from models.calls.ice import IceServers
+from models.calls.meter import FreeMeter
+from models.calls.service import Attempts, Calls
+from models.calls.store import CallStore
+from models.chat.service import Chat
+from models.chat.store import ChatStore
+from models.db import Database
+from models.mailbox.service import Mailbox
+from models.mailbox.store import MailboxStore
+from models.notify.service import Pushes
+from models.notify.store import PushStore
+from models.once import Once
+from models.ports import Alarms, Clock, Doors, Ids
+from models.presence.service import Presence
+from models.users.service import Users
+from models.users.store import UserStore
+from server.adapters.expo import ExpoSender
+from server.adapters.passwords import Passwords
+from server.config import Config
+from server.funnel import Funnel, Limits
+from server.limits import SlidingWindow
+
+# CONTRACT §1: ring attempts per pair.
+RINGS_PER_MINUTE = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edges:
+    """What comes from outside: real in a server, virtual in a test."""
+
+    clock: Clock
+    ids: Ids
+    alarms: Alarms
+    doors: Doors
+    process: str
+    nudge: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """A process's services, its funnel, and what has to be closed with it."""
+
+    services: Services
+    funnel: Funnel
+    passwords: Passwords
+    expo: ExpoSender
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.passwords.close()
+        self.expo.close()
+
+
+def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
+    """Make everything, once per process."""
+    assert config.jwt_secret is not None
+    clock, ids, doors = edges.clock, edges.ids, edges.doors
+    users = Users(store=UserStore(db), clock=clock)
+    calls = Calls(
+        store=CallStore(db),
+        users=users,
+        meter=FreeMeter(config.currency),
+        clock=clock,
+        ids=ids,
+        alarms=edges.alarms,
+        doors=doors,
+        attempts=attempts or SlidingWindow(RINGS_PER_MINUTE, 60),
+        timers=Timers(
+            ring=config.ring_seconds,
+            connect=config.connect_seconds,
+            reconnect=config.reconnect_seconds,
+            longest=config.call_max_seconds,
+            caller_grace=config.caller_grace_seconds,
+        ),
+        process=edges.process,
+    )
+    users.bind(calls)
+    presence = Presence(doors, lambda user_id: calls.board.call_of(user_id) is not None)
+    mailbox = Mailbox(MailboxStore(db), doors, clock)
+    passwords = Passwords(rounds=config.bcrypt_rounds)
+    devices = DeviceStore(db)
+    accounts = Accounts(
+        users=UserStore(db),
+        sessions=SessionStore(db),
+        devices=devices,
+        db=db,
+        passwords=passwords,
+        clock=clock,
+        ids=ids,
+        doors=doors,
+        calls=calls,
+        secret=config.jwt_secret,
+        currency=config.currency,
+        access_token_seconds=config.access_token_seconds,
+        refresh_token_days=config.refresh_token_days,
+    )
+    expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
+    pushes = Pushes(
+        store=PushStore(db),
+        tokens=devices,
+        senders={"EXPO": expo},
+        still_rings=calls.still_rings,
+        clock=clock,
+        ids=ids,
+        nudge=edges.nudge,
+    )
+    calls.announcer = CallTeller(
+        mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
+    )
+    chat = Chat(
+        store=ChatStore(db),
+        users=users,
+        announce=ChatTeller(mailbox=mailbox, presence=presence).announce,
+        clock=clock,
+        ids=ids,
+    )
+    services = Services(
+        accounts=accounts,
+        users=users,
+        calls=calls,
+        ice=IceServers(
+            stun_urls=config.stun_urls,
+            turn_urls=config.turn_urls,
+            turn_secret=config.turn_secret or "",
+            ttl_seconds=config.turn_ttl_seconds,
+            clock=clock,
+        ),
+        chat=chat,
+        mailbox=mailbox,
+        presence=presence,
+        pushes=pushes,
+        doors=doors,
+        clock=clock,
+    )
+    funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
+    return Wired(services=services, funnel=funnel, passwords=passwords, expo=expo)
+
+
+__all__ = ["Edges", "Wired", "catalogue", "wire"]
