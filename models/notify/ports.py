@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PushToken:
+class Token(Protocol):
     """An address of a device at a push provider. ``kind`` is ``EXPO``, ``FCM`` or ``APNS_VOIP``."""
 
-    kind: str
-    token: str
-    device_id: str
+    @property
+    def kind(self) -> str:
+        """Which provider's."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """The address itself, opaque but to its provider."""
+        ...
+
+    @property
+    def device_id(self) -> str:
+        """The device, as the sockets know it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +70,10 @@ class Sender(Protocol):
 class Tokens(Protocol):
     """The devices' push tokens, which accounts keep."""
 
-    async def of(self, user_id: str) -> Sequence[PushToken]:
-        """The tokens of a user's signed-in devices."""
+    async def of_users(self, user_ids: Collection[str]) -> Sequence[Token]:
+        """The tokens of these people's signed-in devices."""
         ...
 
-    async def remove(self, token: str) -> None:
-        """Forget a dead token."""
+    async def dead(self, tokens: Collection[str]) -> None:
+        """Forget tokens that their provider no longer knows."""
         ...

@@ -49,6 +49,8 @@ def is_expo_token(text: str) -> bool:
 
 def push_for(todo: Todo, token: str, now: datetime) -> Push | None:
     """The notification that ``todo`` is about, as of ``now``; None when there is nothing to tell any more."""
+    if now >= todo.give_up_at:
+        return None
     match todo.what:
         case What.RING:
             return _ring(todo, token, now)
@@ -58,10 +60,7 @@ def push_for(todo: Todo, token: str, now: datetime) -> Push | None:
             return _cancelled(todo, token) if todo.rung else None
 
 
-def _ring(todo: Todo, token: str, now: datetime) -> Push | None:
-    left = ceil((todo.rings_until - now).total_seconds())
-    if left <= 0:
-        return None
+def _ring(todo: Todo, token: str, now: datetime) -> Push:
     data = {
         "type": "incoming_call",
         "callId": todo.call_id,
@@ -72,7 +71,7 @@ def _ring(todo: Todo, token: str, now: datetime) -> Push | None:
     return Push(
         token=token,
         data=_fitting(data),
-        ttl_seconds=left,
+        ttl_seconds=ceil((todo.rings_until - now).total_seconds()),
         title=_name(todo.caller),
         body="Incoming video call" if todo.call_type == "video" else "Incoming call",
         channel="calls",

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models.notify import rules
-from models.notify.ports import Push, PushToken, Sender, Sent, Tokens
+from models.notify.ports import Push, Sender, Sent, Tokens
 from models.notify.store import PushStore
 from models.notify.todo import Todo, What
 from models.ports import Clock, Ids
@@ -26,8 +26,8 @@ BATCH_MAX = 50
 # Rounds at the same time in one process: a provider that hangs holds up a few, and the rest go on.
 ROUNDS_MAX = 8
 
-# A token, and what goes to it.
-_Addressed = tuple[PushToken, Push]
+# Which provider's, and what it is to send.
+_Addressed = tuple[str, Push]
 
 
 def _nobody() -> None:
@@ -122,9 +122,12 @@ class Pushes:
     async def _work(self, batch: Sequence[Todo]) -> None:
         mail = await asyncio.gather(*(self._prepared(todo) for todo in batch))
         outcome = await self._sent([addressed for letters in mail for addressed in letters])
+        dead = {token for (_, token), sent in outcome.items() if sent is Sent.GONE}
+        if dead:
+            await self._tokens.dead(dead)
         await asyncio.gather(
             *(
-                self._settle(todo, {token.token: outcome[token, todo.call_id] for token, _ in letters})
+                self._settle(todo, {push.token: outcome[todo.call_id, push.token] for _, push in letters})
                 for todo, letters in zip(batch, mail, strict=True)
             )
         )
@@ -135,40 +138,34 @@ class Pushes:
             return []
         tokens = [
             token
-            for token in await self._tokens.of(todo.callee_id)
+            for token in await self._tokens.of_users([todo.callee_id])
             if token.kind in self._senders and token.token not in todo.done
         ]
         now = self._clock.now()
-        mail = [
-            (token, push) for token in tokens if (push := rules.push_for(todo, token.token, now)) is not None
-        ]
+        pushes = [(token.kind, rules.push_for(todo, token.token, now)) for token in tokens]
+        mail = [(kind, push) for kind, push in pushes if push is not None]
         # Said before it is done: after a crash here a cancel is sent for a ring that never went out, which harms
         # nobody, while the other way round a phone would ring on.
         if mail and todo.what is What.RING and not await self._store.begin_ring(todo):
             return []
         return mail
 
-    async def _sent(self, mail: Sequence[_Addressed]) -> dict[tuple[PushToken, str], Sent]:
-        """Give each provider its part of the mail, all providers at the same time."""
-        outcome: dict[tuple[PushToken, str], Sent] = {}
+    async def _sent(self, mail: Sequence[_Addressed]) -> dict[tuple[str, str], Sent]:
+        """Give each provider its part, all at the same time; the outcome by call and token."""
+        outcome: dict[tuple[str, str], Sent] = {}
 
-        async def to_provider(kind: str, part: list[_Addressed]) -> None:
-            results = await self._senders[kind].send([push for _, push in part])
-            for (token, push), sent in zip(part, results, strict=True):
-                outcome[token, push.data["callId"]] = sent
+        async def to_provider(kind: str) -> None:
+            part = [push for k, push in mail if k == kind]
+            results = await self._senders[kind].send(part)
+            for push, sent in zip(part, results, strict=True):
+                outcome[push.data["callId"], push.token] = sent
 
-        kinds = {token.kind for token, _ in mail}
-        await asyncio.gather(
-            *(to_provider(kind, [item for item in mail if item[0].kind == kind]) for kind in kinds)
-        )
+        await asyncio.gather(*(to_provider(kind) for kind in {kind for kind, _ in mail}))
         return outcome
 
     async def _settle(self, todo: Todo, outcome: Mapping[str, Sent]) -> None:
-        for token, sent in outcome.items():
-            if sent is Sent.GONE:
-                await self._tokens.remove(token)
         now = self._clock.now()
-        again = any(sent is Sent.LATER for sent in outcome.values())
-        done = todo.done | {token for token, sent in outcome.items() if sent is not Sent.LATER}
-        next_at = rules.next_try_at(todo, now) if again else None
+        later = [token for token, sent in outcome.items() if sent is Sent.LATER]
+        done = todo.done.union(outcome).difference(later)
+        next_at = rules.next_try_at(todo, now) if later else None
         await self._store.settle(todo, done=done, next_at=next_at, now=now)

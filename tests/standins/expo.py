@@ -45,9 +45,9 @@ class ExpoStandIn:
         """Listen on a free port; ``url`` is then the address for ``EXPO_URL``."""
         app = web.Application()
         app.router.add_post("/--/api/v2/push/send", self._send)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
@@ -60,11 +60,12 @@ class ExpoStandIn:
 
     async def _send(self, request: web.Request) -> web.Response:
         self.asked += 1
+        number = self.asked
         body = await request.json()
         self.arrived.set()
         if self.hold is not None:
             await self.hold.wait()
-        mode = self.mode(self.asked) if callable(self.mode) else self.mode
+        mode = self.mode(number) if callable(self.mode) else self.mode
         match mode:
             case "down":
                 return web.Response(

@@ -1,0 +1,76 @@
+"""The Expo adapter against the stand-in: sizes, projects, odd tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from models.notify.ports import Push, Sent
+from server.adapters.expo import ExpoSender
+from tests.standins.expo import ExpoStandIn
+
+
+@pytest.fixture
+async def expo() -> AsyncIterator[ExpoStandIn]:
+    standin = ExpoStandIn()
+    await standin.start()
+    yield standin
+    await standin.stop()
+
+
+@pytest.fixture
+async def sender(expo: ExpoStandIn) -> AsyncIterator[ExpoSender]:
+    made = ExpoSender(url=expo.url)
+    yield made
+    await made.close()
+
+
+def push(name: str) -> Push:
+    token = name if "[" in name else f"ExponentPushToken[{name}]"
+    return Push(token=token, data={"type": "x"}, ttl_seconds=30, title="T", body="B")
+
+
+async def test_more_than_a_hundred_pushes_go_in_several_requests_and_results_keep_their_order(
+    expo: ExpoStandIn, sender: ExpoSender
+) -> None:
+    expo.dead = {"ExponentPushToken[t7]", "ExponentPushToken[t249]"}
+    results = await sender.send([push(f"t{n}") for n in range(250)])
+    assert sorted(len(request) for request in expo.requests) == [50, 100, 100]
+    assert [n for n, sent in enumerate(results) if sent is Sent.GONE] == [7, 249]
+    assert sum(sent is Sent.OK for sent in results) == 248
+
+
+async def test_a_failed_request_does_not_cost_the_others_their_tickets(
+    expo: ExpoStandIn, sender: ExpoSender
+) -> None:
+    expo.mode = lambda number: "down" if number == 2 else "ok"
+    results = await sender.send([push(f"t{n}") for n in range(300)])
+    assert sum(sent is Sent.OK for sent in results) == 200
+    assert sum(sent is Sent.LATER for sent in results) == 100
+
+
+async def test_tokens_of_two_projects_are_told_in_requests_of_their_own(
+    expo: ExpoStandIn, sender: ExpoSender
+) -> None:
+    expo.projects = {"ExponentPushToken[b]": "@us/other"}
+    assert await sender.send([push("a"), push("b"), push("c")]) == [Sent.OK] * 3
+    assert len(expo.pushed) == 3
+
+
+async def test_both_shapes_of_tokens_are_sent_and_garbage_is_not(
+    expo: ExpoStandIn, sender: ExpoSender
+) -> None:
+    results = await sender.send([push("ExpoPushToken[x]"), push("ExponentPushToken[x]; rm"), push("y")])
+    assert results == [Sent.OK, Sent.GONE, Sent.OK]
+    assert [message["to"] for message in expo.pushed] == ["ExpoPushToken[x]", "ExponentPushToken[y]"]
+
+
+async def test_without_an_access_token_nothing_is_signed(expo: ExpoStandIn, sender: ExpoSender) -> None:
+    await sender.send([push("a")])
+    assert expo.authorizations == [None]
+
+
+async def test_a_provider_that_is_not_there_is_a_try_for_later(expo: ExpoStandIn, sender: ExpoSender) -> None:
+    await expo.stop()
+    assert await sender.send([push("a")]) == [Sent.LATER]
