@@ -208,7 +208,8 @@ def with_jwt_secret(config: Config) -> Config:
 
 def kept_secret(path: Path) -> str:
     """The secret in `path`, readable by its owner only; made on the first call, once even if two race for it."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True, mode=0o700)
     if not path.exists():
         # Written whole under another name and then linked: whoever finds `path` finds all of it.
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -313,3 +314,18 @@ def _database_name(text: str) -> None:
 def _long_enough(text: str) -> None:
     if len(text.encode()) < JWT_SECRET_BYTES_MIN:
         raise ValidationError(f"must be at least {JWT_SECRET_BYTES_MIN} bytes.")
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every variable, its meaning above it, commented out at its default."""
+    head = (
+        "# Copy to .env and take the # away from what you change. The environment wins over this file.\n"
+        "# Written by: python main.py docs\n"
+    )
+    return head + "".join(f"\n# {v.meaning}\n#{v.name}={v.default}\n" for v in VARIABLES)
+
+
+def markdown_table() -> str:
+    """The configuration table of the README."""
+    rows = [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in VARIABLES]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"

@@ -24,7 +24,7 @@ HIDDEN_KEYS = frozenset(
     "password newpassword currentpassword passwordhash token accesstoken refreshtoken idtoken expopushtoken "
     "authorization cookie setcookie secret jwtsecret turnsecret clientsecret credential credentials apikey pin "
     "transactionpin totp recoverycode recoverycodes sdp description offer answer candidate candidates text body "
-    "message payload ask mongouri redisurl".split()  # noqa: SIM905
+    "message payload ask mongouri redisurl".split()
 )
 _HIDDEN_LOOKS = re.compile(
     r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*"  # a JWT

@@ -33,10 +33,21 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from server.config import kept_secret
-from server.processes import KILL, free_port, hold, is_free, listens, pid_in_file, runs_with, send_signal
+from server.processes import (
+    KILL,
+    free_port,
+    hold,
+    is_free,
+    listens,
+    pid_in_file,
+    read_after,
+    runs_with,
+    send_signal,
+)
 
 START_SECONDS_MAX = 60.0  # an old folder after a power cut replays its journal first
 STOP_SECONDS_MAX = 8.0  # a clean stop takes one second; the whole server has ten
+ANSWER_MS_MAX = 3000  # a mongod of ours that says nothing for so long hangs
 POLL_SECONDS = 0.02
 LOG_BYTES_MAX = 8 * 1024 * 1024
 CACHE_GB = 0.25  # the least WiredTiger takes; with its own default it grows to half of the machine
@@ -120,7 +131,9 @@ class EmbeddedMongod:
 
     def _make_folder(self) -> None:
         try:
-            self._db.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(exist_ok=True, mode=0o700)
+            self._db.mkdir(exist_ok=True, mode=0o700)
         except OSError as fault:
             raise MongodFault(f"DATA_DIR {self.data_dir} cannot be written: {fault.strerror}.") from fault
         if not self._secret_file.exists() and (self._db / "WiredTiger").exists():
@@ -152,7 +165,7 @@ class EmbeddedMongod:
             send_signal(left, KILL)
             await self._gone(left, 5.0)
         for attempt in (1, 2, 3):
-            if port is None or not is_free(port):
+            if port is None or not await self._frees(port):
                 port = free_port()
             if await self._spawn(port):
                 await self._open(port)
@@ -160,6 +173,15 @@ class EmbeddedMongod:
             # Lost a race: for the port, or for the folder against one that was just being killed.
             port = None if attempt > 1 else port
         raise MongodFault(f"The embedded MongoDB ends as soon as it is started: {self._last_words()}")
+
+    async def _frees(self, port: int) -> bool:
+        """Whether `port` is free, now or in a moment: the one before us may be on its last steps."""
+        until = time.monotonic() + 1.0
+        while not is_free(port):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
 
     async def _spawn(self, port: int) -> bool:
         """Start the process and wait until it listens. False when it ended instead."""
@@ -187,7 +209,7 @@ class EmbeddedMongod:
             if self._process.poll() is not None:
                 return False
             # Not by connecting: on a lost race for the port another program would answer.
-            if b'"Waiting for connections"' in _after(log, said):
+            if b'"Waiting for connections"' in read_after(log, said):
                 return True
             await asyncio.sleep(POLL_SECONDS)
         raise MongodFault(f"The embedded MongoDB does not listen after {START_SECONDS_MAX:.0f} s; see {log}.")
@@ -198,6 +220,8 @@ class EmbeddedMongod:
             *("--replSet", SET_NAME, "--keyFile", str(self._secret_file)),
             *("--wiredTigerCacheSizeGB", str(CACHE_GB), "--oplogSize", str(16 if self.fast else OPLOG_MB)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # 100 MB of disk for nobody
+            # After SIGTERM a primary waits 15 s for others to take over, and there are none.
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500"),
             *("--noscripting", "--quiet"),
             *(() if sys.platform == "win32" else ("--nounixsocket",)),
         ]
@@ -291,7 +315,7 @@ class EmbeddedMongod:
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
             log = self.data_dir / "mongod.log"
-            lines = _after(log, log.stat().st_size - 20_000).decode(errors="replace").splitlines()
+            lines = read_after(log, log.stat().st_size - 20_000).decode(errors="replace").splitlines()
             loud = [
                 line for line in lines if '"s":"E"' in line or '"s":"F"' in line or not line.startswith("{")
             ]
@@ -348,21 +372,17 @@ async def _client(uri: str) -> Any:
     """A short-lived client for exactly this process, whatever state its replica set is in."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
         uri.replace(f"replicaSet={SET_NAME}", "directConnection=true"),
-        serverSelectionTimeoutMS=3000,
-        connectTimeoutMS=2000,
+        serverSelectionTimeoutMS=ANSWER_MS_MAX,
+        connectTimeoutMS=ANSWER_MS_MAX,
         socketTimeoutMS=10_000,
+        # By default a client hears of a new state when mongod says so, or else after ten seconds.
+        serverMonitoringMode="poll",
+        heartbeatFrequencyMS=500,
     )
     try:
         yield client
     finally:
         await client.close()
-
-
-def _after(log: Path, position: int) -> bytes:
-    """What was written to `log` after `position`."""
-    with open(log, "rb") as file:
-        file.seek(max(position, 0))
-        return file.read()
 
 
 def _kept_port(data_dir: Path) -> int | None:

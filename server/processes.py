@@ -82,3 +82,10 @@ def free_port() -> int:
         port = 20_000 + secrets.randbelow(10_000)
         if is_free(port):
             return port
+
+
+def read_after(log: Path, position: int) -> bytes:
+    """What was written to `log` after `position`."""
+    with open(log, "rb") as file:
+        file.seek(max(position, 0))
+        return file.read()

@@ -29,8 +29,10 @@ from secure import (
 
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Device-Id, X-Request-Id"
+SERVER = "ringmeter"
 ANSWER_HEADERS = "X-Request-Id, Retry-After"
 PREFLIGHT_SECONDS = 600  # how long a browser may remember; a change of the list is felt after that
+REQUEST_ID = web.RequestKey("request_id", str)
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
@@ -61,7 +63,7 @@ class Origins:
 def protect(app: web.Application, *, origins: Origins, production: bool, new_id: Callable[[], str]) -> None:
     """Give `app` the middleware (first of all) and the headers. `new_id` makes request ids.
 
-    The id of a request is in `request["request_id"]`, in every log line of it, and in the answer's X-Request-Id.
+    The id of a request is in `request[REQUEST_ID]`, in every log line of it, and in the answer's X-Request-Id.
     """
     fixed = security_headers(production=production)
 
@@ -69,7 +71,7 @@ def protect(app: web.Application, *, origins: Origins, production: bool, new_id:
     async def first(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_id()
-        request["request_id"] = request_id
+        request[REQUEST_ID] = request_id
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             return web.Response(status=204)  # the headers below say whether
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -80,7 +82,8 @@ def protect(app: web.Application, *, origins: Origins, production: bool, new_id:
         headers = answer.headers
         for name, value in fixed:
             headers.setdefault(name, value)
-        headers["X-Request-Id"] = request.get("request_id", "")
+        headers[hdrs.SERVER] = SERVER  # aiohttp has named itself and its version there by now
+        headers["X-Request-Id"] = request.get(REQUEST_ID, "")
         if answer.content_type == "application/json":
             headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         _cors(request, headers, origins)
@@ -126,7 +129,7 @@ def security_headers(*, production: bool) -> tuple[tuple[str, str], ...]:
         corp=CrossOriginResourcePolicy().same_origin(),
         permissions=PermissionsPolicy().camera("self").microphone("self").geolocation(),
         referrer=ReferrerPolicy().no_referrer(),
-        server=Server().set("ringmeter"),
+        server=Server().set(SERVER),
         xcto=XContentTypeOptions().nosniff(),
         xfo=XFrameOptions().deny(),
         # Browsers heed it over HTTPS only; in development it would spoil other programs on localhost.

@@ -1,0 +1,159 @@
+"""The files for deployment are text that nobody runs here: their syntax and what they rely on is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from server.config import VARIABLES, load_config
+
+ROOT = Path(__file__).parents[2]
+NAMES = {v.name for v in VARIABLES}
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_the_compose_file_has_services_that_compose_understands(compose: dict[str, Any]) -> None:
+    assert set(compose) <= {"name", "services", "volumes", "networks"}
+    assert set(compose["services"]) == {"app", "mongodb", "redis", "coturn"}
+    known = {
+        *("image", "build", "restart", "init", "depends_on", "environment", "ports", "stop_grace_period"),
+        *("command", "volumes", "healthcheck", "network_mode"),
+    }
+    for service in compose["services"].values():
+        assert set(service) <= known
+        assert ("image" in service) != ("build" in service)
+        for volume in service.get("volumes", []):
+            assert volume.split(":")[0] in compose["volumes"]
+        for other, how in service.get("depends_on", {}).items():
+            assert how["condition"] == "service_healthy"
+            assert "healthcheck" in compose["services"][other]
+        if "healthcheck" in service:
+            assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+
+
+def test_the_composed_server_is_configured_by_variables_that_exist_and_hold(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["app"]["environment"]
+    assert set(environment) <= NAMES
+    outside = {"JWT_SECRET": "s" * 32, "TURN_HOST": "turn.example.com", "TURN_SECRET": "t"}
+    filled = {
+        name: re.sub(r"\$\{(\w+)(?::?[?-]([^}]*))?\}", lambda m: outside.get(m[1], ""), value)
+        for name, value in environment.items()
+    }
+    config = load_config({**filled, "TRUSTED_PROXY_HOPS": "1"})
+    assert config.production
+    assert len(config.turn_urls) == 2
+    assert config.mongo_uri == "mongodb://mongodb:27017/?replicaSet=rs0"
+
+
+def test_the_composed_database_becomes_a_replica_set_and_coturn_takes_our_secret(
+    compose: dict[str, Any],
+) -> None:
+    services = compose["services"]
+    assert "--replSet" in services["mongodb"]["command"]
+    assert "rs.initiate" in services["mongodb"]["healthcheck"]["test"][1]
+    assert "--use-auth-secret" in services["coturn"]["command"]
+    assert any(
+        word.startswith("--static-auth-secret=${TURN_SECRET") for word in services["coturn"]["command"]
+    )
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_dockerfile_is_made_of_instructions_and_copies_what_exists() -> None:
+    known = {*("FROM", "WORKDIR", "RUN", "ENV", "COPY", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD")}
+    steps = instructions()
+    assert steps[0][0] == "FROM"
+    assert {name for name, _ in steps} <= known
+    for name, rest in steps:
+        words = rest.split()
+        if name == "COPY" and not words[0].startswith("--from"):
+            for source in words[:-1]:
+                assert (ROOT / source).exists(), source
+        if name == "HEALTHCHECK":
+            assert json.loads(rest[rest.index("CMD") + 3 :])[0] == "python"
+        if name == "CMD":
+            assert json.loads(rest) == ["python", "main.py", "run"]
+
+
+def test_the_container_runs_as_nobody_special() -> None:
+    steps = instructions()
+    last_from = max(i for i, (name, _) in enumerate(steps) if name == "FROM")
+    users = [rest for name, rest in steps[last_from:] if name == "USER"]
+    assert users == ["ringmeter"]
+    assert steps[-1][0] == "CMD"
+
+
+def test_the_images_environment_is_a_configuration_without_faults() -> None:
+    given = dict(
+        pair.split("=", 1)
+        for name, rest in instructions()
+        if name == "ENV"
+        for pair in rest.split()
+        if "=" in pair
+    )
+    config = load_config({k: v for k, v in given.items() if k in NAMES})
+    assert (config.host, config.port, str(config.data_dir)) == ("0.0.0.0", 3000, "/data")
+    assert load_config({"PORT": "8080"}).port == 8080
+
+
+def test_the_procfile_names_processes_that_main_knows() -> None:
+    for line in (ROOT / "Procfile").read_text().splitlines():
+        assert re.fullmatch(r"[a-z]+: python main\.py (run|worker)( --[a-z]+ \S+)*", line), line
+
+
+def test_nginx_and_coturn_examples_are_whole() -> None:
+    nginx = re.sub(r"#.*", "", (ROOT / "deploy" / "nginx.conf").read_text())
+    assert nginx.count("{") == nginx.count("}")
+    for line in filter(None, map(str.strip, nginx.splitlines())):
+        assert line[-1] in "{};", line
+    for needed in ("proxy_http_version 1.1", "$http_upgrade", "X-Forwarded-For", "location /socket.io/"):
+        assert needed in nginx
+    coturn = (ROOT / "deploy" / "turnserver.conf").read_text().splitlines()
+    options = [line for line in coturn if line and not line.startswith("#")]
+    assert "use-auth-secret" in options
+    assert all(re.fullmatch(r"[a-z0-9_-]+(=\S+)?", line) for line in options)
+
+
+def test_the_shell_script_of_the_machines_parses_and_may_be_run() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert "set -euo pipefail" in script.read_text()
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+def test_every_dependency_has_its_pin() -> None:
+    import configparser
+
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["dev"]
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    names = [re.split(r"[ =<>;]", line.strip())[0].lower().replace("_", "-") for line in wanted.splitlines()]
+    missing = {n for n in names if n and not n.startswith("#")} - pins - {"fiftyone-db"}
+    assert not missing  # fiftyone-db is the wheel of other platforms, pinned in setup.cfg
+
+
+def test_the_makefile_explains_each_target() -> None:
+    told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("run", "test", "check", "docs", "bench"):
+        assert re.search(rf"^  make {target} +\w", told, re.MULTILINE)
