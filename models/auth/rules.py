@@ -73,7 +73,9 @@ def checked_phone(text: str) -> str:
     """A phone number as E.164 (``+2348012345678``). Refuses with ``VALIDATION_FAILED``; a number needs its country."""
     phone = _phone(text)
     if phone is None:
-        raise Refusal("VALIDATION_FAILED", phone=["Not a phone number with its country code, such as +2348012345678."])
+        raise Refusal(
+            "VALIDATION_FAILED", phone=["Not a phone number with its country code, such as +2348012345678."]
+        )
     return phone
 
 
@@ -90,11 +92,12 @@ def _phone(text: str) -> str | None:
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
 
-def checked_password(text: str, field: str) -> str:
-    """A password that may be set; ``field`` names it in the refusal ``VALIDATION_FAILED``. No other rules than length."""
+def checked_password(text: str) -> str:
+    """A password that may be set. Length is the only rule. Refuses with ``VALIDATION_FAILED``."""
     if not PASSWORD_LENGTH_MIN <= len(text) <= PASSWORD_LENGTH_MAX:
-        sentence = f"{PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters."
-        raise Refusal("VALIDATION_FAILED", **{field: [sentence]})
+        raise Refusal(
+            "VALIDATION_FAILED", password=[f"{PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters."]
+        )
     return text
 
 

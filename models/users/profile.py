@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+# Which half of a search, the folded name, the id.
+Place = tuple[str, str, str]
+
 ACTIVE, BANNED, DELETED = "active", "banned", "deleted"
 USER, ADMIN = "user", "admin"
 
@@ -53,7 +56,7 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class People:
-    """One page of people."""
+    """One page of people. ``last`` is the place behind which the next page begins; None: this is the last one."""
 
     items: tuple[Profile, ...]
-    next_cursor: str | None
+    last: Place | None

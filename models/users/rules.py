@@ -26,7 +26,7 @@ def checked_username(text: str) -> str:
     text = text.strip()
     if not USERNAME_LENGTH_MIN <= len(text) <= USERNAME_LENGTH_MAX or not _USERNAME.fullmatch(text):
         sentence = (
-            f"{USERNAME_LENGTH_MIN} to {USERNAME_LENGTH_MAX} characters, of the letters a to z, digits, '.', '_' and '-'."
+            f"{USERNAME_LENGTH_MIN} to {USERNAME_LENGTH_MAX} characters: letters a to z, digits and . _ -"
         )
         raise Refusal("VALIDATION_FAILED", username=[sentence])
     return text

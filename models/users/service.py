@@ -7,18 +7,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.errors import Refusal
 from models.ports import Clock, LiveCalls
-from models.users.profile import ACTIVE, Account, Meeting, People, Profile
+from models.users.profile import ACTIVE, DELETED, Account, Meeting, People, Place, Profile
 from models.users.rules import checked_display_name, checked_username, folded
 from models.users.store import UserStore
 
-__all__ = ["Account", "Meeting", "People", "Profile", "Users"]
+__all__ = ["Account", "Meeting", "People", "Place", "Profile", "Users"]
+
+
+# The two halves of a search, in order.
+BY_USERNAME, BY_DISPLAY_NAME = "username", "display_name"
 
 
 class Users:
@@ -42,10 +45,15 @@ class Users:
         return await self._store.profiles(user_ids) if user_ids else {}
 
     async def meet(self, caller_id: str, callee_id: str) -> Meeting:
-        """Both people and the blocks between them, in one round trip. Refuses with ``USER_UNKNOWN`` (no caller)."""
+        """Both people and the blocks between them, in one round trip. Refuses with ``USER_UNKNOWN`` (no caller).
+
+        A deleted callee is nobody (None); a banned one is there, with that ``status``.
+        """
         meeting = await self._store.meeting(caller_id, callee_id)
         if meeting is None:
             raise Refusal("USER_UNKNOWN")
+        if meeting.callee is not None and meeting.callee.status == DELETED:
+            return replace(meeting, callee=None)
         return meeting
 
     async def account(self, user_id: str) -> Account:
@@ -81,28 +89,28 @@ class Users:
             raise Refusal("USER_UNKNOWN")
         return meeting.callee
 
-    async def search(self, viewer_id: str, query: str, *, limit: int, cursor: str | None) -> People:
+    async def search(self, viewer_id: str, query: str, *, limit: int, after: Place | None = None) -> People:
         """Active people whose username begins with ``query``, then those whose display name does, in order.
 
         Without the viewer, and without those who have blocked the viewer: a page can be shorter than ``limit``
-        and still have a next one. Refuses with ``VALIDATION_FAILED`` for a cursor that is not ours.
+        and still have a next one, which begins behind ``after``.
         """
         prefix = folded(query)
-        by_display, after = _read_cursor(cursor)
-        found: list[tuple[str, bool, Profile]] = []
-        if not by_display:
-            rows = await self._store.by_username(prefix, after[0], limit + 1)
-            found = [(key, False, profile) for key, profile in rows]
-            after = ("", "")
+        kind, key, last_id = after or (BY_USERNAME, "", "")
+        found: list[tuple[Place, Profile]] = []
+        if kind == BY_USERNAME:
+            for name, profile in await self._store.by_username(prefix, key, limit + 1):
+                found.append(((BY_USERNAME, name, profile.user_id), profile))
+            key, last_id = "", ""
         if len(found) <= limit and prefix:  # without a prefix every username has matched
-            rows = await self._store.by_display_name(prefix, after, limit + 1 - len(found))
-            found += [(key, True, profile) for key, profile in rows]
-        page, more = found[:limit], len(found) > limit
-        blocked = await self._store.blocks_between([(profile.user_id, viewer_id) for _, _, profile in page])
+            rows = await self._store.by_display_name(prefix, (key, last_id), limit + 1 - len(found))
+            found += [((BY_DISPLAY_NAME, name, profile.user_id), profile) for name, profile in rows]
+        page = found[:limit]
+        blocked = await self._store.blocks_between([(profile.user_id, viewer_id) for _, profile in page])
         hidden = {blocker for blocker, _ in blocked} | {viewer_id}
         return People(
-            items=tuple(profile for _, _, profile in page if profile.user_id not in hidden),
-            next_cursor=_cursor(*page[-1]) if more else None,
+            items=tuple(profile for _, profile in page if profile.user_id not in hidden),
+            last=page[-1][0] if len(found) > limit else None,
         )
 
     async def block(self, user_id: str, other_id: str) -> None:
@@ -113,7 +121,7 @@ class Users:
         if user_id == other_id:
             raise Refusal("SELF_NOT_ALLOWED")
         other = await self.profile(other_id)
-        if other is None or other.status not in (ACTIVE, "banned"):
+        if other is None or other.status == DELETED:
             raise Refusal("USER_UNKNOWN")
         await self._store.block(user_id, other_id, self._clock.now())
         # Also when it was blocked already: the first try may have died right here.
@@ -123,21 +131,3 @@ class Users:
     async def unblock(self, user_id: str, other_id: str) -> None:
         """Take a block back. Safe to repeat."""
         await self._store.unblock(user_id, other_id)
-
-
-def _cursor(key: str, by_display: bool, profile: Profile) -> str:
-    text = f"d\n{key}\n{profile.user_id}" if by_display else f"u\n{key}\n"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> tuple[bool, tuple[str, str]]:
-    if cursor is None:
-        return False, ("", "")
-    try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        kind, key, user_id = raw.decode().split("\n")
-    except (binascii.Error, ValueError):
-        kind = ""
-    if kind not in ("u", "d"):
-        raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
-    return kind == "d", (key, user_id)

@@ -11,6 +11,7 @@ still has an other side.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -73,7 +74,14 @@ USERS = collection(
                     "not": {
                         "anyOf": [
                             {"required": [field]}
-                            for field in ("email", "email_key", "phone", "username_key", "display_key", "password_hash")
+                            for field in (
+                                "email",
+                                "email_key",
+                                "phone",
+                                "username_key",
+                                "display_key",
+                                "password_hash",
+                            )
                         ]
                     },
                 },
@@ -84,13 +92,13 @@ USERS = collection(
 # _id is "blocker:blocked".
 BLOCKS = collection("blocks", index("blocked_id"), index("blocker_id"))
 
-_PROFILE = {
-    name: 1
-    for name in (
+_PROFILE = dict.fromkeys(
+    (
         *("username", "display_name", "avatar_url", "rate_per_minute_minor"),
         *("currency", "status", "role"),
-    )
-}
+    ),
+    1,
+)
 
 
 class UserStore:
@@ -114,7 +122,8 @@ class UserStore:
     async def meeting(self, caller_id: str, callee_id: str) -> Meeting | None:
         """Both people and the blocks between them; None without the caller."""
         people, blocks = await asyncio.gather(
-            self.profiles([caller_id, callee_id]), self.blocks_between([(caller_id, callee_id), (callee_id, caller_id)])
+            self.profiles([caller_id, callee_id]),
+            self.blocks_between([(caller_id, callee_id), (callee_id, caller_id)]),
         )
         if caller_id not in people:
             return None
@@ -147,11 +156,15 @@ class UserStore:
         """Active people whose folded username begins with ``prefix``, behind ``after``, in order, with their keys."""
         span = {"$gte": prefix, "$gt": after, "$lt": prefix + LAST_CHARACTER}
         cursor = self._users.find(
-            {"status": ACTIVE, "username_key": span}, {**_PROFILE, "username_key": 1}, sort=[("username_key", 1)]
+            {"status": ACTIVE, "username_key": span},
+            {**_PROFILE, "username_key": 1},
+            sort=[("username_key", 1)],
         ).limit(limit)
         return [(document["username_key"], profile_of(document)) async for document in cursor]
 
-    async def by_display_name(self, prefix: str, after: tuple[str, str], limit: int) -> list[tuple[str, Profile]]:
+    async def by_display_name(
+        self, prefix: str, after: tuple[str, str], limit: int
+    ) -> list[tuple[str, Profile]]:
         """Active people found by display name and not by username, behind ``after`` (folded name, id), in order."""
         key, user_id = after
         query = {
@@ -159,7 +172,12 @@ class UserStore:
             "display_key": {"$gte": max(prefix, key), "$lt": prefix + LAST_CHARACTER},
             "$and": [
                 {"$or": [{"display_key": {"$gt": key}}, {"display_key": key, "_id": {"$gt": user_id}}]},
-                {"$or": [{"username_key": {"$lt": prefix}}, {"username_key": {"$gte": prefix + LAST_CHARACTER}}]},
+                {
+                    "$or": [
+                        {"username_key": {"$lt": prefix}},
+                        {"username_key": {"$gte": prefix + LAST_CHARACTER}},
+                    ]
+                },
             ],
         }
         order = [("display_key", 1), ("_id", 1)]
@@ -169,10 +187,10 @@ class UserStore:
     async def block(self, blocker_id: str, blocked_id: str, now: datetime) -> None:
         """Keep a block; a second time changes nothing."""
         row = {"blocker_id": blocker_id, "blocked_id": blocked_id, "at": now}
-        try:
-            await self._blocks.update_one({"_id": block_id(blocker_id, blocked_id)}, {"$setOnInsert": row}, upsert=True)
-        except DuplicateKeyError:
-            pass  # two at once: the other has kept it
+        with contextlib.suppress(DuplicateKeyError):  # two at once: the other has kept it
+            await self._blocks.update_one(
+                {"_id": block_id(blocker_id, blocked_id)}, {"$setOnInsert": row}, upsert=True
+            )
 
     async def unblock(self, blocker_id: str, blocked_id: str) -> None:
         """Take a block back, if there is one."""

@@ -1,0 +1,1 @@
+"""Push tokens: where the devices that are signed in can be woken."""

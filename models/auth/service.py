@@ -1,0 +1,389 @@
+"""Verbs of accounts: coming in, staying in, going.
+
+    accounts = Accounts(
+        store=AccountStore(db), clock=clock, ids=ids, doors=sockets, calls=calls, hasher=BcryptHasher(rounds),
+        secret=config.jwt_secret, access_token_seconds=config.access_token_seconds,
+        refresh_token_days=config.refresh_token_days, currency=config.currency,
+    )
+
+Whoever changes who may be here commits the change together with a revocation, then closes the sockets of this
+process; ``watch_revocations`` does the same in all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from models.auth.revocations import KEPT_FOR, Bouncer
+from models.auth.rules import (
+    Key,
+    checked_email,
+    checked_password,
+    checked_phone,
+    email_key,
+    first_username,
+    login_key,
+)
+from models.auth.session import (
+    Credentials,
+    Hasher,
+    Identity,
+    PushToken,
+    Revocation,
+    Session,
+    SignInDevice,
+    Tokens,
+)
+from models.auth.store import AccountStore
+from models.auth.tokens import TokenMint
+from models.errors import Refusal
+from models.ports import Clock, Doors, Ids, LiveCalls
+from models.users.profile import ACTIVE, BANNED, DELETED, USER, Account
+from models.users.rules import checked_display_name, checked_username, folded, username_variant
+
+__all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "SignedIn", "Tokens"]
+
+# A refresh whose answer was lost on the way is asked again within this; later the same token is a stolen one.
+REFRESH_GRACE = timedelta(seconds=10)
+# Tries at a username for somebody who chose none; names differ by chance, so a second try is rare already.
+USERNAME_TRIES_MAX = 5
+# Looks at an account that changes while it is signed in to; each costs a hash.
+SIGN_IN_TRIES_MAX = 3
+# A deletion whose process lives has long told the calls by then.
+FORGET_AFTER = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """An account with the tokens of a new session."""
+
+    account: Account
+    tokens: Tokens
+
+
+class Accounts:
+    """See the module for its making."""
+
+    def __init__(
+        self,
+        *,
+        store: AccountStore,
+        clock: Clock,
+        ids: Ids,
+        doors: Doors,
+        calls: LiveCalls,
+        hasher: Hasher,
+        secret: str,
+        access_token_seconds: int,
+        refresh_token_days: int,
+        currency: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._calls = calls
+        self._bouncer = Bouncer(store=store.sessions, clock=clock, doors=doors, calls=calls)
+        self._hasher = hasher
+        self._mint = TokenMint(secret, access_token_seconds)
+        self._session_life = timedelta(days=refresh_token_days)
+        self._currency = currency
+
+    # ------------------------------------------------------------------------------------------------------ at doors
+
+    async def authenticate(self, token: str | None) -> Identity:
+        """Who brings this access token.
+
+        Refuses with ``TOKEN_MISSING``, ``TOKEN_EXPIRED``, ``TOKEN_INVALID`` (also: the session is over),
+        ``ACCOUNT_BANNED`` or ``ACCOUNT_DELETED``.
+        """
+        claims = self._mint.read_access(token, self._clock.now())
+        found = await self._store.door(claims.user_id, claims.session_id)
+        if found is None:
+            raise Refusal("TOKEN_INVALID")
+        status, role, lives = found
+        _refuse_unless_active(status)
+        if not lives:
+            raise Refusal("TOKEN_INVALID")
+        return Identity(claims.user_id, claims.session_id, role, claims.expires_at)
+
+    # -------------------------------------------------------------------------------------------------------- coming
+
+    async def register(
+        self,
+        *,
+        email: str | None,
+        phone: str | None,
+        username: str | None,
+        password: str,
+        display_name: str | None,
+        device: SignInDevice,
+    ) -> SignedIn:
+        """A new account, signed in.
+
+        Without a username one is made from the e-mail address or the phone number, and made unique. Refuses with
+        ``VALIDATION_FAILED``, ``ACCOUNT_EXISTS`` (``field``) or ``SERVER_BUSY``.
+        """
+        if not email and not phone:
+            raise Refusal("VALIDATION_FAILED", email=["An e-mail address or a phone number is needed."])
+        email = checked_email(email) if email else None
+        phone = checked_phone(phone) if phone else None
+        name = checked_username(username) if username else first_username(email, phone)
+        checked_password(password)
+        keys = {Key.EMAIL: email_key(email)} if email else {}
+        keys |= {Key.PHONE: phone} if phone else {}
+        chosen = {Key.USERNAME: folded(name)} if username else {}
+        await self._refuse_taken({**keys, **chosen})  # before the hash, which costs far more
+        row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
+        session = self._new_session(row["_id"], device)
+        for tries in range(USERNAME_TRIES_MAX):
+            try:
+                account = await self._store.register(row, session)
+                break
+            except Refusal as refusal:
+                if username or refusal.details.get("field") != "username" or tries == USERNAME_TRIES_MAX - 1:
+                    raise
+                variant = username_variant(name, self._ids.new()[-6:])
+                row = {**row, "username": variant, "username_key": folded(variant)}
+        return SignedIn(account, self._tokens(account.profile.user_id, session.id, 1))
+
+    async def _refuse_taken(self, keys: Mapping[Key, str]) -> None:
+        taken = await self._store.taken(keys)
+        if taken is not None:
+            raise Refusal("ACCOUNT_EXISTS", field=taken.name.lower())
+
+    def _new_row(
+        self,
+        email: str | None,
+        phone: str | None,
+        username: str,
+        display_name: str | None,
+        password_hash: str,
+    ) -> dict[str, Any]:
+        now = self._clock.now()
+        shown = checked_display_name(display_name) if display_name else username
+        row: dict[str, Any] = {
+            "_id": self._ids.new(),
+            "username": username,
+            "username_key": folded(username),
+            "display_name": shown,
+            "display_key": folded(shown),
+            "password_hash": password_hash,
+            "avatar_url": None,
+            "rate_per_minute_minor": None,
+            "currency": self._currency,
+            "role": USER,
+            "status": ACTIVE,
+            "created_at": now,
+            "updated_at": now,
+        }
+        # Missing rather than null: the unique indexes hold only what is there.
+        if email:
+            row |= {"email": email, "email_key": email_key(email)}
+        if phone:
+            row |= {"phone": phone}
+        return row
+
+    async def login(self, *, identifier: str, password: str, device: SignInDevice) -> SignedIn:
+        """Sign in by username, e-mail address or phone number.
+
+        Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
+        ``ACCOUNT_BANNED`` (only to who knows the password) or ``SERVER_BUSY``.
+        """
+        key = login_key(identifier)
+        for _ in range(SIGN_IN_TRIES_MAX):
+            seen = await self._store.credentials(*key) if key else None
+            good = await self._hasher.verify(password, seen.password_hash if seen else None)
+            if seen is None or not good:
+                break
+            _refuse_unless_active(seen.status)
+            new_hash = (
+                await self._hasher.hash(password) if self._hasher.outdated(seen.password_hash) else None
+            )
+            session = self._new_session(seen.user_id, device)
+            note = self._note(seen.user_id, (), "SESSION_ENDED")
+            account = await self._store.sign_in(seen, session, note=note, new_hash=new_hash)
+            if account is not None:
+                return SignedIn(account, self._tokens(seen.user_id, session.id, 1))
+            # Banned, deleted or given another hash between the look and the sign-in: look again.
+        raise Refusal("CREDENTIALS_WRONG")
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """New tokens for a refresh token, which is thereby used up.
+
+        The last one used up gives the same successor for 10 s more (the answer was lost). Refuses with
+        ``REFRESH_REUSED`` (the session ends), ``REFRESH_INVALID``, ``ACCOUNT_BANNED`` or ``ACCOUNT_DELETED``.
+        """
+        session_id, generation = self._mint.read_refresh(refresh_token)
+        while True:
+            session = await self._store.sessions.find(session_id)
+            now = self._clock.now()
+            if session is None:
+                raise Refusal("REFRESH_INVALID")
+            _refuse_unless_active(await self._store.status(session.user_id) or DELETED)
+            if session.ended_code is not None or session.expires_at <= now or generation > session.generation:
+                raise Refusal(
+                    "REFRESH_REUSED" if session.ended_code == "REFRESH_REUSED" else "REFRESH_INVALID"
+                )
+            if generation == session.generation:
+                if await self._store.sessions.rotate(session_id, generation, now, now + self._session_life):
+                    return self._tokens(session.user_id, session_id, generation + 1)
+                continue  # another was first, or the session has just ended: look again
+            rotated_at = session.rotated_at
+            if generation == session.generation - 1 and rotated_at and now - rotated_at <= REFRESH_GRACE:
+                return self._tokens(session.user_id, session_id, session.generation)
+            await self._end(session.user_id, (session_id,), "REFRESH_REUSED")
+            raise Refusal("REFRESH_REUSED")
+
+    # ----------------------------------------------------------------------------------------------------- signed in
+
+    async def sessions(self, user_id: str) -> list[Session]:
+        """The user's sign-ins that live, most recently used first; at most ``SESSIONS_MAX``."""
+        return await self._store.sessions.live(user_id, self._clock.now())
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """Sign one of the user's devices out. Safe to repeat. ``SESSION_UNKNOWN`` when it is not theirs."""
+        session = await self._store.sessions.find(session_id)
+        if session is None or session.user_id != user_id:
+            raise Refusal("SESSION_UNKNOWN")
+        await self._end(user_id, (session_id,), "SESSION_ENDED")
+
+    async def logout(self, user_id: str, session_id: str) -> None:
+        """End this sign-in: its tokens, its push tokens, its sockets."""
+        await self._end(user_id, (session_id,), "SESSION_ENDED")
+
+    async def logout_all(self, user_id: str) -> None:
+        """End every sign-in of the user, this one too."""
+        await self._end(user_id, None, "SESSION_ENDED")
+
+    async def change_password(self, user_id: str, session_id: str, *, current: str, new: str) -> None:
+        """Set another password; all sign-ins but this one end.
+
+        Refuses with ``PASSWORD_WRONG``, ``VALIDATION_FAILED`` or ``SERVER_BUSY``.
+        """
+        checked_password(new)
+        seen = await self._proven(user_id, current)
+        new_hash = await self._hasher.hash(new)
+        note = self._note(user_id, None, "SESSION_ENDED")
+        changed, told = await self._store.change_password(seen, new_hash, keep_session=session_id, note=note)
+        if not changed:
+            raise Refusal("PASSWORD_WRONG")  # another change was first
+        if told is not None:
+            await self._bouncer.enforce(told)
+
+    async def delete(self, user_id: str, *, password: str) -> None:
+        """Delete the account for good: what is personal goes, its names are free again, its call ends.
+
+        Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``.
+        """
+        seen = await self._proven(user_id, password)
+        note = self._note(user_id, None, "ACCOUNT_DELETED")
+        if not await self._store.delete(seen, note):
+            raise Refusal("PASSWORD_WRONG")
+        await self._bouncer.enforce(note)
+        await self._forget(user_id)
+
+    async def keep_push_token(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        device_id: str | None,
+        kind: str,
+        token: str,
+        platform: str | None,
+    ) -> PushToken:
+        """Where this device can be woken, until its sign-in ends. Safe to repeat.
+
+        ``device_id`` None is the one given at the sign-in, or else the sign-in's own. ``TOKEN_INVALID`` when the
+        sign-in has just ended.
+        """
+        if device_id is None:
+            session = await self._store.sessions.find(session_id)
+            device_id = (session.device.id if session else None) or f"session:{session_id}"
+        push = PushToken(
+            user_id=user_id,
+            device_id=device_id,
+            session_id=session_id,
+            kind=kind,
+            token=token,
+            platform=platform,
+            updated_at=self._clock.now(),
+        )
+        if not await self._store.keep_push_token(push):
+            raise Refusal("TOKEN_INVALID")
+        return push
+
+    async def drop_push_token(self, user_id: str, *, token: str | None, device_id: str) -> None:
+        """Forget one of the user's push tokens, or without one all of the device. Safe to repeat."""
+        await self._store.devices.drop(user_id, token=token, device_id=device_id)
+
+    # ---------------------------------------------------------------------------------------------------- timed work
+
+    async def watch_revocations(self) -> None:
+        """Close the sockets here that a change in any process concerns; run every 0.4 s. Safe to repeat."""
+        await self._bouncer.watch()
+
+    async def tidy(self) -> int:
+        """Remove what has expired, and finish deletions that a crash has interrupted; how many things were done."""
+        now = self._clock.now()
+        done = 0
+        for user_id in await self._store.forget_owed(now - FORGET_AFTER):
+            await self._forget(user_id)
+            done += 1
+        return done + await self._store.tidy(expired_before=now, noted_before=now - KEPT_FOR)
+
+    # --------------------------------------------------------------------------------------------------------- parts
+
+    async def _proven(self, user_id: str, password: str) -> Credentials:
+        seen = await self._store.credentials_of(user_id)
+        good = await self._hasher.verify(password, seen.password_hash if seen else None)
+        if seen is None or not good:
+            raise Refusal("PASSWORD_WRONG")
+        return seen
+
+    async def _end(self, user_id: str, session_ids: tuple[str, ...] | None, code: str) -> None:
+        told = await self._store.end_sessions(self._note(user_id, session_ids, code))
+        if told is not None:
+            await self._bouncer.enforce(told)
+
+    async def _forget(self, user_id: str) -> None:
+        await self._calls.forget(user_id)
+        await self._store.forgotten(user_id)
+
+    def _note(self, user_id: str, session_ids: tuple[str, ...] | None, code: str) -> Revocation:
+        return Revocation(
+            id=self._ids.new(), user_id=user_id, session_ids=session_ids, code=code, at=self._clock.now()
+        )
+
+    def _new_session(self, user_id: str, device: SignInDevice) -> Session:
+        now = self._clock.now()
+        return Session(
+            id=self._ids.new(),
+            user_id=user_id,
+            generation=1,
+            device=device,
+            created_at=now,
+            seen_at=now,
+            rotated_at=None,
+            expires_at=now + self._session_life,
+        )
+
+    def _tokens(self, user_id: str, session_id: str, generation: int) -> Tokens:
+        access = self._mint.access(
+            user_id=user_id, session_id=session_id, token_id=self._ids.new(), now=self._clock.now()
+        )
+        return Tokens(
+            access_token=access,
+            refresh_token=self._mint.refresh(session_id, generation),
+            expires_in=self._mint.access_token_seconds,
+        )
+
+
+def _refuse_unless_active(status: str) -> None:
+    if status == BANNED:
+        raise Refusal("ACCOUNT_BANNED")
+    if status == DELETED:
+        raise Refusal("ACCOUNT_DELETED")
