@@ -78,7 +78,14 @@ def _view(ctx: Context, call: Call) -> dict[str, Any]:
     wraps="call",
     status=201,
     once=True,
-    refuses=["USER_UNKNOWN", "USER_BLOCKED", "USER_UNAVAILABLE", "CALL_BUSY", "CALL_IN_PROGRESS", "CALL_LIMIT"],
+    refuses=[
+        "USER_UNKNOWN",
+        "USER_BLOCKED",
+        "USER_UNAVAILABLE",
+        "CALL_BUSY",
+        "CALL_IN_PROGRESS",
+        "CALL_LIMIT",
+    ],
 )
 async def call_request(ctx: Context, ask: dict[str, Any]) -> Any:
     """Ring somebody on all their devices.
@@ -148,7 +155,13 @@ async def call_busy(ctx: Context, ask: dict[str, Any]) -> Any:
 
 @event("CALL_ENDED", takes=EndCall, gives=CallView, lane="call_id", refuses=["CALL_UNKNOWN"])
 @route(
-    "POST", "/api/calls/end", takes=EndCall, gives=CallView, wraps="call", lane="call_id", refuses=["CALL_UNKNOWN"]
+    "POST",
+    "/api/calls/end",
+    takes=EndCall,
+    gives=CallView,
+    wraps="call",
+    lane="call_id",
+    refuses=["CALL_UNKNOWN"],
 )
 @route(
     "PATCH",
@@ -169,7 +182,13 @@ async def call_end(ctx: Context, ask: dict[str, Any]) -> Any:
     return _view(ctx, call) if call is not None else None
 
 
-@event("SESSION_DESCRIPTION", takes=Describe, lane="call_id", limit="relay", refuses=[*_ANY_CALL, *_SDP, "CALL_GLARE"])
+@event(
+    "SESSION_DESCRIPTION",
+    takes=Describe,
+    lane="call_id",
+    limit="relay",
+    refuses=[*_ANY_CALL, *_SDP, "CALL_GLARE"],
+)
 async def session_description(ctx: Context, ask: dict[str, Any]) -> None:
     """An offer or answer for the other side, at any time: late offer, renegotiation, ICE restart.
 
@@ -230,7 +249,9 @@ async def call_quality(ctx: Context, ask: dict[str, Any]) -> None:
     await ctx.services.calls.report(_device(ctx), ask["call_id"], stats=wire, receiving=receiving)
 
 
-@event("CALL_RESUME", takes=ResumeCall, gives=CallView, lane="call_id", refuses=[*_ANY_CALL, *_SDP, "CALL_GLARE"])
+@event(
+    "CALL_RESUME", takes=ResumeCall, gives=CallView, lane="call_id", refuses=[*_ANY_CALL, *_SDP, "CALL_GLARE"]
+)
 async def call_resume(ctx: Context, ask: dict[str, Any]) -> Any:
     """Take your leg up again after a lost connection, or take it over from another of your devices.
 
@@ -367,4 +388,3 @@ async def untold(services: Services) -> None:
 async def told(services: Services) -> None:
     """Write down what has been told."""
     await services.calls.flush_told()
-

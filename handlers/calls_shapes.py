@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, pre_load, validate, validates_schema
 
-from handlers.shapes import ID_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
+from handlers.shapes import Id, Instant, PageQuery, PublicUser, Shape, Text
 from models.calls.call import Reason, State
 
 CALL_ID = "01985c3e-7f1a-7b7c-9d53-0a5f1c2b3d4e"
@@ -112,7 +112,10 @@ class Candidates(CallRef):
 
     candidate = fields.Raw(allow_none=True)
     candidates = fields.List(fields.Raw(allow_none=True), validate=validate.Length(max=256))
-    example = {"callId": CALL_ID, "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host", "sdpMid": "0"}}
+    example = {
+        "callId": CALL_ID,
+        "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host", "sdpMid": "0"},
+    }
 
     @validates_schema
     def something(self, data: Mapping[str, Any], **_: Any) -> None:
@@ -255,6 +258,3 @@ class SignalView(Shape):
     from_ = fields.String(required=True, data_key="from", attribute="sender")
     body = fields.Raw(required=True, data_key="signal")
     at = Instant(required=True)
-
-
-assert ID_MAX >= len(CALL_ID)

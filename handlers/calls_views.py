@@ -7,10 +7,11 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from marshmallow import fields
+
 from handlers.calls_shapes import CallView, Description, PriceView
 from handlers.registry import notice
 from handlers.shapes import PublicUser, Shape
-from marshmallow import fields
 from models.calls.call import MISSED, Call, Fact, Party, Reason, Role, State
 from models.calls.switchboard import Forward
 from models.mailbox.service import Mailbox
@@ -120,7 +121,9 @@ CALL_REJECT = notice("CALL_REJECT", Refused, "To the caller: the callee has decl
 CALL_BUSY = notice("CALL_BUSY", Refused, "To the caller: the callee is on the phone.")
 CALL_TIMEOUT = notice("CALL_TIMEOUT", Refused, "To both: nobody answered in time.")
 CALL_ANSWERED_ELSEWHERE = notice(
-    "CALL_ANSWERED_ELSEWHERE", Elsewhere, "To a device: another device of its user has the call, or has refused it."
+    "CALL_ANSWERED_ELSEWHERE",
+    Elsewhere,
+    "To a device: another device of its user has the call, or has refused it.",
 )
 CALL_ENDED = notice("CALL_ENDED", EndedCall, "To both, on every device: the call is over.")
 CALL_UPDATED = notice("CALL_UPDATED", UpdatedCall, "To both: any other change of the call.")
@@ -130,7 +133,9 @@ CALL_UPGRADE_REJECT = notice("CALL_UPGRADE_REJECT", UpgradeNotice, "To the one w
 SESSION_DESCRIPTION = notice(
     "SESSION_DESCRIPTION", DescriptionNotice, "To the device that holds the other leg: an offer or answer."
 )
-ICE_CANDIDATE = notice("ICE_CANDIDATE", CandidateNotice, "To the device that holds the other leg: a candidate.")
+ICE_CANDIDATE = notice(
+    "ICE_CANDIDATE", CandidateNotice, "To the device that holds the other leg: a candidate."
+)
 
 
 def party_view(party: Party, presence: Presence) -> dict[str, Any]:
@@ -344,15 +349,20 @@ def _described(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now:
         "description": dict(fact.data["description"]),
     }
     # Not kept: a device that was away resumes, and a resume brings the pending offer or an ICE restart.
-    return [Letter(user_id=call.party(to).user_id, event=SESSION_DESCRIPTION, payload=payload, only_device=leg.device_id)]
+    user_id = call.party(to).user_id
+    return [Letter(user_id=user_id, event=SESSION_DESCRIPTION, payload=payload, only_device=leg.device_id)]
 
 
 def _leg_taken(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
     payload = {"callId": call.id, "by": "takeover"}
-    return [_to(call.party(Role(fact.data["role"])), CALL_ANSWERED_ELSEWHERE, payload, only=fact.data["device"])]
+    return [
+        _to(call.party(Role(fact.data["role"])), CALL_ANSWERED_ELSEWHERE, payload, only=fact.data["device"])
+    ]
 
 
-def _upgrade_asked(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+def _upgrade_asked(
+    t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime
+) -> list[Letter]:
     by = Role(fact.data["by"])
     payload = {
         "callId": call.id,
@@ -364,7 +374,9 @@ def _upgrade_asked(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], 
     return [_to(call.party(by.other), CALL_UPGRADE, payload)]
 
 
-def _upgrade_answered(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+def _upgrade_answered(
+    t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime
+) -> list[Letter]:
     by = Role(fact.data["by"])
     event = CALL_UPGRADE_ACCEPT if fact.data["accept"] else CALL_UPGRADE_REJECT
     payload = {"callId": call.id, "from": wire[by.value], "type": fact.data["type"], "call": wire}
@@ -402,7 +414,9 @@ def candidate_letters(call: Call, forwards: Sequence[Forward]) -> list[Letter]:
             "candidate": forward.candidate,
         }
         user_id = call.party(forward.to).user_id
-        letters.append(Letter(user_id=user_id, event=ICE_CANDIDATE, payload=payload, only_device=leg.device_id))
+        letters.append(
+            Letter(user_id=user_id, event=ICE_CANDIDATE, payload=payload, only_device=leg.device_id)
+        )
     return letters
 
 

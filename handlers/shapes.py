@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
@@ -30,7 +30,7 @@ class Shape(Schema):
     ``example`` is a payload that passes; the documents print it and the tests of the house send it.
     """
 
-    example: Mapping[str, Any] = {}
+    example: ClassVar[Mapping[str, Any]] = {}
 
     class Meta:
         unknown = EXCLUDE
@@ -56,7 +56,7 @@ class Text(fields.String):
         return text
 
 
-def Id(**kwargs: Any) -> Text:  # noqa: N802 - reads as the type it makes
+def Id(**kwargs: Any) -> Text:
     """An id as clients send it back to us: opaque text."""
     return Text(most=ID_MAX, least=1, **kwargs)
 
@@ -134,9 +134,9 @@ def decode_cursor(cursor: str | None, parts: int = 2) -> list[str] | None:
 def cursor_instant(text: str) -> datetime:
     """The instant in a cursor. Refuses with ``VALIDATION_FAILED``."""
     try:
-        value = datetime.fromisoformat(text)
+        value: datetime | None = datetime.fromisoformat(text)
     except ValueError:
-        value = datetime.min
-    if value.tzinfo is None:
+        value = None
+    if value is None or value.tzinfo is None:
         raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
     return value

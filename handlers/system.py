@@ -38,11 +38,15 @@ class Sync(CallsView):
 
     missed = fields.Integer(required=True, metadata={"description": "How many events of the log follow."})
     seq = fields.Integer(required=True, metadata={"description": "Your newest number; keep it as `since`."})
-    gap = fields.Boolean(required=True, metadata={"description": "Events after `since` are gone: read the histories."})
+    gap = fields.Boolean(
+        required=True, metadata={"description": "Events after `since` are gone: read the histories."}
+    )
     device_id = fields.String(required=True)
 
 
-SYNC = notice("SYNC", Sync, "After every connect: live calls, those that ended in the last 5 minutes, and your number.")
+SYNC = notice(
+    "SYNC", Sync, "After every connect: live calls, those that ended in the last 5 minutes, and your number."
+)
 ERROR = notice("error", ErrorNotice, "The refusal of an event without an ack, or why the socket closes.")
 
 _CALLS = CallView(many=True)
@@ -58,13 +62,13 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
     missed = await services.mailbox.missed(ctx.user_id, ctx.device_id, since)
     calls = await services.calls.recent(ctx.user_id)
     ringing = {
-        call.id
-        for call in calls
-        if call.state is State.RINGING and call.role_of(ctx.user_id) is Role.CALLEE
+        call.id for call in calls if call.state is State.RINGING and call.role_of(ctx.user_id) is Role.CALLEE
     }
     letters: list[Letter] = []
     if since is None or missed.gap:
-        letters = [fresh_ring(ring, now) for ring in await services.mailbox.rings(ctx.user_id, sorted(ringing))]
+        letters = [
+            fresh_ring(ring, now) for ring in await services.mailbox.rings(ctx.user_id, sorted(ringing))
+        ]
     else:
         for letter in missed.letters:
             if letter.rings_until is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -109,21 +110,20 @@ class Database:
 
     async def prepare(self) -> None:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
-        await self._refuse_standalone()
+        await self.refuse_standalone()
         present = set(await self.db.list_collection_names())
         for definition in REGISTERED.values():
             if definition.name not in present:
-                try:
+                with suppress(CollectionInvalid):  # another process made it first
                     await self.db.create_collection(definition.name, validator=definition.validator or None)
-                except CollectionInvalid:
-                    pass  # another process made it first
             elif definition.validator:
                 await self.db.command("collMod", definition.name, validator=dict(definition.validator))
         await asyncio.gather(
             *(self.db[d.name].create_indexes(list(d.indexes)) for d in REGISTERED.values() if d.indexes)
         )
 
-    async def _refuse_standalone(self) -> None:
+    async def refuse_standalone(self) -> None:
+        """Raise ``StandaloneServer`` unless this is a replica set (or a router of one)."""
         hello = await self.client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StandaloneServer("MONGO_URI names a standalone MongoDB; transactions need a replica set")
@@ -160,12 +160,23 @@ class StandaloneServer(Exception):
 
 def database_away(error: BaseException) -> bool:
     """Whether an exception says that the database cannot be reached just now (and the same request may work later)."""
-    if isinstance(error, (ServerSelectionTimeoutError, ConnectionFailure, NotPrimaryError, WaitQueueTimeoutError)):
+    if isinstance(
+        error, (ServerSelectionTimeoutError, ConnectionFailure, NotPrimaryError, WaitQueueTimeoutError)
+    ):
         return True
     if isinstance(error, ExecutionTimeout) or (isinstance(error, PyMongoError) and error.timeout):
         return True
     # An operation killed by a server that is shutting down or stepping down (codes of MongoDB's error_codes.yml).
-    return isinstance(error, OperationFailure) and error.code in {91, 189, 11600, 11602, 10107, 13435, 13436, 133}
+    return isinstance(error, OperationFailure) and error.code in {
+        91,
+        189,
+        11600,
+        11602,
+        10107,
+        13435,
+        13436,
+        133,
+    }
 
 
 def taken(error: DuplicateKeyError) -> str:

@@ -40,7 +40,9 @@ CODES: dict[str, Code] = {
     "TOKEN_EXPIRED": Code(401, "The access token has expired; refresh it."),
     "TOKEN_INVALID": Code(401, "The access token is not valid."),
     "REFRESH_INVALID": Code(401, "The refresh token is not valid; sign in again."),
-    "REFRESH_REUSED": Code(401, "The refresh token was used before; all its tokens are revoked. Sign in again."),
+    "REFRESH_REUSED": Code(
+        401, "The refresh token was used before; all its tokens are revoked. Sign in again."
+    ),
     "SESSION_ENDED": Code(401, "This sign-in has ended; sign in again."),
     "CREDENTIALS_WRONG": Code(401, "The name or the password is wrong."),
     "PASSWORD_WRONG": Code(403, "The password is wrong."),

@@ -39,7 +39,9 @@ class Once:
         self._rows = db[ONCE]
         self._process = process
 
-    async def claim(self, user_id: str, key: str, ask: Mapping[str, Any], now: datetime) -> FirstAnswer | None:
+    async def claim(
+        self, user_id: str, key: str, ask: Mapping[str, Any], now: datetime
+    ) -> FirstAnswer | None:
         """None: the work is yours, finish with ``answer`` or ``forget``. Otherwise the first answer.
 
         Refuses with ``IDEMPOTENCY_MISMATCH`` (same key, other payload) and ``IDEMPOTENCY_IN_FLIGHT``.

@@ -88,7 +88,7 @@ class Tasks:
                 await asyncio.wait(late, timeout=1)
 
     async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
-        """Run ``work`` again and again, ``seconds`` apart, until cancelled; a fault is logged and the next turn comes."""
+        """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes."""
         while True:
             try:
                 await work()

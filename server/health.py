@@ -42,7 +42,10 @@ class Health:
         ready = up and not self.draining
         headers = {} if ready else {"Retry-After": "2"}
         return web.Response(
-            body=orjson.dumps(body), status=200 if ready else 503, headers=headers, content_type="application/json"
+            body=orjson.dumps(body),
+            status=200 if ready else 503,
+            headers=headers,
+            content_type="application/json",
         )
 
     async def live(self, request: web.Request) -> web.Response:

@@ -39,7 +39,7 @@ from server.processes import (
     hold,
     is_free,
     listens,
-    pid_in_file,
+    number_in,
     read_after,
     runs_with,
     send_signal,
@@ -154,8 +154,8 @@ class EmbeddedMongod:
 
     async def _adopt_or_spawn(self) -> None:
         self.adopted = False
-        port = _kept_port(self.data_dir)
-        left = pid_in_file(self._db / "mongod.lock")
+        port = number_in(self.data_dir / "mongod.port")
+        left = number_in(self._db / "mongod.lock")
         if left is not None and runs_with(left, "mongod", self._db):
             uri = await _answers(self.data_dir, self._db)
             if uri is not None:
@@ -332,7 +332,7 @@ async def running_uri(data_dir: Path) -> str | None:
 async def put_away(data_dir: Path) -> None:
     """Stop a mongod that a killed server left behind in `data_dir`. `MongodFault` when a server uses it."""
     left = EmbeddedMongod(data_dir)
-    pid = pid_in_file(left._db / "mongod.lock")
+    pid = number_in(left._db / "mongod.lock")
     if pid is None or not runs_with(pid, "mongod", left._db):
         return
     left._lock = left._take()
@@ -385,17 +385,9 @@ async def _client(uri: str) -> Any:
         await client.close()
 
 
-def _kept_port(data_dir: Path) -> int | None:
-    try:
-        port = int((data_dir / "mongod.port").read_text())
-    except (OSError, ValueError):
-        return None
-    return port if 0 < port < 65_536 else None
-
-
 async def _answers(data_dir: Path, db: Path) -> str | None:
     """The URI, when what listens on the kept port knows our secret, uses our folder and takes writes."""
-    port, secret = _kept_port(data_dir), data_dir / "mongod.secret"
+    port, secret = number_in(data_dir / "mongod.port"), data_dir / "mongod.secret"
     if port is None or not secret.exists() or not listens(port):
         return None
     uri = _uri(port, secret.read_text().strip())

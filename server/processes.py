@@ -34,7 +34,7 @@ def hold(path: Path) -> BinaryIO | None:
     return file
 
 
-def pid_in_file(path: Path) -> int | None:
+def number_in(path: Path) -> int | None:
     try:
         return int(path.read_text())
     except (OSError, ValueError):  # missing, or empty after a clean stop
@@ -61,7 +61,10 @@ def send_signal(pid: int, number: int) -> None:
 def listens(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        try:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+        except OverflowError:  # a damaged file
+            return False
 
 
 def is_free(port: int) -> bool:
@@ -70,7 +73,7 @@ def is_free(port: int) -> bool:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return True
 

@@ -76,7 +76,9 @@ def _extra(request: web.Request) -> dict[str, Any]:
 def client_address(request: web.Request, proxy_hops: int) -> str:
     """The client's address: the peer's, or the one that the last ``proxy_hops`` trusted proxies vouch for."""
     if proxy_hops:
-        chain = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
+        chain = [
+            part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()
+        ]
         if len(chain) >= proxy_hops:
             return chain[-proxy_hops]
     return request.remote or ""
@@ -126,4 +128,6 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
 
 
 def _response(body: Any, status: int, headers: dict[str, str]) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
+    return web.Response(
+        body=orjson.dumps(body), status=status, headers=headers, content_type="application/json"
+    )

@@ -307,7 +307,7 @@ class Sockets:
 
 
 def _payload(letter: Letter) -> dict[str, Any]:
-    """A durable event carries the user's number as ``logSeq``, and as ``seq`` unless its shape has a ``seq`` of its own."""
+    """A durable event carries the user's number as ``logSeq``, and as ``seq`` unless its shape has one of its own."""
     if letter.seq is None:
         return dict(letter.payload)
     return {"seq": letter.seq, **letter.payload, "logSeq": letter.seq}

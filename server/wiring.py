@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import handlers.auth
-import handlers.calls
-import handlers.chat
-import handlers.notify
-import handlers.system
-import handlers.users  # noqa: F401 - importing a handler module puts it into the catalogue
-from handlers.calls_views import CallTeller
 from handlers.chat import ChatTeller
+from models.chat.service import Chat
+from models.chat.store import ChatStore
+
+from handlers.calls_views import CallTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from models.auth.devices.store import DeviceStore
@@ -23,8 +20,6 @@ from models.calls.ice import IceServers
 from models.calls.meter import FreeMeter
 from models.calls.service import Attempts, Calls
 from models.calls.store import CallStore
-from models.chat.service import Chat
-from models.chat.store import ChatStore
 from models.db import Database
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore

@@ -20,7 +20,13 @@ class IceServers:
     """Makes the ``iceServers`` of ``RTCConfiguration``."""
 
     def __init__(
-        self, *, stun_urls: Sequence[str], turn_urls: Sequence[str], turn_secret: str, ttl_seconds: int, clock: Clock
+        self,
+        *,
+        stun_urls: Sequence[str],
+        turn_urls: Sequence[str],
+        turn_secret: str,
+        ttl_seconds: int,
+        clock: Clock,
     ) -> None:
         self._stun_urls = list(stun_urls)
         self._turn_urls = list(turn_urls)

@@ -75,7 +75,7 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
 
 def begin(call: Call, *, timers: Timers) -> Step:
     """The first version of a call: ringing, with its deadline and the fact that tells the callee."""
-    assert call.state is State.RINGING and call.version == 1
+    assert call.version == 1, "a call begins ringing, at version 1"
     call = replace(call, deadline_at=deadline(call, timers))
     check(call)
     return Step(call, (Fact("requested", 1, {}),), changed=True)
@@ -156,7 +156,9 @@ def _reject(call: Call, cmd: c.Reject, role: Role, now: datetime, timers: Timers
     return after, [("rejected", {"device": cmd.device_id})]
 
 
-def _cancel_or_decline(call: Call, cmd: c.HangUp, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
+def _cancel_or_decline(
+    call: Call, cmd: c.HangUp, role: Role, now: datetime, timers: Timers
+) -> tuple[Call, Told]:
     if role is Role.CALLEE:
         return _reject(call, c.Reject(cmd.device_id), role, now, timers)
     return _ended(call, Reason.CANCELLED, call.caller.user_id, now), [("ended", {})]
@@ -236,7 +238,12 @@ def _resume(call: Call, cmd: c.Resume, role: Role, now: datetime, timers: Timers
     leg = call.leg(role)
     assert leg is not None
     taken = leg.device_id != cmd.device_id
-    if not taken and leg.lost_at is None and leg.process == cmd.process and not (leg.down_at and call.active_at):
+    if (
+        not taken
+        and leg.lost_at is None
+        and leg.process == cmd.process
+        and not (leg.down_at and call.active_at)
+    ):
         return call, []
     reports = leg.reports_media if cmd.reports_media is None else cmd.reports_media
     untouched = not taken and leg.lost_at is None and leg.down_at is None
@@ -271,7 +278,9 @@ def _describe(call: Call, cmd: c.Describe, role: Role, now: datetime, timers: Ti
     body, before = cmd.description, call.negotiation
     if body["type"] == "answer":
         if before.offer is None or before.offerer is not role.other or call.state is State.RINGING:
-            raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="no offer to answer")
+            raise Refusal(
+                "CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="no offer to answer"
+            )
         after = replace(call, negotiation=replace(before, answer=body))
         return after, [("described", {"to": role.other, "description": body})]
     if before.offerer is role and before.offer == body and before.answer is not None:
@@ -301,7 +310,9 @@ def _lose(call: Call, cmd: c.Lose, role: Role, now: datetime, timers: Timers) ->
     return after, []
 
 
-def _ask_upgrade(call: Call, cmd: c.AskUpgrade, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
+def _ask_upgrade(
+    call: Call, cmd: c.AskUpgrade, role: Role, now: datetime, timers: Timers
+) -> tuple[Call, Told]:
     _held(call, role, cmd.device_id)
     if call.type == cmd.type:
         return call, []
@@ -310,7 +321,9 @@ def _ask_upgrade(call: Call, cmd: c.AskUpgrade, role: Role, now: datetime, timer
     if call.upgrade is not None:
         # Both want the same at once: that is the consent.
         return _answer_upgrade(call, c.AnswerUpgrade(cmd.device_id, True), role, now, timers)
-    return replace(call, upgrade=Upgrade(role, cmd.type, now)), [("upgrade_asked", {"by": role, "type": cmd.type})]
+    return replace(call, upgrade=Upgrade(role, cmd.type, now)), [
+        ("upgrade_asked", {"by": role, "type": cmd.type})
+    ]
 
 
 def _answer_upgrade(
@@ -351,7 +364,8 @@ def _tick(call: Call, cmd: c.Tick, role: Role, now: datetime, timers: Timers) ->
             return _ended(call, Reason.INSUFFICIENT_FUNDS, None, at), [("ended", {})]
         case "reconnect":
             crashed = any(leg.orphaned and leg.down_at is not None for leg in _legs(call))
-            return _ended(call, Reason.SERVER_RECOVERED if crashed else Reason.CONNECTION_LOST, None, at), [("ended", {})]
+            reason = Reason.SERVER_RECOVERED if crashed else Reason.CONNECTION_LOST
+            return _ended(call, reason, None, at), [("ended", {})]
         case _:
             assert what == "lease"
             after = call
@@ -459,16 +473,21 @@ def check(call: Call) -> None:
     """What must hold of every call, before it is written and after it is read."""
     ended = call.state is State.ENDED
     running = bool(call.intervals) and call.intervals[-1].end is None
-    assert ended == (call.end_reason is not None) == (call.ended_at is not None), "an end has a reason and a time"
+    assert ended == (call.end_reason is not None) == (call.ended_at is not None), (
+        "an end has a reason and a time"
+    )
     assert ended == (call.deadline_at is None), "a live call has a deadline, an ended one none"
     assert running == (call.state is State.ACTIVE), "an interval runs exactly while the call is active"
-    assert ended or (call.callee_leg is None) == (call.state is State.RINGING), "the callee has a leg once answered"
+    assert ended or (call.callee_leg is None) == (call.state is State.RINGING), (
+        "the callee has a leg once answered"
+    )
     if call.state in (State.ACTIVE, State.RECONNECTING):
         assert call.active_at is not None
         down = any(leg.down_at is not None for leg in _legs(call))
         assert down == (call.state is State.RECONNECTING), "reconnecting exactly while a leg is down"
     for one, following in zip(call.intervals, call.intervals[1:], strict=False):
-        assert one.end is not None and one.start <= one.end <= following.start, "intervals follow one another"
+        assert one.end is not None, "only the last interval runs"
+        assert one.start <= one.end <= following.start, "intervals follow one another"
 
 
 # ------------------------------------------------------------------------------------------------------ the table

@@ -162,7 +162,9 @@ class Calls:
         busy = await self._store.busy_of(call.caller.user_id, call.callee.user_id)
         if busy is not None:
             return busy
-        wait = self._attempts.take(f"{call.caller.user_id}>{call.callee.user_id}", self._clock.now().timestamp())
+        wait = self._attempts.take(
+            f"{call.caller.user_id}>{call.callee.user_id}", self._clock.now().timestamp()
+        )
         if wait:
             raise Refusal("CALL_LIMIT", retry_after_ms=wait)
         first = rules.begin(await self._meter.open(call), timers=self._timers)
@@ -183,7 +185,11 @@ class Calls:
         assert found is not None
         ended = replace(found, untold=())
         done = rules.step(
-            ended, c.HangUp(call.caller_leg.device_id), role=Role.CALLER, now=self._clock.now(), timers=self._timers
+            ended,
+            c.HangUp(call.caller_leg.device_id),
+            role=Role.CALLER,
+            now=self._clock.now(),
+            timers=self._timers,
         )
         # Nobody has heard of it and nobody will: an early cancel rings nowhere.
         if await self._store.swap(ended, done.call, (), self._clock.now()):
@@ -242,7 +248,12 @@ class Calls:
         """A busy attempt leaves its line in both histories."""
         now = self._clock.now()
         ended = replace(
-            call, state=State.ENDED, ended_at=now, end_reason=Reason.BUSY, negotiation=Negotiation(), op_id=None
+            call,
+            state=State.ENDED,
+            ended_at=now,
+            end_reason=Reason.BUSY,
+            negotiation=Negotiation(),
+            op_id=None,
         )
         await self._store.record(ended, now)
 
@@ -260,7 +271,10 @@ class Calls:
         answer: Mapping[str, Any] | None = None,
         reports_media: bool = False,
     ) -> Call:
-        """Take the call on this device; the first device wins. Refuses with ``CALL_ANSWERED_ELSEWHERE``, ``CALL_ENDED``."""
+        """Take the call on this device; the first device wins.
+
+        Refuses with ``CALL_ANSWERED_ELSEWHERE`` and ``CALL_ENDED``.
+        """
         if answer is not None:
             call = await self._seen(call_id, device.user_id)
             answer = check_description(answer, kind="answer", call_type=call.type)
@@ -271,7 +285,9 @@ class Calls:
         """Refuse on all devices. Safe to repeat: an ended call answers with how it ended."""
         return await self._apply(call_id, c.Reject(device.device_id, reason), device.user_id)
 
-    async def end(self, device: Device, *, call_id: str | None = None, op_id: str | None = None) -> Call | None:
+    async def end(
+        self, device: Device, *, call_id: str | None = None, op_id: str | None = None
+    ) -> Call | None:
         """Hang up, decline or cancel; an ended call answers with its final state.
 
         With ``op_id`` the call that was (or will be) requested with it is cancelled; None when it has not come yet.
@@ -297,10 +313,17 @@ class Calls:
         return await self._apply(call_id, c.Report(device.device_id, stats, receiving), device.user_id)
 
     async def resume(
-        self, device: Device, call_id: str, *, offer: Mapping[str, Any] | None = None, reports_media: bool | None = None
+        self,
+        device: Device,
+        call_id: str,
+        *,
+        offer: Mapping[str, Any] | None = None,
+        reports_media: bool | None = None,
     ) -> Call:
         """Take this user's leg up on this device, after a lost connection or from another device."""
-        call = await self._apply(call_id, c.Resume(device.device_id, device.process, reports_media), device.user_id)
+        call = await self._apply(
+            call_id, c.Resume(device.device_id, device.process, reports_media), device.user_id
+        )
         if offer is not None:
             call = await self.describe(device, call_id, {**offer, "type": "offer"})
         return call

@@ -44,7 +44,17 @@ CALLS = collection(
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "type", "state", "version", "caller", "callee", "created_at", "price", "cost_minor"],
+            "required": [
+                "_id",
+                "type",
+                "state",
+                "version",
+                "caller",
+                "callee",
+                "created_at",
+                "price",
+                "cost_minor",
+            ],
             "properties": {
                 "type": {"enum": ["audio", "video"]},
                 "state": {"enum": _STATES},
@@ -184,7 +194,9 @@ class CallStore:
 
     async def busy_of(self, caller_id: str, callee_id: str) -> str | None:
         """Which of the two is busy, the caller before the callee; None if neither is."""
-        busy = {d["_id"] async for d in self._locks.find({"_id": {"$in": [caller_id, callee_id]}}, {"_id": 1})}
+        busy = {
+            d["_id"] async for d in self._locks.find({"_id": {"$in": [caller_id, callee_id]}}, {"_id": 1})
+        }
         return next((user_id for user_id in (caller_id, callee_id) if user_id in busy), None)
 
     async def drop_orphan_lock(self, lock: Lock) -> None:
@@ -370,7 +382,7 @@ def call_of(d: Document) -> Call:
     negotiation = dict(d["negotiation"])
     negotiation["offerer"] = Role(negotiation["offerer"]) if negotiation["offerer"] else None
     upgrade = d.get("upgrade")
-    values = {name: d.get(name) for name in _CALL_FIELDS}
+    values: dict[str, Any] = {name: d.get(name) for name in _CALL_FIELDS}
     values |= {
         "state": State(d["state"]),
         "end_reason": Reason(d["end_reason"]) if d.get("end_reason") else None,

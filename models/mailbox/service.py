@@ -66,9 +66,7 @@ class Mailbox:
         else:
             head = await self._store.head(user_id)
         # A first letter that does not follow on, a replay that is full, or a number from another life.
-        gap = (
-            (bool(letters) and letters[0].seq != since + 1) or len(letters) >= REPLAY_MAX or since > head
-        )
+        gap = (bool(letters) and letters[0].seq != since + 1) or len(letters) >= REPLAY_MAX or since > head
         if not letters and since < head:
             gap = True
         if len(letters) >= REPLAY_MAX:

@@ -63,7 +63,9 @@ class MailboxStore:
 
     async def since(self, user_id: str, seq: int) -> list[Letter]:
         """The letters after ``seq``, oldest first, at most ``REPLAY_MAX``."""
-        cursor = self._letters.find({"user_id": user_id, "seq": {"$gt": seq}}, sort=[("seq", 1)]).limit(REPLAY_MAX)
+        cursor = self._letters.find({"user_id": user_id, "seq": {"$gt": seq}}, sort=[("seq", 1)]).limit(
+            REPLAY_MAX
+        )
         return [_letter(document) async for document in cursor]
 
     async def of_calls(self, user_id: str, call_ids: list[str], event: str) -> list[Letter]:

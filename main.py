@@ -1,0 +1,44 @@
+"""Ringmeter's command line: ``python main.py [run|doctor|users|docs] …``; each with ``--help``.
+
+Exit status: 0 when well, 1 when a command found something wrong, 2 on wrong use or wrong configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from server import cli_docs, cli_doctor, cli_run, cli_users
+from server.config import ConfigFault, load_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, read the configuration, run the command; its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="main.py", description="Ringmeter: calls that are paid by the minute."
+    )
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    modules = {"run": cli_run, "doctor": cli_doctor, "users": cli_users, "docs": cli_docs}
+    for module in modules.values():
+        module.add_parser(commands)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words or ["run"])
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        config = load_config()
+    except ConfigFault as fault:
+        print("The configuration has faults:", file=sys.stderr)
+        for sentence in fault.faults:
+            print(f"  {sentence}", file=sys.stderr)
+        return 2
+    runner = cli_run.event_loop_factory() if args.command == "run" else None
+    with asyncio.Runner(loop_factory=runner) as loop:
+        return loop.run(modules[args.command].run(args, config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

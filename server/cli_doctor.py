@@ -1,0 +1,199 @@
+"""``python main.py doctor``: what works on this machine, with this configuration."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from models.db import Database, Session, StandaloneServer
+from server.clock import SystemIds
+from server.config import Config
+from server.mongod import EmbeddedMongod, MongodFault, running_uri
+
+EXPO = "https://exp.host"
+ANSWER_SECONDS = 3.0
+STUN_MAGIC = 0x2112A442
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: ``ok`` True, False, or None for "not configured"."""
+
+    what: str
+    ok: bool | None
+    sentence: str
+
+
+def add_parser(commands: Any) -> None:
+    """``doctor``."""
+    commands.add_parser("doctor", help="say what works: database, transactions, TURN, push, Redis")
+
+
+async def run(args: argparse.Namespace, config: Config) -> int:
+    """Print a table; 0 when everything that is configured works, else 1."""
+    findings = await examine(config)
+    table = Table("", "what", "found", title="Ringmeter doctor")
+    marks = {True: "[green]ok[/]", False: "[red]fault[/]", None: "[dim]off[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.ok], finding.what, finding.sentence)
+    Console().print(table)
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+async def examine(config: Config) -> list[Finding]:
+    """Check everything; never raises."""
+    findings = await _database(config)
+    others = await asyncio.gather(_turn(config), _push(config), _redis(config))
+    return [*findings, *others]
+
+
+async def _database(config: Config) -> list[Finding]:
+    mongod: EmbeddedMongod | None = None
+    uri = config.mongo_uri
+    try:
+        if uri is None:
+            uri = await running_uri(config.data_dir)
+        if uri is None:
+            mongod = EmbeddedMongod(config.data_dir)
+            uri = await mongod.start()
+        return await _ask_database(uri, "MONGO_URI" if config.mongo_uri else "embedded")
+    except MongodFault as fault:
+        return [Finding("database", False, str(fault))]
+    finally:
+        if mongod is not None:
+            await mongod.stop()
+
+
+async def _ask_database(uri: str, source: str) -> list[Finding]:
+    db = Database(uri, "ringmeter_doctor")
+    try:
+        await db.ping()
+        findings = [Finding("database", True, f"MongoDB {await db.version()} ({source})")]
+    except Exception as fault:
+        await db.close()
+        return [
+            Finding(
+                "database", False, f"{source}: {type(fault).__name__}. Is it running, and is the URI right?"
+            )
+        ]
+    try:
+        await _try_transaction(db)
+        findings.append(Finding("transactions", True, "a transaction was committed"))
+    except StandaloneServer as fault:
+        findings.append(Finding("transactions", False, str(fault)))
+    except Exception as fault:
+        findings.append(Finding("transactions", False, type(fault).__name__))
+    finally:
+        await db.client.drop_database("ringmeter_doctor")
+        await db.close()
+    return findings
+
+
+async def _try_transaction(db: Database) -> None:
+    await db.refuse_standalone()
+
+    async def body(session: Session) -> None:
+        await db["probe"].insert_one({"_id": SystemIds().new()}, session=session)
+
+    await db.transaction(body)
+
+
+async def _turn(config: Config) -> Finding:
+    if not config.turn_urls:
+        return Finding(
+            "TURN", None, "TURN_URLS is not set: calls work where phones reach each other directly"
+        )
+    said = []
+    for url in config.turn_urls:
+        host, port = _host_and_port(url)
+        tcp = url.startswith("turns:") or "transport=tcp" in url
+        reached = await _answers(_tcp(host, port) if tcp else _stun(host, port))
+        said.append((url, reached))
+    silent = [url for url, reached in said if not reached]
+    if silent:
+        return Finding("TURN", False, f"no answer from {', '.join(silent)}")
+    return Finding("TURN", True, f"{len(said)} server(s) answer")
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    rest = url.split(":", 1)[1].split("?", 1)[0]
+    parts = urlsplit(f"//{rest}")
+    return parts.hostname or "", parts.port or (5349 if url.startswith("turns:") else 3478)
+
+
+async def _answers(check: Awaitable[None]) -> bool:
+    try:
+        await asyncio.wait_for(check, ANSWER_SECONDS)
+    except (OSError, TimeoutError):
+        return False
+    return True
+
+
+async def _tcp(host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+
+
+async def _stun(host: str, port: int) -> None:
+    """One STUN Binding request (RFC 8489 §5); any answer with its transaction id will do."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[None] = loop.create_future()
+    transaction = SystemIds().new().replace("-", "")[:24]
+    request = struct.pack("!HHI", 0x0001, 0, STUN_MAGIC) + bytes.fromhex(transaction)
+
+    class Probe(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            if data[8:20] == request[8:20] and not answered.done():
+                answered.set_result(None)
+
+        def error_received(self, exc: Exception) -> None:
+            if not answered.done():
+                answered.set_exception(exc)
+
+    transport, _ = await loop.create_datagram_endpoint(Probe, remote_addr=(host, port))
+    try:
+        transport.sendto(request)
+        await answered
+    finally:
+        transport.close()
+
+
+async def _push(config: Config) -> Finding:
+    url = config.expo_url or EXPO
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            await answer.read()
+
+    check: Callable[[], Awaitable[None]] = ask
+    try:
+        await asyncio.wait_for(check(), ANSWER_SECONDS)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return Finding("push", False, f"Expo's push service does not answer at {url}")
+    token = "with an access token" if config.expo_access_token else "without an access token"
+    return Finding("push", True, f"Expo's push service answers, {token}")
+
+
+async def _redis(config: Config) -> Finding:
+    if not config.redis_url:
+        return Finding("Redis", None, "REDIS_URL is not set: one process")
+    client = Redis.from_url(
+        config.redis_url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+    )
+    try:
+        await client.ping()
+        return Finding("Redis", True, "answers")
+    except Exception as fault:
+        return Finding("Redis", False, f"does not answer: {type(fault).__name__}")
+    finally:
+        await client.aclose()
