@@ -61,7 +61,5 @@ clean: ## Remove what was installed and generated here (not the data)
 
 # The official JavaScript client and the driver of the browser. Without node their tests skip with a reason.
 tests/js/node_modules/.installed: $(wildcard tests/js/package.json tests/js/package-lock.json)
-	@mkdir -p $(@D)
 	@if command -v npm >/dev/null && [ -f tests/js/package-lock.json ]; then \
-		cd tests/js && npm ci --no-audit --no-fund --loglevel=error; fi
-	@mkdir -p $(@D) && touch $@
+		cd tests/js && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.installed; fi
