@@ -300,12 +300,9 @@ class Accounts:
         ``device_id`` None is the one given at the sign-in, or else the sign-in's own. ``TOKEN_INVALID`` when the
         sign-in has just ended.
         """
-        if device_id is None:
-            session = await self._store.sessions.find(session_id)
-            device_id = (session.device.id if session else None) or f"session:{session_id}"
         push = PushToken(
             user_id=user_id,
-            device_id=device_id,
+            device_id=device_id or await self._device_of(session_id),
             session_id=session_id,
             kind=kind,
             token=token,
@@ -316,8 +313,12 @@ class Accounts:
             raise Refusal("TOKEN_INVALID")
         return push
 
-    async def drop_push_token(self, user_id: str, *, token: str | None, device_id: str) -> None:
+    async def drop_push_token(
+        self, user_id: str, session_id: str, *, token: str | None, device_id: str | None
+    ) -> None:
         """Forget one of the user's push tokens, or without one all of the device. Safe to repeat."""
+        if token is None:
+            device_id = device_id or await self._device_of(session_id)
         await self._store.devices.drop(user_id, token=token, device_id=device_id)
 
     # ---------------------------------------------------------------------------------------------------- timed work
@@ -348,6 +349,10 @@ class Accounts:
         told = await self._store.end_sessions(self._note(user_id, session_ids, code))
         if told is not None:
             await self._bouncer.enforce(told)
+
+    async def _device_of(self, session_id: str) -> str:
+        session = await self._store.sessions.find(session_id)
+        return (session.device.id if session else None) or f"session:{session_id}"
 
     async def _forget(self, user_id: str) -> None:
         await self._calls.forget(user_id)

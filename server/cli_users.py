@@ -1,0 +1,107 @@
+"""``python main.py users list|ban|unban|promote NAME``: on a running system, from beside it.
+
+A ban reaches the running servers through the database; each closes that person's sockets within a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.auth.stewards import Stewards
+from models.auth.store import AccountStore
+from models.db import Database, database_away
+from models.errors import CODES, Refusal
+from models.users.profile import Account
+from models.users.store import UserStore
+from server.clock import SystemClock, SystemIds
+from server.config import Config
+from server.mongod import running_uri
+
+# More people than anybody reads through in a terminal.
+LISTED = 200
+
+_VERBS = {
+    "ban": ("Keep somebody out: sockets close and calls end within a second", "is banned"),
+    "unban": ("Let somebody in again, with the sign-ins they had", "is active"),
+    "promote": ("Make somebody an administrator", "is an administrator"),
+}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add ``users`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "users",
+        help="List, ban, unban or promote people",
+        description="Look after the people of this server.",
+    )
+    verbs = parser.add_subparsers(dest="users_verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="Who has an account, newest first")
+    listing.add_argument("--limit", type=_whole, default=LISTED, help=f"at most this many (default {LISTED})")
+    for verb, (said, _) in _VERBS.items():
+        one = verbs.add_parser(verb, help=said, description=f"{said}.")
+        one.add_argument("name", metavar="NAME", help="username, e-mail address, phone number or id")
+    return parser
+
+
+async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
+    """Do what ``args`` say. 0: done; 1: no such user, or no database to ask."""
+    console = console or Console()
+    uri = config.mongo_uri or await running_uri(config.data_dir)
+    if uri is None:
+        console.print(
+            f"No server runs with the data in {config.data_dir}: start it, or set MONGO_URI.", markup=False
+        )
+        return 1
+    db = Database(uri, config.mongo_database)
+    try:
+        await _do(args, db, console)
+    except Refusal as refusal:
+        console.print(CODES[refusal.code].sentence, markup=False)
+        return 1
+    except Exception as error:
+        if not database_away(error):
+            raise
+        console.print(CODES["DATABASE_AWAY"].sentence, markup=False)
+        return 1
+    finally:
+        await db.close()
+    return 0
+
+
+async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
+    stewards = Stewards(store=AccountStore(db), people=UserStore(db), clock=SystemClock(), ids=SystemIds())
+    if args.users_verb == "list":
+        console.print(_table(await stewards.people(args.limit)))
+        return
+    verb = {"ban": stewards.ban, "unban": stewards.unban, "promote": stewards.promote}[args.users_verb]
+    account = await verb(args.name)
+    console.print(f"{account.profile.username} {_VERBS[args.users_verb][1]}.", markup=False)
+
+
+def _table(accounts: list[Account]) -> Table:
+    table = Table("username", "name", "e-mail", "phone", "role", "status", "since", "id")
+    for account in accounts:
+        person = account.profile
+        cells = (
+            person.username,
+            person.display_name,
+            account.email or "",
+            account.phone or "",
+            person.role,
+            person.status,
+            f"{account.created_at:%Y-%m-%d}",
+            person.user_id,
+        )
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 1000000 is expected")
+    return int(text)
