@@ -172,13 +172,14 @@ async def chat_message(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
 async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
     """Messages between this person and you, newest first."""
     page = await ctx.services.chat.history(
-        ctx.user_id, ask["user_id"], before=_number(ask["cursor"]), limit=ask["limit"]
+        ctx.user_id, ask["user_id"], before=before_number(ask["cursor"]), limit=ask["limit"]
     )
     items = [message_view(item, ctx.services.presence, viewer_id=ctx.user_id) for item in page.items]
     return Page(items, encode_cursor(str(page.items[-1].message.seq)) if page.more else None)
 
 
-def _number(cursor: str | None) -> int | None:
+def before_number(cursor: str | None) -> int | None:
+    """The number in a cursor of a history. Refuses with ``VALIDATION_FAILED``."""
     parts = decode_cursor(cursor, parts=1)
     if parts is None:
         return None

@@ -19,14 +19,17 @@ from exponent_server_sdk import PushClient, PushMessage, PushServerError, PushTi
 
 from models.notify.ports import Push, Sent
 from models.notify.rules import SEND_SECONDS_MAX, is_expo_token
+from server.clock import SystemClock
 
 log = structlog.get_logger(__name__)
 
 CHUNK_MAX = 100
 # Expo's own library keeps at most six connections open; fewer do, since a ring is one small request.
 THREADS = 4
-CONNECT_SECONDS = 3.0
-ANSWER_SECONDS = 8.0
+# Expo is allowed to be slow (a second try would ring twice), but a thread at work holds up the end of the process,
+# and that has ten seconds for everything.
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 6.0
 
 # Errors of a single push, as tickets name them. What is not here may pass.
 _TICKET_ERRORS = {
@@ -94,6 +97,7 @@ class ExpoSender:
         self._total_seconds = total_seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="expo")
         self._of_thread = threading.local()
+        self._closed = False
 
     async def send(self, pushes: Sequence[Push]) -> list[Sent]:
         """Hand pushes to Expo; one result for each, in order, within ``total_seconds``."""
@@ -103,23 +107,31 @@ class ExpoSender:
 
     async def close(self) -> None:
         """Send nothing more. A request that is on its way ends by its timeout, unheard."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _in_time(self, chunk: Sequence[Push]) -> list[Sent]:
+        if self._closed:
+            return [Sent.LATER] * len(chunk)
+        until = SystemClock.monotonic() + self._total_seconds
         try:
             async with asyncio.timeout(self._total_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, chunk)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._send, chunk, until
+                )
         except TimeoutError:
             log.warning("push provider too slow", provider="expo", pushes=len(chunk))
             return [Sent.LATER] * len(chunk)
 
-    def _send(self, chunk: Sequence[Push]) -> list[Sent]:
+    def _send(self, chunk: Sequence[Push], until: float) -> list[Sent]:
         """One chunk, in a thread. Tokens that are none are not sent: one would spoil the request of all."""
         good = [push for push in chunk if is_expo_token(push.token)]
-        results = iter(self._request(good) if good else [])
+        results = iter(self._request(good, until) if good else [])
         return [next(results) if is_expo_token(push.token) else Sent.GONE for push in chunk]
 
-    def _request(self, pushes: Sequence[Push]) -> list[Sent]:
+    def _request(self, pushes: Sequence[Push], until: float) -> list[Sent]:
+        if self._closed or SystemClock.monotonic() >= until:
+            return [Sent.LATER] * len(pushes)  # nobody waits for the outcome any more
         try:
             tickets = self._client().publish_multiple([ExpoMessage.of(push) for push in pushes])
         except (PushServerError, requests.HTTPError) as error:
@@ -131,7 +143,7 @@ class ExpoSender:
                 return [Sent.NEVER]
             # One bad message, or tokens of two Expo projects, which may not share a request: find out which.
             half = len(pushes) // 2
-            return self._request(pushes[:half]) + self._request(pushes[half:])
+            return self._request(pushes[:half], until) + self._request(pushes[half:], until)
         except requests.RequestException as error:
             log.warning("push provider away", provider="expo", error=type(error).__name__)
             return [Sent.LATER] * len(pushes)

@@ -74,3 +74,26 @@ async def test_without_an_access_token_nothing_is_signed(expo: ExpoStandIn, send
 async def test_a_provider_that_is_not_there_is_a_try_for_later(expo: ExpoStandIn, sender: ExpoSender) -> None:
     await expo.stop()
     assert await sender.send([push("a")]) == [Sent.LATER]
+
+
+async def test_after_its_time_nothing_more_is_asked(expo: ExpoStandIn) -> None:
+    """What splits a refused request in two must not go on sending when its outcome counts for nothing."""
+    hasty = ExpoSender(url=expo.url, total_seconds=0)
+    assert await hasty.send([push("a"), push("b")]) == [Sent.LATER] * 2
+    await hasty.close()
+    assert expo.asked == 0
+
+
+async def test_one_spoiled_message_does_not_keep_the_others_from_being_sent(
+    expo: ExpoStandIn, sender: ExpoSender
+) -> None:
+    expo.spoiled = {"ExponentPushToken[t5]"}
+    results = await sender.send([push(f"t{n}") for n in range(9)])
+    assert [n for n, sent in enumerate(results) if sent is not Sent.OK] == [5]
+    assert results[5] is Sent.NEVER
+
+
+async def test_a_sender_that_is_closed_leaves_pushes_to_others(expo: ExpoStandIn, sender: ExpoSender) -> None:
+    await sender.close()
+    assert await sender.send([push("a")]) == [Sent.LATER]
+    assert expo.asked == 0

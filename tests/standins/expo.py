@@ -1,7 +1,9 @@
 """Expo's push service on loopback, as its documentation describes it.
 
 ``POST /--/api/v2/push/send`` takes a message or a list of at most 100 for one project and answers with a ticket for
-each. A test says what goes wrong by ``mode`` (the whole request), ``dead`` (tokens) and ``hold`` (answers wait).
+each. A test says what goes wrong by ``mode`` (every request), ``dead`` and ``ticket_errors`` (single tokens),
+``projects`` (tokens of other projects), ``spoiled`` (messages that are refused with all beside them) and ``hold``
+(answers wait).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class ExpoStandIn:
         self.dead: set[str] = set()
         self.ticket_errors: dict[str, str] = {}
         self.projects: dict[str, str] = {}
+        self.spoiled: set[str] = set()
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
         self.url = ""
@@ -82,7 +85,7 @@ class ExpoStandIn:
         messages = body if isinstance(body, list) else [body]
         if len(messages) > MESSAGES_MAX:
             return _refused(400, "PUSH_TOO_MANY_NOTIFICATIONS")
-        if not all(isinstance(message.get("to"), str) for message in messages):
+        if any(not isinstance(m.get("to"), str) or m["to"] in self.spoiled for m in messages):
             return _refused(400, "VALIDATION_ERROR")
         by_project: dict[str, list[str]] = {}
         for message in messages:
