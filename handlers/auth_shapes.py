@@ -211,8 +211,8 @@ class TokensView(Shape):
     expires_in = fields.Integer(
         required=True, metadata={"description": "Seconds until the access token expires."}
     )
-    oauth_access_token = fields.String(data_key="access_token", attribute="access_token")
-    oauth_refresh_token = fields.String(data_key="refresh_token", attribute="refresh_token")
+    oauth_access_token = fields.String(data_key="access_token", attribute="access_token", dump_only=True)
+    oauth_refresh_token = fields.String(data_key="refresh_token", attribute="refresh_token", dump_only=True)
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         """As everywhere, but for the names that are OAuth's."""

@@ -36,8 +36,8 @@ class Shape(Schema):
         unknown = EXCLUDE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Give every field its camelCase name on the wire."""
-        field_obj.data_key = camel(field_obj.data_key or field_name)
+        """Give every field its camelCase name on the wire, unless it has one of its own."""
+        field_obj.data_key = field_obj.data_key or camel(field_name)
 
 
 class Text(fields.String):

@@ -74,10 +74,10 @@ def make_app(config: Config, uri: str) -> web.Application:
 
     async def threads(_: web.Application) -> AsyncIterator[None]:
         yield
-        wired.close()
+        await wired.close()
 
     async def jobs(_: web.Application) -> AsyncIterator[None]:
-        await services.calls.run_leases(float("inf"))
+        await services.calls.beat()  # before any socket is ours
         running = [
             asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
             for job in catalogue.jobs.values()

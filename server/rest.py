@@ -14,6 +14,7 @@ from handlers.services import Services
 from models.errors import Refusal
 from server.funnel import Answer, Funnel, fault
 from server.packets import too_deep_or_large
+from server.security import REQUEST_ID
 
 BODY_MAX = 256 * 1024
 DEVICE_ID_MAX = 64
@@ -51,7 +52,7 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
 
 async def _context(request: web.Request, route: Route, services: Services, proxy_hops: int) -> Context:
     address = client_address(request, proxy_hops)
-    request_id = request.get("request_id", "")
+    request_id = request.get(REQUEST_ID, "")
     if route.public:
         return Context(services=services, address=address, request_id=request_id, extra=_extra(request))
     header = request.headers.get("Authorization", "")
@@ -120,7 +121,7 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
             headers["Retry-After"] = str(max(1, -(-no.retry_after_ms // 1000)))
         if no.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        body = {"error": no.body(), "requestId": request.get("request_id", "")}
+        body = {"error": no.body(), "requestId": request.get(REQUEST_ID, "")}
         return _response(body, no.status, headers)
     if answer.data is None:
         return web.Response(status=204 if status == 200 else status)

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from handlers.chat import ChatTeller
-from models.chat.service import Chat
-from models.chat.store import ChatStore
-
+# Importing a handler module puts what it declares into the catalogue.
+import handlers.auth
+import handlers.calls
+import handlers.chat
+import handlers.notify
+import handlers.system
+import handlers.users  # noqa: F401
 from handlers.calls_views import CallTeller
+from handlers.chat import ChatTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from models.auth.devices.store import DeviceStore
 from models.auth.service import Accounts
-from models.auth.sessions.store import SessionStore
+from models.auth.store import AccountStore
 from models.calls.call import Timers
 from models.calls.ice import IceServers
 from models.calls.meter import FreeMeter
 from models.calls.service import Attempts, Calls
 from models.calls.store import CallStore
+from models.chat.service import Chat
+from models.chat.store import ChatStore
 from models.db import Database
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
@@ -61,10 +67,10 @@ class Wired:
     passwords: Passwords
     expo: ExpoSender
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop the threads."""
         self.passwords.close()
-        self.expo.close()
+        await self.expo.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -94,26 +100,22 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence = Presence(doors, lambda user_id: calls.board.call_of(user_id) is not None)
     mailbox = Mailbox(MailboxStore(db), doors, clock)
     passwords = Passwords(rounds=config.bcrypt_rounds)
-    devices = DeviceStore(db)
     accounts = Accounts(
-        users=UserStore(db),
-        sessions=SessionStore(db),
-        devices=devices,
-        db=db,
-        passwords=passwords,
+        store=AccountStore(db),
         clock=clock,
         ids=ids,
         doors=doors,
         calls=calls,
+        hasher=passwords,
         secret=config.jwt_secret,
-        currency=config.currency,
         access_token_seconds=config.access_token_seconds,
         refresh_token_days=config.refresh_token_days,
+        currency=config.currency,
     )
     expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
     pushes = Pushes(
         store=PushStore(db),
-        tokens=devices,
+        tokens=DeviceStore(db),
         senders={"EXPO": expo},
         still_rings=calls.still_rings,
         clock=clock,
@@ -123,13 +125,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     calls.announcer = CallTeller(
         mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
     )
-    chat = Chat(
-        store=ChatStore(db),
-        users=users,
-        announce=ChatTeller(mailbox=mailbox, presence=presence).announce,
-        clock=clock,
-        ids=ids,
-    )
+    chat = Chat(store=ChatStore(db), users=users, clock=clock, ids=ids)
+    chat.announcer = ChatTeller(mailbox=mailbox, presence=presence)
     services = Services(
         accounts=accounts,
         users=users,

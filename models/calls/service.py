@@ -515,10 +515,14 @@ class Calls:
                 self._told = {**told, **self._told}
                 raise
 
+    async def beat(self) -> None:
+        """This process lives; sockets may be leased to it."""
+        await self._store.beat(self._process, self._clock.now())
+
     async def run_leases(self, dead_after_seconds: float) -> None:
         """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
         now = self._clock.now()
-        await self._store.beat(self._process, now)
+        await self.beat()
         living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
         for call in await self._store.with_legs_outside(list(living)):
             await self._lose_legs(call, set(living))
