@@ -1,0 +1,151 @@
+"""What the tests of accounts and people share: processes on one database, with real hashes at the lowest cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from models.auth.service import Accounts, SignedIn, SignInDevice
+from models.auth.stewards import Stewards
+from models.auth.store import AccountStore
+from models.db import Database
+from models.errors import Refusal
+from models.users.service import Users
+from models.users.store import UserStore
+from server.adapters.passwords import Passwords
+from tests.fakes import CountingIds, FakeDoors, VirtualClock
+
+SECRET = "0123456789abcdef0123456789abcdef"
+PASSWORD = "correct horse battery"
+
+
+class CountingHasher:
+    """Real hashes, counted."""
+
+    def __init__(self, real: Passwords) -> None:
+        self.real = real
+        self.done: list[str] = []
+
+    async def hash(self, password: str) -> str:
+        self.done.append("hash")
+        return await self.real.hash(password)
+
+    async def verify(self, password: str, kept: str | None) -> bool:
+        self.done.append("verify")
+        return await self.real.verify(password, kept)
+
+    def outdated(self, kept: str) -> bool:
+        return self.real.outdated(kept)
+
+
+@dataclass
+class FakeCalls:
+    """Remembers what calls were asked to do; ``broken`` makes the next ``forget`` or ``end_all`` fail."""
+
+    done: list[tuple[str, ...]] = field(default_factory=list)
+    broken: BaseException | None = None
+
+    async def end_all(self, user_id: str) -> None:
+        self.done.append(("end_all", user_id))
+
+    async def end_between(self, user_id: str, other_id: str) -> None:
+        self.done.append(("end_between", user_id, other_id))
+
+    async def forget(self, user_id: str) -> None:
+        if self.broken is not None:
+            error, self.broken = self.broken, None
+            raise error
+        self.done.append(("forget", user_id))
+
+
+@dataclass
+class Process:
+    """One server process: its verbs, its sockets, its calls."""
+
+    accounts: Accounts
+    users: Users
+    doors: FakeDoors
+    calls: FakeCalls
+    hasher: CountingHasher
+
+
+@dataclass
+class House:
+    """A database, a clock, and as many processes as a test wants."""
+
+    db: Database
+    clock: VirtualClock
+    ids: CountingIds
+    passwords: Passwords
+
+    def __post_init__(self) -> None:
+        self.store = AccountStore(self.db)
+        self.people = UserStore(self.db)
+        self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
+        self.one = self.process()
+
+    def process(self, *, store: Any = None, passwords: Passwords | None = None) -> Process:
+        doors, calls, hasher = FakeDoors(), FakeCalls(), CountingHasher(passwords or self.passwords)
+        accounts = Accounts(
+            store=store or AccountStore(self.db),
+            clock=self.clock,
+            ids=self.ids,
+            doors=doors,
+            calls=calls,
+            hasher=hasher,
+            secret=SECRET,
+            access_token_seconds=900,
+            refresh_token_days=30,
+            currency="NGN",
+        )
+        users = Users(store=UserStore(self.db), clock=self.clock, calls=calls)
+        return Process(accounts, users, doors, calls, hasher)
+
+    async def joins(self, name: str = "ada", **more: Any) -> SignedIn:
+        """Register somebody of that name."""
+        ask: dict[str, Any] = {
+            "email": f"{name}@example.com",
+            "phone": None,
+            "username": name,
+            "password": PASSWORD,
+            "display_name": None,
+            "device": SignInDevice(id=f"{name}-phone", name="Phone", platform="ios"),
+            **more,
+        }
+        return await self.one.accounts.register(**ask)
+
+    async def signs_in(self, name: str = "ada", password: str = PASSWORD) -> SignedIn:
+        """Sign somebody in on one more device."""
+        return await self.one.accounts.login(identifier=name, password=password, device=SignInDevice())
+
+    async def who(self, signed_in: SignedIn) -> tuple[str, str]:
+        """The user's and the session's id of a sign-in."""
+        identity = await self.one.accounts.authenticate(signed_in.tokens.access_token)
+        return identity.user_id, identity.session_id
+
+    async def count(self, collection: str, **query: Any) -> int:
+        return await self.db[collection].count_documents(query)
+
+
+async def code_of(work: Any) -> str:
+    """The code with which something is refused."""
+    with pytest.raises(Refusal) as no:
+        await work
+    return no.value.code
+
+
+def field_of(no: pytest.ExceptionInfo[Refusal]) -> Any:
+    return no.value.details.get("field")
+
+
+async def quietly(work: Any, *errors: type[BaseException]) -> None:
+    """Await something that ends in one of these."""
+    with suppress(*errors):
+        await work
+
+
+Make = Callable[[], House]
