@@ -231,7 +231,7 @@ class CallTeller:
         if fact.kind == "requested" and call.state is State.RINGING:
             await self._pusher.ring(**about, expires_at=self.rings_until(call))
         elif fact.kind == "accepted":
-            await self._pusher.stop_ringing(**about, missed=False)
+            await self._pusher.stop_ringing(**about, missed=False, answered_on=fact.data["device"])
         elif fact.kind in ("rejected", "timed_out", "ended") and call.accepted_at is None:
             await self._pusher.stop_ringing(**about, missed=call.end_reason in MISSED)
 

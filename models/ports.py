@@ -116,7 +116,17 @@ class Pusher(Protocol):
         ...
 
     async def stop_ringing(
-        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, missed: bool
+        self,
+        *,
+        call_id: str,
+        call_type: str,
+        caller: Mapping[str, Any],
+        callee_id: str,
+        missed: bool,
+        answered_on: str | None = None,
     ) -> None:
-        """Take the ring back; with ``missed`` tell of a missed call, otherwise that it was cancelled or answered."""
+        """Take the ring back; with ``missed`` tell of a missed call, otherwise that it was cancelled or answered.
+
+        ``answered_on`` is the device that took the call: it is told nothing, since to it the call is not over.
+        """
         ...

@@ -65,6 +65,8 @@ class Pushes:
         self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, expires_at: datetime
     ) -> None:
         """Keep a ring to be pushed to the callee's devices. Repeating it changes nothing, nor does it after the end."""
+        if not await self._tokens.of_users([callee_id]):
+            return  # one read instead of a to-do that a job takes up for nothing
         kept = await self._store.add_ring(
             call_id=call_id,
             call_type=call_type,
@@ -77,9 +79,21 @@ class Pushes:
             self._nudge()
 
     async def stop_ringing(
-        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, missed: bool
+        self,
+        *,
+        call_id: str,
+        call_type: str,
+        caller: Mapping[str, Any],
+        callee_id: str,
+        missed: bool,
+        answered_on: str | None = None,
     ) -> None:
-        """Take the ring back: with ``missed`` a notice of the missed call, otherwise a silent cancel where it rang."""
+        """Take the ring back: with ``missed`` a notice of the missed call, otherwise a silent cancel where it rang.
+
+        The device ``answered_on`` is told nothing.
+        """
+        if not await self._tokens.of_users([callee_id]):
+            return
         now = self._clock.now()
         what = What.MISSED if missed else What.CANCELLED
         kept = await self._store.turn_into(
@@ -89,6 +103,7 @@ class Pushes:
             caller=caller,
             callee_id=callee_id,
             give_up_at=now + rules.WITHIN[what],
+            answered_on=answered_on,
             now=now,
         )
         if kept:
@@ -139,7 +154,9 @@ class Pushes:
         tokens = [
             token
             for token in await self._tokens.of_users([todo.callee_id])
-            if token.kind in self._senders and token.token not in todo.done
+            if token.kind in self._senders
+            and token.token not in todo.done
+            and token.device_id != todo.answered_on
         ]
         now = self._clock.now()
         pushes = [(token.kind, rules.push_for(todo, token.token, now)) for token in tokens]

@@ -65,11 +65,15 @@ class PushStore:
         caller: Mapping[str, Any],
         callee_id: str,
         give_up_at: datetime,
+        answered_on: str | None,
         now: datetime,
     ) -> bool:
         """Make the call's ring (sent or not, known or not) a missed or cancelled call. False: it was that already."""
         change = {
-            "$set": _fresh(what, call_type, caller, callee_id, now, give_up_at),
+            "$set": {
+                **_fresh(what, call_type, caller, callee_id, now, give_up_at),
+                "answered_on": answered_on,
+            },
             "$setOnInsert": {
                 "rings_until": now,
                 "lease_until": now,
@@ -148,5 +152,6 @@ def _todo(d: Document) -> Todo:
         attempts=d["attempts"],
         done=frozenset(d["done"]),
         rung=d.get("rung", False),
+        answered_on=d.get("answered_on"),
         lease=d["lease"],
     )

@@ -22,7 +22,8 @@ class Todo:
     """The to-do of one call, held by the worker that ``lease`` names.
 
     ``attempts`` counts this one. ``done`` are the tokens that need no further try for this ``what``. ``rung`` says
-    that a ring was sent, or may have been: only then is there something to cancel.
+    that a ring was sent, or may have been: only then is there something to cancel. ``answered_on`` is the device that
+    took the call, which is told nothing.
     """
 
     call_id: str
@@ -36,3 +37,4 @@ class Todo:
     done: frozenset[str]
     rung: bool
     lease: str
+    answered_on: str | None = None

@@ -410,8 +410,24 @@ async def test_tokens_of_a_kind_without_a_sender_are_left_alone(world: World) ->
 
 
 async def test_nobody_to_push_to_is_no_trouble(world: World) -> None:
-    world.drawer.tokens.clear()
+    """Nothing is kept for a person without a token, and a token that goes before its push is sent leaves nothing."""
     pushes = world.process()
     await world.ring(pushes)
+    world.drawer.tokens.clear()
     assert await pushes.run_due() == 1
+    await world.ring(pushes, call_id="another")
+    await world.stop(pushes, missed=True, call_id="another")
     assert await pushes.run_due() == 0
+    assert world.told() == []
+
+
+async def test_the_device_that_took_the_call_is_told_of_no_end(world: World) -> None:
+    pushes = world.process()
+    world.drawer.put(BOB, TABLET)
+    await world.ring(pushes)
+    await pushes.run_due()
+    await pushes.stop_ringing(
+        call_id=CALL, call_type="video", caller=CALLER, callee_id=BOB, missed=False, answered_on=f"d:{TABLET}"
+    )
+    await pushes.run_due()
+    assert [row for row in world.told() if row[1] != "incoming_call"] == [(PHONE, "call_cancelled")]
