@@ -63,7 +63,7 @@ def _view(ctx: Context, call: Call) -> dict[str, Any]:
         "USER_UNAVAILABLE",
         "CALL_BUSY",
         "CALL_IN_PROGRESS",
-        "CALL_LIMIT",
+        "RATE_LIMITED",
         "IDEMPOTENCY_MISMATCH",
         "IDEMPOTENCY_IN_FLIGHT",
         *_SDP,
@@ -84,7 +84,7 @@ def _view(ctx: Context, call: Call) -> dict[str, Any]:
         "USER_UNAVAILABLE",
         "CALL_BUSY",
         "CALL_IN_PROGRESS",
-        "CALL_LIMIT",
+        "RATE_LIMITED",
     ],
 )
 async def call_request(ctx: Context, ask: dict[str, Any]) -> Any:

@@ -85,6 +85,14 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
     return sync, letters
 
 
+@job("elsewhere", every_seconds=0.5)
+async def elsewhere(services: Services) -> None:
+    """Tell devices connected here what other processes have posted, while there are others."""
+    if services.calls.others_live:
+        fetched = await services.mailbox.fetch()
+        await services.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
+
+
 @job("letters", every_seconds=3600.0)
 async def letters(services: Services) -> None:
     """Throw away letters that are too old to be replayed."""

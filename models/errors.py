@@ -66,7 +66,6 @@ CODES: dict[str, Code] = {
     "CALL_ANSWERED_ELSEWHERE": Code(409, "Another of your devices holds this call."),
     "CALL_GLARE": Code(409, "Both sides offered at once and the other side's offer goes first.", 500),
     "CALL_UPGRADE_REQUIRED": Code(409, "This is an audio call; ask for video with CALL_UPGRADE first."),
-    "CALL_LIMIT": Code(429, "You have called this person too often; wait a little.", 10_000),
     "TOO_MANY_CANDIDATES": Code(429, "Too many candidates are waiting for the other side.", 1000),
     "SDP_INVALID": Code(400, "The session description is not valid."),
     "SDP_TOO_LARGE": Code(413, "The session description is larger than 64 KiB."),

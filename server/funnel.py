@@ -72,6 +72,15 @@ class Limits:
             raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
 
+def _about(ctx: Context, payload: Any) -> dict[str, str]:
+    """What the log lines of a request carry: who, and which call."""
+    about = {"user_id": ctx.user_id} if ctx.user_id else {}
+    call_id = payload.get("callId") if isinstance(payload, dict) else None
+    if isinstance(call_id, str):
+        about["call_id"] = call_id[:64]
+    return about
+
+
 def _account(ctx: Context, ask: Mapping[str, Any] | None) -> str | None:
     if ctx.user_id:
         return ctx.user_id
@@ -104,7 +113,8 @@ class Funnel:
         started = time.perf_counter()
         name = door.name if isinstance(door, Event) else f"{door.method} {door.path}"
         try:
-            answer = Answer(await self._admitted(door, name, ctx, payload, key))
+            with structlog.contextvars.bound_contextvars(**_about(ctx, payload)):
+                answer = Answer(await self._admitted(door, name, ctx, payload, key))
         except Refusal as refusal:
             answer = Answer(refusal=refusal)
         except Exception as error:
@@ -114,7 +124,9 @@ class Funnel:
             # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
             log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
         REQUESTS.labels(name, outcome).inc()
-        REQUEST_SECONDS.labels(name).observe(time.perf_counter() - started)
+        took = time.perf_counter() - started
+        REQUEST_SECONDS.labels(name).observe(took)
+        log.debug("answered", door=name, outcome=outcome, took_ms=round(took * 1000, 1), user_id=ctx.user_id)
         return answer
 
     def relay(self, door: Event, ctx: Context, payload: Any) -> tuple[Any, Sequence[Letter]] | None:

@@ -44,13 +44,18 @@ Welcome = Callable[[Context, int | None], Awaitable[tuple[dict[str, Any], Sequen
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One connected device. ``pending`` collects letters until the replay is through, then is None."""
+    """One connected device.
+
+    ``pending`` collects letters until the replay is through, then is None. Letters up to ``greeted_seq`` came with the
+    replay.
+    """
 
     sid: str
     eio_sid: str
     ctx: Context
     expires_at: datetime
     pending: list[Letter] | None = field(default_factory=list)
+    greeted_seq: int = 0
     warned: bool = False
     replaced: bool = False
 
@@ -113,7 +118,7 @@ class Sockets:
                     continue
                 if connection.pending is not None:
                     connection.pending.append(letter)
-                else:
+                elif letter.seq is None or letter.seq > connection.greeted_seq:
                     await self._emit(connection, letter.event, _payload(letter))
 
     def online(self, user_id: str) -> bool:
@@ -196,6 +201,7 @@ class Sockets:
             await self._send_back(connection)
             return
         last = max(sync["seq"], max((x.seq or 0 for x in letters), default=0))
+        connection.greeted_seq = last
         await self._emit(connection, "SYNC", sync)
         for letter in letters:
             await self._emit(connection, letter.event, _payload(letter))

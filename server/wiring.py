@@ -98,7 +98,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     users.bind(calls)
     presence = Presence(doors, lambda user_id: calls.board.call_of(user_id) is not None)
-    mailbox = Mailbox(MailboxStore(db), doors, clock)
+    mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     accounts = Accounts(
         store=AccountStore(db),

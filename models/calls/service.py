@@ -8,7 +8,7 @@ go one at a time; between processes the version guards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -97,6 +97,8 @@ class Calls:
         self._process = process
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._told: dict[str, int] = {}
+        # Whether another process serves the same database; found out with each beat.
+        self.others_live = False
         self.board = Switchboard()
         self.announcer: Announcer
 
@@ -115,7 +117,7 @@ class Calls:
         """Ring somebody; the call, ringing (or accepted at once when they were ringing you: glare).
 
         Refuses with ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``, ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CALL_BUSY``
-        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``CALL_LIMIT`` and what a description can be refused for.
+        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED`` and what a description can be refused for.
         """
         offer = check_description(offer, kind="offer", call_type=type) if offer is not None else None
         if to == device.user_id:
@@ -166,7 +168,7 @@ class Calls:
             f"{call.caller.user_id}>{call.callee.user_id}", self._clock.now().timestamp()
         )
         if wait:
-            raise Refusal("CALL_LIMIT", retry_after_ms=wait)
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
         first = rules.begin(await self._meter.open(call), timers=self._timers)
         obstacle = await self._store.begin(first.call, first.facts, self._clock.now())
         if obstacle is not None:
@@ -519,11 +521,20 @@ class Calls:
         """This process lives; sockets may be leased to it."""
         await self._store.beat(self._process, self._clock.now())
 
+    async def refresh(self, call_ids: Collection[str]) -> None:
+        """Look again at calls that another process has changed."""
+        for call_id in call_ids:
+            if self.board.call(call_id) is not None:
+                call = await self._store.load(call_id)
+                if call is not None:
+                    self._learn(call)
+
     async def run_leases(self, dead_after_seconds: float) -> None:
         """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
         now = self._clock.now()
         await self.beat()
         living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
+        self.others_live = len(living) > 1
         for call in await self._store.with_legs_outside(list(living)):
             await self._lose_legs(call, set(living))
         for call in self.board.calls():
@@ -551,6 +562,8 @@ class Calls:
             for attempt in range(TRIES_MAX):
                 known = self.board.call(call_id) if attempt == 0 else None
                 call = known or await self._loaded(call_id)
+                if known is None:
+                    self._learn(call)
                 role = Role.SERVER if user_id is None else call.role_of(user_id)
                 if role is None:
                     raise Refusal("CALL_UNKNOWN")
@@ -569,6 +582,12 @@ class Calls:
                     await self._tell(done.call, done.facts)
                     return done.call
         raise Refusal("SERVER_BUSY")
+
+    def _learn(self, call: Call) -> None:
+        """Take over what another process has made of a call that this one knows at an older version."""
+        known = self.board.call(call.id)
+        if known is not None and known.version < call.version:
+            self.board.update(call)
 
     async def _tell(self, call: Call, facts: Sequence[Fact], *, again: bool = False) -> None:
         """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""

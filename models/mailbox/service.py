@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from models.mailbox.store import REPLAY_MAX, MailboxStore
 from models.ports import Clock, Doors, Letter
+
+
+# How far ``fetch`` looks back: more than the job's turn, a stalled loop and the clocks' difference together.
+FETCH_SECONDS = 10
+FETCHED_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class Mailbox:
         self._store = store
         self._doors = doors
         self._clock = clock
+        self._fetched: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def post(self, letters: Sequence[Letter], *, again: bool = False) -> None:
         """Keep the letters that have a key, then tell all to the devices that are connected.
@@ -72,6 +80,21 @@ class Mailbox:
         if len(letters) >= REPLAY_MAX:
             return Missed((), await self._store.head(user_id), True)
         return Missed(tuple(x for x in letters if _is_for(x, device_id)), head, gap)
+
+    async def fetch(self) -> list[Letter]:
+        """Tell the devices connected here what other processes have posted lately; those letters.
+
+        This is what several processes have without a broker, in a rolling restart: late by one turn of the job, but
+        nothing lost. A device that was greeted meanwhile is not told again what its replay brought.
+        """
+        recent = await self._store.from_others(self._clock.now() - timedelta(seconds=FETCH_SECONDS))
+        fresh = [x for x in recent if (x.user_id, x.seq or 0) not in self._fetched]
+        for letter in fresh:
+            self._fetched[letter.user_id, letter.seq or 0] = None
+        while len(self._fetched) > FETCHED_MAX:
+            self._fetched.popitem(last=False)
+        await self._doors.deliver(fresh)
+        return fresh
 
     async def rings(self, user_id: str, call_ids: list[str]) -> tuple[Letter, ...]:
         """The ring letters of calls that ring now, for a device that connects in the middle of the ring."""

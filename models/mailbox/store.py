@@ -26,6 +26,8 @@ MAILBOXES = collection("mailboxes")
 KEPT_DAYS = 7
 # What one replay brings at most; a device further behind is told ``gap: true``.
 REPLAY_MAX = 500
+# What one look at the other processes' letters brings at most.
+FETCH_MAX = 5_000
 # Last numbers remembered in memory, to save a read per letter; least recently used go first.
 HEADS_MAX = 50_000
 
@@ -33,9 +35,10 @@ HEADS_MAX = 50_000
 class MailboxStore:
     """Reads and appends letters."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, process: str = "") -> None:
         self._letters = db[LETTERS]
         self._mailboxes = db[MAILBOXES]
+        self._process = process
         self._heads: OrderedDict[str, int] = OrderedDict()
 
     async def append(self, letter: Letter, now: datetime) -> int | None:
@@ -47,7 +50,7 @@ class MailboxStore:
         while True:
             head += 1
             try:
-                await self._letters.insert_one(_document(letter, head, now))
+                await self._letters.insert_one({**_document(letter, head, now), "by": self._process})
             except DuplicateKeyError as error:
                 if "key" in ((error.details or {}).get("keyPattern") or {}):
                     return None
@@ -66,6 +69,12 @@ class MailboxStore:
         cursor = self._letters.find({"user_id": user_id, "seq": {"$gt": seq}}, sort=[("seq", 1)]).limit(
             REPLAY_MAX
         )
+        return [_letter(document) async for document in cursor]
+
+    async def from_others(self, since: datetime) -> list[Letter]:
+        """What other processes have posted at or after ``since``, in order for each user."""
+        query = {"posted_at": {"$gte": since}, "by": {"$ne": self._process}}
+        cursor = self._letters.find(query, sort=[("posted_at", 1), ("seq", 1)]).limit(FETCH_MAX)
         return [_letter(document) async for document in cursor]
 
     async def of_calls(self, user_id: str, call_ids: list[str], event: str) -> list[Letter]:
