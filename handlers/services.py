@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.chat.service import Chat
-
     from models.auth.service import Accounts
     from models.calls.ice import IceServers
     from models.calls.service import Calls
+    from models.chat.service import Chat
     from models.mailbox.service import Mailbox
     from models.notify.service import Pushes
     from models.ports import Clock, Doors

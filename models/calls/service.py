@@ -117,7 +117,7 @@ class Calls:
         """Ring somebody; the call, ringing (or accepted at once when they were ringing you: glare).
 
         Refuses with ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``, ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CALL_BUSY``
-        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED`` and what a description can be refused for.
+        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED``, and as descriptions are.
         """
         offer = check_description(offer, kind="offer", call_type=type) if offer is not None else None
         if to == device.user_id:

@@ -11,7 +11,6 @@ from datetime import timedelta
 from models.mailbox.store import REPLAY_MAX, MailboxStore
 from models.ports import Clock, Doors, Letter
 
-
 # How far ``fetch`` looks back: more than the job's turn, a stalled loop and the clocks' difference together.
 FETCH_SECONDS = 10
 FETCHED_MAX = 50_000
