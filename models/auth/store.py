@@ -98,8 +98,12 @@ class AccountStore:
                 "signed_in_at": session.created_at,
                 **({"password_hash": new_hash} if new_hash else {}),
             }
+            # Counted, so that the row changes for certain: a write of what is there already conflicts with nobody.
             document = await self._users.find_one_and_update(
-                _as_seen(seen), {"$set": changes}, return_document=True, session=transaction
+                _as_seen(seen),
+                {"$set": changes, "$inc": {"sign_ins": 1}},
+                return_document=True,
+                session=transaction,
             )
             if document is None:
                 return None
@@ -114,7 +118,7 @@ class AccountStore:
         """Keep a push token; False when its session is over."""
 
         async def body(transaction: Transaction) -> bool:
-            if not await self.sessions.touch(push.session_id, push.user_id, push.updated_at, transaction):
+            if not await self.sessions.hold(push.session_id, push.user_id, transaction):
                 return False
             await self.devices.keep(push, transaction)
             return True
@@ -176,7 +180,13 @@ class AccountStore:
                         "password_hash",
                         "avatar_url",
                     ),
-                    *("rate_per_minute_minor", "email_verified_at", "phone_verified_at", "signed_in_at"),
+                    *(
+                        "rate_per_minute_minor",
+                        "email_verified_at",
+                        "phone_verified_at",
+                        "signed_in_at",
+                        "sign_ins",
+                    ),
                 ),
                 "",
             ),

@@ -62,7 +62,15 @@ def test_every_claim_is_required(claim: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"typ": "refresh"}, {"exp": "soon"}, {"exp": 1e300}, {"exp": True}, {"sid": 7}, {"sub": 7}, {"jti": 7}),
+        *(
+            {"typ": "refresh"},
+            {"exp": "soon"},
+            {"exp": 1e300},
+            {"exp": True},
+            {"sid": 7},
+            {"sub": 7},
+            {"jti": 7},
+        ),
         *({"sid": {"$ne": 1}}, {"typ": None}),
     ],
 )

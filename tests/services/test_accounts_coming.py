@@ -33,7 +33,9 @@ async def house(
 
 
 async def test_a_new_account_is_signed_in_and_has_what_it_said(house: House) -> None:
-    ada = await house.joins("Ada.Obi", email="Ada@EXAMPLE.com", phone="+234 801 234 5678", display_name=" Ada  Obi ")
+    ada = await house.joins(
+        "Ada.Obi", email="Ada@EXAMPLE.com", phone="+234 801 234 5678", display_name=" Ada  Obi "
+    )
     account, person = ada.account, ada.account.profile
     assert (account.email, account.phone) == ("Ada@example.com", "+2348012345678")
     assert (person.username, person.display_name) == ("Ada.Obi", "Ada Obi")
@@ -97,7 +99,9 @@ async def test_who_chooses_no_username_gets_one_that_is_free(house: House) -> No
     assert len(names) == 4
     assert "ada" in names
     assert all(name == "ada" or name.startswith("ada-") for name in names)
-    assert (await house.joins(email=None, phone="+2348012345678", username=None)).account.profile.username == "user5678"
+    assert (
+        await house.joins(email=None, phone="+2348012345678", username=None)
+    ).account.profile.username == "user5678"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,9 @@ async def test_who_chooses_no_username_gets_one_that_is_free(house: House) -> No
         ({"display_name": "\u202e"}, "displayName"),
     ],
 )
-async def test_what_is_wrong_is_named_and_nothing_is_kept(house: House, change: dict[str, Any], field: str) -> None:
+async def test_what_is_wrong_is_named_and_nothing_is_kept(
+    house: House, change: dict[str, Any], field: str
+) -> None:
     with pytest.raises(Refusal) as no:
         await house.joins("ada", **change)
     assert no.value.code == "VALIDATION_FAILED"
@@ -127,7 +133,9 @@ async def test_one_signs_in_by_name_address_or_number_in_any_spelling(house: Hou
     assert await house.count("sessions") == 5
 
 
-@pytest.mark.parametrize("typed", ["ada", "nobody", "nobody@example.com", "+2348012345678", "no@where", "", "$ne"])
+@pytest.mark.parametrize(
+    "typed", ["ada", "nobody", "nobody@example.com", "+2348012345678", "no@where", "", "$ne"]
+)
 async def test_a_wrong_password_and_an_unknown_user_cost_the_same_and_are_told_alike(
     house: House, typed: str
 ) -> None:
@@ -146,7 +154,9 @@ async def test_a_right_password_costs_no_other_number_of_hashes(house: House) ->
     assert house.one.hasher.done == ["verify"]
 
 
-async def test_passwords_differ_behind_their_72nd_byte_and_agree_however_a_keyboard_composes(house: House) -> None:
+async def test_passwords_differ_behind_their_72nd_byte_and_agree_however_a_keyboard_composes(
+    house: House,
+) -> None:
     await house.joins("ada", password="é" * 100 + "1")
     await house.signs_in("ada", "e\u0301" * 100 + "1")
     assert await code_of(house.signs_in("ada", "é" * 100 + "2")) == "CREDENTIALS_WRONG"
@@ -157,7 +167,9 @@ async def test_a_higher_cost_is_taken_over_at_the_next_sign_in(house: House) -> 
     dearer = Passwords(rounds=5)
     try:
         later = house.process(passwords=dearer)
-        both = [later.accounts.login(identifier="ada", password=PASSWORD, device=SignInDevice()) for _ in "ab"]
+        both = [
+            later.accounts.login(identifier="ada", password=PASSWORD, device=SignInDevice()) for _ in "ab"
+        ]
         await asyncio.gather(*both)
         row = await house.db["users"].find_one({})
         assert row is not None
@@ -174,7 +186,9 @@ async def test_too_many_waiting_hashes_are_refused_at_once(house: House) -> None
     try:
         busy = house.process(passwords=narrow)
         work = [busy.accounts.login(identifier="x", password="y", device=SignInDevice()) for _ in range(12)]
-        codes = [x.code for x in await asyncio.gather(*work, return_exceptions=True) if isinstance(x, Refusal)]
+        codes = [
+            x.code for x in await asyncio.gather(*work, return_exceptions=True) if isinstance(x, Refusal)
+        ]
         assert codes.count("CREDENTIALS_WRONG") >= 3
         assert codes.count("SERVER_BUSY") == 12 - codes.count("CREDENTIALS_WRONG") > 0
         assert await code_of(busy.accounts.login(identifier="x", password="y", device=SignInDevice())) == (

@@ -110,11 +110,12 @@ class SessionStore:
         )
         return result.modified_count == 1
 
-    async def touch(self, session_id: str, user_id: str, now: datetime, transaction: Transaction) -> bool:
-        """Make sure inside a transaction that the session lives until it commits; False when it is over."""
+    async def hold(self, session_id: str, user_id: str, transaction: Transaction) -> bool:
+        """Make sure that the session lives until the transaction commits; False when it is over."""
         query = {"_id": session_id, "user_id": user_id, **_LIVE}
-        result = await self._sessions.update_one(query, {"$set": {"touched_at": now}}, session=transaction)
-        return result.matched_count == 1
+        # Counted, so that the row changes for certain: a write of what is there already conflicts with nobody.
+        result = await self._sessions.update_one(query, {"$inc": {"holds": 1}}, session=transaction)
+        return result.modified_count == 1
 
     async def end(
         self, session_ids: Collection[str], code: str, now: datetime, transaction: Transaction
