@@ -48,8 +48,11 @@ def walk() -> tuple[Seen, Edges]:
         before = todo.popleft()
         for command, role, now in _choices(before):
             try:
-                after = step(before, command, role=role, now=now, timers=_TIMERS).call
+                done = step(before, command, role=role, now=now, timers=_TIMERS)
             except Refusal:
+                continue
+            after = done.call
+            if not done.changed:
                 continue
             seen[before.state, type(command)].add(after.state)
             if after.state is not before.state:
@@ -86,7 +89,7 @@ def _kind(call: Call) -> Kind:
         if one is None:
             return ()
         flags = (one.reports_media, one.lost_at is None, one.down_at is None, one.proof_at is None)
-        return (*flags, one.orphaned)
+        return (*flags, one.orphaned and one.down_at is not None)
 
     return (
         call.state,
