@@ -64,6 +64,8 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
         raise _no(call)
     if role not in row.roles:
         raise Refusal("CALL_WRONG_SIDE", callId=call.id)
+    # Another process's clock may be ahead of this one's: nothing happens before what has happened already.
+    now = max(now, _latest(call))
     after, told = row.move(call, command, role, now, timers)
     if after is call:
         return Step(call, (), changed=False)
@@ -130,14 +132,18 @@ def _accept(call: Call, cmd: c.Accept, role: Role, now: datetime, timers: Timers
         down_at=now if cmd.reports_media else None,
     )
     caller_leg = call.caller_leg
-    if caller_leg.reports_media and caller_leg.down_at is None:
+    if (caller_leg.reports_media or caller_leg.lost_at is not None) and caller_leg.down_at is None:
         caller_leg = replace(caller_leg, down_at=now)
-    negotiation = call.negotiation
-    told: Told = [("accepted", {"device": cmd.device_id, "answer": cmd.answer})]
-    if cmd.answer is not None and negotiation.pending:
-        negotiation = replace(negotiation, answer=cmd.answer)
-    elif negotiation.pending and negotiation.number > 1:
-        # An offer that came (or was renewed) after the ring began has not reached this device yet.
+    negotiation, answer = call.negotiation, cmd.answer
+    renewed = negotiation.pending and negotiation.number > 1
+    if renewed:
+        # An offer that came (or was renewed) after the ring began has not reached this device yet: it is sent now,
+        # and an answer can only have been meant for the offer that came with the ring.
+        answer = None
+    elif answer is not None and negotiation.pending:
+        negotiation = replace(negotiation, answer=answer)
+    told: Told = [("accepted", {"device": cmd.device_id, "answer": answer})]
+    if renewed:
         told.append(("described", {"to": Role.CALLEE, "description": negotiation.offer}))
     after = replace(
         call,
@@ -300,7 +306,7 @@ def _lose(call: Call, cmd: c.Lose, role: Role, now: datetime, timers: Timers) ->
     leg = call.leg(cmd.role)
     if leg is None or leg.lost_at is not None or not _is_lease(leg, cmd):
         return call, []
-    seen = min(max(cmd.last_seen_at, leg.proof_at or cmd.last_seen_at), now)
+    seen = min(max(cmd.last_seen_at, leg.proof_at or cmd.last_seen_at, _latest(call)), now)
     proven = leg.proof_at is not None and _proven_until(leg, timers) > now
     down_at = leg.down_at if proven or leg.down_at else seen
     lost = replace(leg, lost_at=now, down_at=down_at, orphaned=cmd.crashed)
@@ -448,7 +454,16 @@ def _closed(call: Call, at: datetime) -> tuple[Interval, ...]:
     return (*call.intervals[:-1], Interval(last.start, max(last.start, at)))
 
 
+def _latest(call: Call) -> datetime:
+    """The newest instant at which this call is known to have changed its state."""
+    known = [call.created_at, call.accepted_at, call.active_at]
+    if call.intervals:
+        known += [call.intervals[-1].start, call.intervals[-1].end]
+    return max(at for at in known if at is not None)
+
+
 def _ended(call: Call, reason: Reason, by: str | None, at: datetime) -> Call:
+    at = max(at, _latest(call))
     # Addresses and fingerprints in the descriptions are nobody's business once the call is over.
     return replace(
         call,
