@@ -96,6 +96,10 @@ class Tasks:
                 raise
             except Exception as error:
                 log.warning("job failed", job=name, error=repr(error))
+            # The driver may answer a cancellation with a result or an error of its own; it is asked for only once.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return
             await asyncio.sleep(seconds)
 
 
