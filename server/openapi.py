@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from handlers.registry import Catalogue, Route
+from handlers.registry import Catalogue, Handler, Route
 from handlers.shapes import camel
 from handlers.system import ErrorBody
 from models.errors import CODES
@@ -76,10 +76,14 @@ class _Document:
         self._taken: set[str] = set()
         self._paths: dict[str, dict[str, Any]] = defaultdict(dict)
         self._codes: set[str] = set()
+        # A verb refuses alike through both doors, so what its event declares goes for its routes too.
+        self._by_event: dict[Handler, Sequence[str]] = {}
         self._shared: dict[tuple[str, ...], str] = {}
         self._sharing: Counter[int] = Counter()
 
     def of(self, catalogue: Catalogue) -> dict[str, Any]:
+        for event in catalogue.events.values():
+            self._by_event[event.handler] = event.refuses
         routes = sorted(catalogue.routes, key=lambda r: (_tag(r), catalogue.routes.index(r)))
         for route in routes:
             self._add(route)
@@ -167,7 +171,8 @@ class _Document:
                 "content": {"application/json": {"schema": self._answer(route)}},
             }
         by_status: dict[int, list[str]] = defaultdict(list)
-        for code in _codes(route, has_body=has_body):
+        declared = [*route.refuses, *self._by_event.get(route.handler, ())]
+        for code in _codes(route, declared, has_body=has_body):
             by_status[CODES[code].status].append(code)
             self._codes.add(code)
         for status in sorted(by_status):
@@ -219,9 +224,9 @@ def _parameter(name: str, place: str, schema: dict[str, Any], *, required: bool)
     return {**made, "schema": schema}
 
 
-def _codes(route: Route, *, has_body: bool) -> list[str]:
+def _codes(route: Route, declared: Sequence[str], *, has_body: bool) -> list[str]:
     """Everything that the route may refuse with, each code once."""
-    found = [*route.refuses, *_ANY]
+    found = [*declared, *_ANY]
     if has_body:
         found += _BODY
     if not route.public:
