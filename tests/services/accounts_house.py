@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,16 +134,3 @@ async def code_of(work: Any) -> str:
     with pytest.raises(Refusal) as no:
         await work
     return no.value.code
-
-
-def field_of(no: pytest.ExceptionInfo[Refusal]) -> Any:
-    return no.value.details.get("field")
-
-
-async def quietly(work: Any, *errors: type[BaseException]) -> None:
-    """Await something that ends in one of these."""
-    with suppress(*errors):
-        await work
-
-
-Make = Callable[[], House]

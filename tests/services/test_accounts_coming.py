@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -26,10 +26,8 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-async def house(
-    db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords
-) -> AsyncIterator[House]:
-    yield House(db, clock, ids, passwords)
+async def house(db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords) -> House:
+    return House(db, clock, ids, passwords)
 
 
 async def test_a_new_account_is_signed_in_and_has_what_it_said(house: House) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,10 +31,8 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-async def house(
-    db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords
-) -> AsyncIterator[House]:
-    yield House(db, clock, ids, passwords)
+async def house(db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords) -> House:
+    return House(db, clock, ids, passwords)
 
 
 # ------------------------------------------------------------------------------------------------------- refreshing

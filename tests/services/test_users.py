@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -25,10 +25,8 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-async def house(
-    db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords
-) -> AsyncIterator[House]:
-    yield House(db, clock, ids, passwords)
+async def house(db: Database, clock: VirtualClock, ids: CountingIds, passwords: Passwords) -> House:
+    return House(db, clock, ids, passwords)
 
 
 async def _id(house: House, name: str, **more: object) -> str:
