@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -348,29 +348,22 @@ def test_an_answer_to_the_first_offer_does_not_answer_an_offer_that_was_renewed_
 
 # ------------------------------------------------------------------------------------------------------- walks
 
-DEVICES = ("a1", "a2", "b1", "b2")
 PROCESSES = ("p1", "p2", None)
 
 
-def _command(draw: Any, now: datetime) -> tuple[c.Command, Role]:
-    """Any command at all, from a role that may usually give it, now and then from another."""
-    role = draw(st.sampled_from((Role.CALLER, Role.CALLEE)))
-    device = draw(st.sampled_from(("a1", "a2") if role is Role.CALLER else ("b1", "b2")))
-    process = draw(st.sampled_from(PROCESSES))
-    reports = draw(st.sampled_from((True, False)))
-    side = draw(st.sampled_from((Role.CALLER, Role.CALLEE)))
-    theirs = draw(st.sampled_from(("a1", "a2") if side is Role.CALLER else ("b1", "b2")))
-    seen = now - timedelta(seconds=draw(st.sampled_from((0, 5, 15, 120))))
+def _command(dice: Random, now: datetime) -> tuple[c.Command, Role]:
+    """Any command at all, mostly from a role that may give it, now and then from another."""
+    role, side = dice.choice((Role.CALLER, Role.CALLEE)), dice.choice((Role.CALLER, Role.CALLEE))
+    device, theirs = (("b" if r is Role.CALLEE else "a") + dice.choice("1112") for r in (role, side))
+    process, reports = dice.choice(PROCESSES), dice.random() < 0.5
+    seen = now - timedelta(seconds=dice.choice((0, 0, 5, 15, 120)))
     by_side: list[c.Command] = [
         c.Ring(device),
-        c.Accept(device, process, draw(st.sampled_from((None, ANSWER))), reports),
-        c.HangUp(device),
-        c.Reject(device),
+        c.Accept(device, process, dice.choice((None, ANSWER)), reports),
         c.Connected(device),
-        c.Connected(device),
-        c.Report(device, {"rttMs": 1}, draw(st.sampled_from((True, False, None)))),
-        c.Resume(device, process, draw(st.sampled_from((True, False, None)))),
-        c.Describe(device, draw(st.sampled_from((OFFER, OTHER_OFFER, ANSWER)))),
+        c.Report(device, {"rttMs": 1}, dice.choice((True, True, False, None))),
+        c.Resume(device, process, dice.choice((True, False, None))),
+        c.Describe(device, dice.choice((OFFER, OTHER_OFFER, ANSWER))),
         c.AskUpgrade(device, "video"),
         c.AnswerUpgrade(device, reports),
     ]
@@ -378,18 +371,16 @@ def _command(draw: Any, now: datetime) -> tuple[c.Command, Role]:
         c.Attach(side, theirs, process or "p3"),
         c.Lose(side, theirs, process or "p3", seen, reports),
         c.Tick(),
-        c.Tick(),
-        c.Stop(Reason.POLICY),
     ]
-    # The ends are rare, or no walk would get anywhere.
-    kind = draw(st.integers(0, 99))
-    if kind < 60:
-        return by_side[draw(st.sampled_from((0, 1, 1, 4, 5, 6, 6, 7, 7, 8, 9, 10)))], role
-    if kind < 92:
-        return by_server[draw(st.sampled_from((0, 1, 1, 2, 3)))], Role.SERVER
-    if kind < 96:
-        return draw(st.sampled_from([*by_side[2:4], by_server[4]])), draw(st.sampled_from(ROLES))
-    return draw(st.sampled_from(by_side + by_server)), draw(st.sampled_from(ROLES))
+    ends: list[c.Command] = [c.HangUp(device), c.Reject(device), c.Stop(Reason.POLICY)]
+    kind = dice.random()
+    if kind < 0.65:
+        return dice.choice(by_side), role
+    if kind < 0.95:
+        return dice.choice(by_server), Role.SERVER
+    if kind < 0.97:  # rare, or no walk would get anywhere
+        return dice.choice(ends), dice.choice(ROLES)
+    return dice.choice([*by_side, *by_server]), dice.choice(ROLES)
 
 
 def invariants(call: Call, now: datetime) -> None:
@@ -416,7 +407,7 @@ def invariants(call: Call, now: datetime) -> None:
         assert (call.negotiation.offer, call.upgrade) == (None, None)
 
 
-def left_alone(call: Call, timers: Timers) -> None:
+def left_alone(call: Call, timers: Timers, now: datetime) -> None:
     """Time alone ends every call, and each deadline brings it nearer to its end."""
     for _ in range(8):
         if not call.live:
@@ -424,23 +415,24 @@ def left_alone(call: Call, timers: Timers) -> None:
         assert call.deadline_at is not None
         done = rules.step(call, c.Tick(), role=Role.SERVER, now=call.deadline_at, timers=timers)
         assert done.changed, "a deadline that does nothing would be due for ever"
-        invariants(done.call, max(call.deadline_at, call.created_at))
+        invariants(done.call, max(call.deadline_at, now))
         call = done.call
     raise AssertionError("this call never ends")
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
-@given(st.data())
-def test_wherever_a_call_wanders_its_invariants_hold(data: Any) -> None:
-    draw = data.draw
-    reports = draw(st.booleans())
-    timers = Timers(longest=draw(st.sampled_from((60, 14_400))))
-    call, now = ringing(reports=reports, timers=timers), START
-    for _ in range(draw(st.integers(1, 25))):
-        now += timedelta(seconds=draw(st.sampled_from((0, 0.001, 1, 1, 5, 14.999, 15, 31))))
-        command, role = _command(draw, now)
+@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32))
+def test_wherever_a_call_wanders_its_invariants_hold(seed: int) -> None:
+    dice = Random(seed)
+    timers = Timers(longest=dice.choice((60, 14_400)))
+    call, now = ringing(reports=dice.random() < 0.5, timers=timers), START
+    for _ in range(60):
+        now += timedelta(seconds=dice.choice((0, 0, 0.001, 1, 1, 1, 1, 5, 5, 14.999, 15, 31)))
+        # Another process may be a little behind, and one of them by five minutes (E41).
+        skewed = now - timedelta(seconds=dice.choice((0,) * 20 + (0.05, 300)))
+        command, role = _command(dice, now)
         try:
-            done = rules.step(call, command, role=role, now=now, timers=timers)
+            done = rules.step(call, command, role=role, now=skewed, timers=timers)
         except Refusal:
             continue
         assert done.changed or done.call is call
@@ -454,4 +446,4 @@ def test_wherever_a_call_wanders_its_invariants_hold(data: Any) -> None:
         )
         call = done.call
         invariants(call, now)
-    left_alone(call, timers)
+    left_alone(call, timers, now)
