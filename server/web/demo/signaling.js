@@ -95,10 +95,8 @@ export class Signaling extends EventTarget {
       return;
     }
     tell(this, "told", { event, payload: payload ?? {} });
-    // A message's `seq` counts in its conversation, not in this person's log; a message seen twice is dropped by id.
-    if (event.startsWith("CALL_") && Number.isFinite(payload?.seq)) {
-      memory.set("since", Math.max(memory.get("since") ?? 0, payload.seq));
-    }
+    // What was handled need not be sent again. `logSeq` counts in this person's log; a `seq` may count elsewhere.
+    if (Number.isFinite(payload?.logSeq)) memory.set("since", Math.max(memory.get("since") ?? 0, payload.logSeq));
   }
 
   async #renewHere() {

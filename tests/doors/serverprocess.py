@@ -1,0 +1,204 @@
+"""A real server: ``python main.py`` in a process of its own, which a test may kill, drain and start again."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.mongod import put_away
+
+ROOT = Path(__file__).resolve().parents[2]
+MAIN = ROOT / "main.py"
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 20.0
+# Quick hashes, no public STUN server, no waiting between sign-ins: what a test needs and no user wants.
+TEST_ENV = {
+    "PORT": "0",
+    "STUN_URLS": "none",
+    "BCRYPT_ROUNDS": "4",
+    "AUTH_PER_MINUTE": "100000",
+    "EXPO_URL": "http://127.0.0.1:9/",
+    "LOG_LEVEL": "info",
+}
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "COVERAGE_PROCESS_START")
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program that a test needs. Without it the test skips, under ``CI=true`` it fails."""
+    path = shutil.which(name)
+    if path is None:
+        said = f"{name} is missing: apt-get install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(said)
+        pytest.skip(said)
+    return path
+
+
+async def eventually(
+    condition: Callable[[], Any | Awaitable[Any]], *, within: float = 15.0, what: str = ""
+) -> Any:
+    """The first true value of ``condition``, asked again and again; an AssertionError after ``within`` seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert loop.time() < until, f"not within {within:g} s: {what or inspect.getsource(condition).strip()}"
+        turn: asyncio.Future[None] = loop.create_future()
+        loop.call_later(0.03, lambda one=turn: one.done() or one.set_result(None))
+        await turn
+
+
+class ServerProcess:
+    """``python main.py run`` in ``folder``: ``address`` and ``port`` once it has said its line.
+
+    Without ``mongo_uri`` it brings its embedded database, in ``folder/.data``. ``env`` wins over ``TEST_ENV``.
+    """
+
+    def __init__(
+        self, folder: Path, *, mongo_uri: str | None = None, database: str | None = None, **env: str
+    ) -> None:
+        self.folder = folder
+        self.data_dir = folder / ".data"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        self.env |= TEST_ENV | {"DATA_DIR": str(self.data_dir)} | env
+        if mongo_uri is not None:
+            self.env["MONGO_URI"] = mongo_uri
+        if database is not None:
+            self.env["MONGO_DATABASE"] = database
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.line = ""
+        self.started_in = 0.0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> ServerProcess:
+        """Start it and wait for its line. A second start takes the same port, so that clients find it again."""
+        began = time.monotonic()
+        if self.port:
+            self.env["PORT"] = str(self.port)
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(MAIN), "run"],
+                cwd=self.folder,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.line = self._first_line()
+        found = re.search(r"http://[^\s/]+:(\d+)", self.line)
+        assert found is not None, f"the server did not start: {self.line!r}\n{self.log()[-3000:]}"
+        self.port = int(found[1])
+        self.started_in = time.monotonic() - began
+        return self
+
+    def _first_line(self) -> str:
+        """The line with the address; log lines may come before it."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        until, said = time.monotonic() + START_SECONDS_MAX, b""
+        while time.monotonic() < until:
+            ready, _, _ = select.select([self.process.stdout], [], [], 0.5)
+            part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            said += part
+            for line in said.split(b"\n")[:-1]:
+                if line.startswith(b"Ringmeter "):
+                    return line.decode()
+            if ready and not part:
+                break
+        return said.decode(errors="replace")
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the end of the process: its exit status."""
+        assert self.process is not None
+        status = self.process.wait(STOP_SECONDS_MAX)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL: no last word, no clean-up. An embedded database stays behind, as after a crash."""
+        self.signal(signal.SIGKILL)
+        self.ended()
+
+    def drain(self) -> int:
+        """SIGTERM; the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def stop(self) -> None:
+        """For the end of a test: nothing of it is left, whatever state it is in."""
+        if self.process is not None:
+            self.signal(signal.SIGTERM)
+            try:
+                self.ended()
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if self.data_dir.exists():
+            asyncio.run(put_away(self.data_dir))
+
+    def log(self) -> str:
+        """What it wrote to standard error."""
+        return (self.folder / "server.log").read_text(errors="replace")
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """``python main.py words…`` beside it, with the same configuration."""
+        return subprocess.run(
+            [sys.executable, str(MAIN), *words],
+            cwd=self.folder,
+            env=self.env | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
+    """A started server, gone at the end."""
+    server = ServerProcess(folder, **settings)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 1024
