@@ -222,6 +222,8 @@ class EmbeddedMongod:
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # 100 MB of disk for nobody
             # After SIGTERM a primary waits 15 s for others to take over, and there are none.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500"),
+            # Expiry goes by mongod's own clock, which is not a test's.
+            *(("--setParameter", "ttlMonitorEnabled=false") if self.fast else ()),
             *("--noscripting", "--quiet"),
             *(() if sys.platform == "win32" else ("--nounixsocket",)),
         ]

@@ -96,7 +96,7 @@ class Calls:
         self._timers = timers
         self._process = process
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._told: dict[str, int] = {}
+        self._told: dict[str, set[int]] = {}
         # Whether another process serves the same database; found out with each beat.
         self.others_live = False
         self.board = Switchboard()
@@ -131,7 +131,7 @@ class Calls:
             raise Refusal("USER_UNKNOWN")
         if meeting.blocked_by_caller:
             raise Refusal("USER_BLOCKED")
-        if meeting.blocked_by_callee:
+        if meeting.blocked_by_callee or not meeting.callee.active:
             raise Refusal("USER_UNAVAILABLE")
         caller, callee = _party(meeting.caller), _party(meeting.callee)
         price = await self._meter.quote(caller_id=caller.user_id, callee_id=callee.user_id, call_type=type)
@@ -195,6 +195,7 @@ class Calls:
         )
         # Nobody has heard of it and nobody will: an early cancel rings nowhere.
         if await self._store.swap(ended, done.call, (), self._clock.now()):
+            self._told.setdefault(call.id, set()).update(fact.version for fact in found.untold)
             await self._meter.close(done.call)
             self.board.update(done.call)
             return done.call
@@ -212,6 +213,8 @@ class Calls:
         if other is None or not other.live:
             await self._store.drop_orphan_lock(lock)
             return None
+        if call.op_id is not None and other.op_id == call.op_id and other.caller.user_id == call.caller.user_id:
+            return other  # the same request, which another process has just begun
         if obstacle != call.caller.user_id:
             if other.role_of(call.caller.user_id) is not None:
                 return None  # the same two: the caller's own lock tells what to do
@@ -369,16 +372,16 @@ class Calls:
         return call
 
     async def signals(self, user_id: str, call_id: str, *, after: int) -> list[Signal]:
-        """What a client without a socket has not seen yet. For a callee who has not accepted: the offer."""
+        """What a client without a socket has not seen yet. A callee's number 1 is the offer that rang."""
         call = await self._seen(call_id, user_id)
         role = call.role_of(user_id)
         assert role is not None
-        if call.state is State.RINGING and role is Role.CALLEE:
-            offer = call.negotiation.offer
-            if offer is None or after >= 1:
-                return []
-            return [Signal(1, "description", call.caller.user_id, offer, call.created_at)]
-        return await self._store.signals(call_id, role, after, SIGNALS_PER_POLL_MAX)
+        kept = await self._store.signals(call_id, role, after, SIGNALS_PER_POLL_MAX)
+        now = call.negotiation
+        rung = now.pending and now.offerer is Role.CALLER and (call.state is State.RINGING or now.number == 1)
+        if role is Role.CALLEE and after < 1 and rung:
+            return [Signal(1, "description", call.caller.user_id, now.offer, call.created_at), *kept]
+        return kept
 
     @staticmethod
     def _polled(call: Call, user_id: str) -> bool:
@@ -503,8 +506,10 @@ class Calls:
         late = self._clock.now() - timedelta(seconds=UNTOLD_AFTER_SECONDS)
         calls = await self._store.untold(late, DUE_MAX)
         for call in calls:
-            if self._told.get(call.id, 0) < call.untold[-1].version:
-                await self._tell(replace(call, untold=()), call.untold, again=True)
+            told = self._told.get(call.id, set())
+            missing = [fact for fact in call.untold if fact.version not in told]
+            if missing:
+                await self._tell(replace(call, untold=()), missing, again=True)
         return len(calls)
 
     async def flush_told(self) -> None:
@@ -514,7 +519,8 @@ class Calls:
             try:
                 await self._store.told(told)
             except Exception:
-                self._told = {**told, **self._told}
+                for call_id, versions in told.items():
+                    self._told.setdefault(call_id, set()).update(versions)
                 raise
 
     async def beat(self) -> None:
@@ -587,7 +593,7 @@ class Calls:
         """Take over what another process has made of a call that this one knows at an older version."""
         known = self.board.call(call.id)
         if known is not None and known.version < call.version:
-            self.board.update(call)
+            self.board.update(replace(call, untold=()))
 
     async def _tell(self, call: Call, facts: Sequence[Fact], *, again: bool = False) -> None:
         """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""
@@ -604,10 +610,9 @@ class Calls:
                 await self._keep_described(call, fact)
             if facts:
                 await self.announcer.announce(call, facts, again=again)
-                self._told[call.id] = max(self._told.get(call.id, 0), facts[-1].version)
+                self._told.setdefault(call.id, set()).update(fact.version for fact in facts)
             await self._send(call, passing)
         except Exception as error:
-            self.board.update(replace(call, untold=(*call.untold, *facts)))
             log.warning("told later", call_id=call.id, error=repr(error))
 
     async def _keep_described(self, call: Call, fact: Fact) -> None:
