@@ -274,6 +274,8 @@ def _to(
 
 
 def _requested(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    if call.state is not State.RINGING:
+        return []  # told late, after a crash: never a ring for what is over
     until = t.rings_until(call)
     payload: dict[str, Any] = {
         "callId": call.id,

@@ -213,7 +213,11 @@ class Calls:
         if other is None or not other.live:
             await self._store.drop_orphan_lock(lock)
             return None
-        if call.op_id is not None and other.op_id == call.op_id and other.caller.user_id == call.caller.user_id:
+        if (
+            call.op_id is not None
+            and other.op_id == call.op_id
+            and other.caller.user_id == call.caller.user_id
+        ):
             return other  # the same request, which another process has just begun
         if obstacle != call.caller.user_id:
             if other.role_of(call.caller.user_id) is not None:

@@ -150,13 +150,12 @@ class CallStore:
     async def swap(self, before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> bool:
         """Replace one version by the next if nobody was quicker. An end takes the locks away in the same transaction.
 
-        ``facts`` are kept with the call until ``told``; those of ``before`` that are still untold are kept too.
+        ``facts`` are kept with the call until ``told``, next to older ones that are still untold.
         """
         guard = {"_id": before.id, "version": before.version, "state": before.state.value}
-        change = {"$set": _changed(after, now)}
-        pending = [*before.untold, *facts]
-        if pending:
-            change["$set"]["untold"] = [_fact_document(fact) for fact in pending]
+        change: Document = {"$set": _changed(after, now)}
+        if facts:
+            change["$push"] = {"untold": {"$each": [_fact_document(fact) for fact in facts]}}
         if after.live:
             return (await self._calls.update_one(guard, change)).modified_count == 1
 
@@ -169,18 +168,21 @@ class CallStore:
 
         return await self._db.transaction(body)
 
-    async def told(self, versions: Mapping[str, int]) -> None:
-        """Everything up to these versions has been told; one round trip for all of them."""
+    async def told(self, versions: Mapping[str, Collection[int]]) -> None:
+        """The facts of these versions have been told; one round trip for all calls.
+
+        Exactly these: an older one may belong to another process, which did not live to tell it.
+        """
         await self._calls.bulk_write(
             [
                 UpdateOne(
-                    {"_id": call_id, "untold.version": {"$lte": version}},
+                    {"_id": call_id, "untold.version": {"$in": list(told)}},
                     [
-                        {"$set": {"untold": _later_than(version)}},
+                        {"$set": {"untold": _all_but(told)}},
                         {"$set": {"untold": {"$cond": [{"$eq": ["$untold", []]}, "$$REMOVE", "$untold"]}}},
                     ],
                 )
-                for call_id, version in versions.items()
+                for call_id, told in versions.items()
             ],
             ordered=False,
         )
@@ -281,11 +283,14 @@ class CallStore:
     async def keep_signals(
         self, call_id: str, to: Role, kind: str, sender: str, bodies: Sequence[Any], now: datetime
     ) -> int:
-        """Append signals for a leg that polls; how many fitted. Numbers are dense per leg."""
+        """Append signals for a leg that polls; how many fitted.
+
+        Numbers are dense per leg. A callee's begin at 2: number 1 is the offer that came with the ring.
+        """
         newest = await self._signals.find_one(
             {"call_id": call_id, "to": to.value}, {"number": 1}, sort=[("number", -1)]
         )
-        number = newest["number"] if newest else 0
+        number = newest["number"] if newest else int(to is Role.CALLEE)
         kept = 0
         while kept < len(bodies) and number < SIGNALS_PER_LEG_MAX:
             number += 1
@@ -335,8 +340,9 @@ class CallStore:
 # -------------------------------------------------------------------------------------------- documents to values
 
 
-def _later_than(version: int) -> Document:
-    return {"$filter": {"input": "$untold", "cond": {"$gt": ["$$this.version", version]}}}
+def _all_but(versions: Collection[int]) -> Document:
+    known = {"$in": ["$$this.version", list(versions)]}
+    return {"$filter": {"input": "$untold", "cond": {"$not": [known]}}}
 
 
 _NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}

@@ -80,8 +80,9 @@ class Switchboard:
     def update(self, call: Call) -> list[Forward]:
         """Take a newer version; what it lets pass of the held candidates."""
         line = self._lines.get(call.id)
-        if line is not None and line.call.version > call.version:
-            return []
+        known = line.call if line is not None else self._ended.get(call.id)
+        if known is not None and known.version > call.version:
+            return []  # also when it has ended since: what was loaded before the end must not bring it back
         if not call.live:
             self._remove(call)
             return []
