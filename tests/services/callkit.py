@@ -1,0 +1,441 @@
+"""A small town of people, phones and processes on one database, for the tests of calls.
+
+Time is virtual, sockets and pushes are recorded; the verbs, the log, the letters and the database are the real ones.
+A process may be made to die at the n-th call to the driver, and several verbs may be raced in a seeded order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any
+
+from handlers.calls_views import CallTeller
+from models.calls import rules
+from models.calls.call import Call, Fact, State, Timers
+from models.calls.meter import FreeMeter
+from models.calls.service import Calls
+from models.calls.store import CALLS, LOCKS, CallStore
+from models.db import Database
+from models.errors import Refusal
+from models.mailbox.service import Mailbox
+from models.mailbox.store import LETTERS, MailboxStore
+from models.ports import Device, Letter
+from models.presence.service import Presence
+from models.users.service import Users
+from models.users.store import USERS, UserStore
+from server.limits import SlidingWindow
+from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
+
+DEAD_AFTER_SECONDS = 8
+
+
+def offer(name: str = "one", *, video: bool = False) -> dict[str, str]:
+    """A session description whose ICE generation is called ``name``."""
+    media = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n" + ("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n" if video else "")
+    return {"type": "offer", "sdp": f"v=0\r\n{media}a=ice-ufrag:{name}\r\n"}
+
+
+def answer(name: str = "two") -> dict[str, str]:
+    return {**offer(name), "type": "answer"}
+
+
+def candidate(n: int, generation: str | None = None) -> dict[str, Any]:
+    line: dict[str, Any] = {"candidate": f"candidate:{n} 1 udp 1 192.0.2.1 {n} typ host", "sdpMid": "0"}
+    return line if generation is None else {**line, "usernameFragment": generation}
+
+
+class Killed(BaseException):
+    """The process is gone, right here."""
+
+
+class Mortal:
+    """A process's way to the database. At the ``dies_at``-th call to the driver the process dies, and stays dead."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.calls = 0
+        self.dies_at: int | None = None
+        self.dead = False
+
+    def breathe(self) -> None:
+        self.calls += 1
+        if self.dead or (self.dies_at is not None and self.calls >= self.dies_at):
+            self.dead = True
+            raise Killed
+
+    def __getitem__(self, name: str) -> Any:
+        return _MortalCollection(self._db[name], self)
+
+    async def transaction(self, body: Any) -> Any:
+        self.breathe()
+        return await self._db.transaction(body)
+
+    @property
+    def turn(self) -> asyncio.Semaphore:
+        return self._db.turn
+
+
+class _MortalCollection:
+    def __init__(self, inner: Any, life: Mortal) -> None:
+        self._inner, self._life = inner, life
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self._life.breathe()
+            return method(*args, **kwargs)
+
+        return called
+
+
+# The race that the running task belongs to, if any.
+_RACE: ContextVar[Race | None] = ContextVar("race", default=None)
+
+
+class Race:
+    """Several tasks of which one runs at a time; at each step of the store the dice say which one goes on."""
+
+    def __init__(self, seed: int) -> None:
+        self._dice = Random(seed)
+        self._waiting: list[asyncio.Future[None]] = []
+        self._running = 0
+        self.order: list[str] = []
+
+    async def run(self, **verbs: Coroutine[Any, Any, Any]) -> dict[str, Any]:
+        """Run the verbs against one another; what each gave, or its refusal."""
+        self._running = len(verbs)
+        token = _RACE.set(self)
+        tasks = {name: asyncio.create_task(self._one(name, verb)) for name, verb in verbs.items()}
+        _RACE.reset(token)
+        return dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
+
+    async def _one(self, name: str, verb: Coroutine[Any, Any, Any]) -> Any:
+        await self.gate(name)
+        try:
+            return await verb
+        except Refusal as no:
+            return no
+        finally:
+            self._running -= 1
+            self._next()
+
+    async def gate(self, step: str) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._next()
+        await place
+        self.order.append(step)
+
+    def _next(self) -> None:
+        if self._waiting and len(self._waiting) == self._running:
+            self._waiting.pop(self._dice.randrange(len(self._waiting))).set_result(None)
+
+
+class Raced:
+    """Something whose verbs wait for their turn in a race before they begin."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def gated(*args: Any, **kwargs: Any) -> Any:
+            race = _RACE.get()
+            if race is not None:
+                await race.gate(name)
+            return await found(*args, **kwargs)
+
+        return gated
+
+
+@dataclass
+class FakePusher:
+    """What would be pushed, in order: (what, call id)."""
+
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    async def ring(
+        self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, expires_at: datetime
+    ) -> None:
+        self.said.append(("ring", call_id))
+
+    async def stop_ringing(
+        self,
+        *,
+        call_id: str,
+        call_type: str,
+        caller: Mapping[str, Any],
+        callee_id: str,
+        missed: bool,
+        answered_on: str | None = None,
+    ) -> None:
+        self.said.append(("missed" if missed else "stop", call_id))
+
+    def about(self, call_id: str) -> list[str]:
+        return [what for what, about in self.said if about == call_id]
+
+
+class WitnessedStore(CallStore):
+    """The real store; it also writes into the town's book which facts became durable."""
+
+    def __init__(self, db: Database, book: dict[str, list[Fact]]) -> None:
+        super().__init__(db)
+        self._book = book
+
+    async def begin(self, call: Call, facts: Sequence[Fact], now: datetime) -> str | None:
+        obstacle = await super().begin(call, facts, now)
+        if obstacle is None:
+            self._book.setdefault(call.id, []).extend(facts)
+        return obstacle
+
+    async def swap(self, before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> bool:
+        done = await super().swap(before, after, facts, now)
+        if done:
+            self._book.setdefault(after.id, []).extend(facts)
+        return done
+
+
+class Process:
+    """One server process: its calls, its sockets, its alarms."""
+
+    def __init__(self, town: Town, name: str, *, raced: bool = False) -> None:
+        self.town, self.name = town, name
+        self.life = Mortal(town.db)
+        db: Any = self.life
+        self.doors, self.alarms = FakeDoors(), FakeAlarms()
+        self.mailbox = Mailbox(MailboxStore(db, name), self.doors, town.clock)
+        users = Users(store=UserStore(db), clock=town.clock)
+        store: Any = WitnessedStore(db, town.facts)
+        self.calls = Calls(
+            store=Raced(store) if raced else store,
+            users=users,
+            meter=FreeMeter("NGN"),
+            clock=town.clock,
+            ids=town.ids,
+            alarms=self.alarms,
+            doors=self.doors,
+            attempts=SlidingWindow(100_000, 60),
+            timers=town.timers,
+            process=name,
+        )
+        users.bind(self.calls)
+        self.users = users
+        self.presence = Presence(self.doors, lambda user_id: self.calls.board.call_of(user_id) is not None)
+        teller: Any = CallTeller(
+            mailbox=self.mailbox,
+            presence=self.presence,
+            pusher=town.pusher,
+            clock=town.clock,
+            ring_seconds=town.timers.ring,
+        )
+        self.calls.announcer = Raced(teller) if raced else teller
+
+    async def jobs(self) -> None:
+        """One turn of every timed job of the calls."""
+        await self.calls.run_leases(DEAD_AFTER_SECONDS)
+        await self.calls.run_due()
+        await self.calls.run_untold()
+        await self.calls.flush_told()
+        await self.hear()
+
+    async def hear(self) -> None:
+        """What other processes have posted reaches the devices here."""
+        fetched = await self.mailbox.fetch()
+        await self.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
+
+
+@dataclass
+class Phone:
+    """A person's device with a socket at a process, or a client without a socket (``rest``)."""
+
+    process: Process
+    user_id: str
+    device_id: str
+    rest: bool = False
+
+    @property
+    def device(self) -> Device:
+        process = None if self.rest else self.process.name
+        return Device(user_id=self.user_id, device_id=self.device_id, session_id="s", process=process)
+
+    @property
+    def calls(self) -> Calls:
+        return self.process.calls
+
+    def connect(self) -> Phone:
+        """The socket is there."""
+        self.process.doors.connect(self.user_id, self.device_id)
+        return self
+
+    async def back(self, process: Process | None = None) -> Phone:
+        """The app connects again, here or at another process."""
+        self.process = process or self.process
+        self.connect()
+        await self.calls.attached(self.user_id, self.device_id, self.process.name)
+        return self
+
+    async def drop(self, *, unheard_seconds: float = 0) -> None:
+        """The socket is gone; the phone was last heard of ``unheard_seconds`` ago."""
+        self.process.doors.disconnect(self.user_id, self.device_id)
+        clock = self.process.town.clock
+        seen = clock.now()
+        if unheard_seconds:
+            seen = VirtualClock(seen).pass_(-unheard_seconds)
+        await self.calls.lost(self.user_id, self.device_id, self.process.name, seen)
+
+    async def request(self, to: Phone, **more: Any) -> Call:
+        return await self.calls.request(self.device, to=to.user_id, **{"type": "audio", **more})
+
+    async def ringing(self, call: Call) -> Call:
+        return await self.calls.ringing(self.device, call.id)
+
+    async def accept(self, call: Call, **more: Any) -> Call:
+        return await self.calls.accept(self.device, call.id, **more)
+
+    async def reject(self, call: Call, **more: Any) -> Call:
+        return await self.calls.reject(self.device, call.id, **more)
+
+    async def end(self, call: Call) -> Call:
+        ended = await self.calls.end(self.device, call_id=call.id)
+        assert ended is not None
+        return ended
+
+    async def connected(self, call: Call) -> Call:
+        return await self.calls.connected(self.device, call.id)
+
+    async def resume(self, call: Call, **more: Any) -> Call:
+        return await self.calls.resume(self.device, call.id, **more)
+
+    async def describe(self, call: Call, description: Mapping[str, Any]) -> Call:
+        return await self.calls.describe(self.device, call.id, description)
+
+    async def hears(self, call: Call, kbps: float) -> Call:
+        """A quality report with an inbound bitrate."""
+        return await self.calls.report(self.device, call.id, stats={"inbound": kbps}, receiving=kbps > 0)
+
+    async def send(self, call: Call, *candidates: Any) -> None:
+        """Candidates by the way of the wire: at once where possible, else by ``signal``."""
+        relayed = self.calls.relay(self.user_id, self.device_id, call.id, candidates)
+        if relayed is None:
+            await self.calls.signal(self.user_id, self.device_id, call.id, candidates)
+        elif relayed[1]:
+            await self.calls.announcer.forward(*relayed)
+
+    def told(self) -> list[str]:
+        """The events that this device was sent, in order."""
+        return self.process.doors.told(self.user_id, self.device_id)
+
+    def letters(self, event: str) -> list[dict[str, Any]]:
+        return [dict(x.payload) for x in self.inbox if x.event == event]
+
+    @property
+    def inbox(self) -> list[Letter]:
+        return self.process.doors.devices.get((self.user_id, self.device_id), [])
+
+    def candidates(self) -> list[Any]:
+        """The candidates that came, in order."""
+        return [payload["candidate"] for payload in self.letters("ICE_CANDIDATE")]
+
+
+class Town:
+    """Everything on one database."""
+
+    def __init__(self, db: Database, clock: VirtualClock, ids: CountingIds) -> None:
+        self.db, self.clock, self.ids = db, clock, ids
+        self.timers = Timers()
+        self.pusher = FakePusher()
+        self.facts: dict[str, list[Fact]] = {}
+        self.processes: list[Process] = []
+        self.store = CallStore(db)
+
+    def process(self, name: str, *, raced: bool = False) -> Process:
+        made = Process(self, name, raced=raced)
+        self.processes.append(made)
+        return made
+
+    async def people(self, *names: str) -> None:
+        """Active users whose ids are their names."""
+        now = self.clock.now()
+        await self.db[USERS].insert_many(
+            [
+                {
+                    "_id": name,
+                    "username": name,
+                    "username_key": name,
+                    "display_name": name.title(),
+                    "display_key": name,
+                    "email": f"{name}@example.com",
+                    "email_key": f"{name}@example.com",
+                    "password_hash": "-",
+                    "avatar_url": None,
+                    "currency": "NGN",
+                    "role": "user",
+                    "status": "active",
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                for name in names
+            ]
+        )
+
+    def phone(self, process: Process, user_id: str, device_id: str = "", *, rest: bool = False) -> Phone:
+        phone = Phone(process, user_id, device_id or f"{user_id}-phone", rest)
+        return phone if rest else phone.connect()
+
+    async def call(self, call: Call) -> Call:
+        """The call as it stands in the database."""
+        found = await self.store.load(call.id)
+        assert found is not None
+        rules.check(found)
+        return found
+
+    async def calls_of(self, *user_ids: str) -> list[Call]:
+        query = {"$or": [{"caller.user_id": {"$in": user_ids}}, {"callee.user_id": {"$in": user_ids}}]}
+        rows = [row["_id"] async for row in self.db[CALLS].find(query, {"_id": 1}, sort=[("_id", 1)])]
+        found = [await self.store.load(call_id) for call_id in rows]
+        return [call for call in found if call is not None]
+
+    async def locks(self) -> dict[str, str]:
+        """Who is busy, with which call."""
+        return {row["_id"]: row["call_id"] async for row in self.db[LOCKS].find()}
+
+    async def log(self, user_id: str) -> list[str]:
+        """The durable log of a person: the names of the events, in order."""
+        return [row["event"] async for row in self.db[LETTERS].find({"user_id": user_id}, sort=[("seq", 1)])]
+
+    async def keys(self) -> dict[str, Counter[str]]:
+        """For each call the keys of its letters, over both logs."""
+        found: dict[str, Counter[str]] = {}
+        async for row in self.db[LETTERS].find({}, {"user_id": 1, "key": 1, "call_id": 1}):
+            found.setdefault(row["call_id"], Counter())[row["key"]] += 1
+        return found
+
+    async def pass_(self, seconds: float, *processes: Process, step: float = 2) -> None:
+        """Let time pass while the jobs of the given processes run."""
+        left = seconds
+        while left > 0:
+            self.clock.pass_(min(step, left))
+            left -= step
+            for process in processes:
+                await process.jobs()
+
+    async def audit(self) -> None:
+        """What must hold at any instant: a live call has its two locks, and nobody else is busy; all calls check."""
+        locks = await self.locks()
+        live: dict[str, str] = {}
+        async for row in self.db[CALLS].find({"state": {"$ne": State.ENDED.value}}):
+            for side in ("caller", "callee"):
+                assert row[side]["user_id"] not in live, "nobody is in two calls"
+                live[row[side]["user_id"]] = row["_id"]
+        assert locks == live
