@@ -60,12 +60,13 @@ def asyncapi(catalogue: Catalogue) -> dict[str, Any]:
     schemas = Schemas("Ringmeter events", VERSION)
     messages = {"refused": _refused(schemas), "done": _done()}
     operations: dict[str, Any] = {}
-    for event in catalogue.events.values():
+    # By module, since the order of declaration is that in which modules happen to be imported.
+    for event in sorted(catalogue.events.values(), key=lambda one: one.handler.__module__):
         messages[f"client.{event.name}"] = _asked(event, schemas)
         if event.gives is not None:
             messages[f"ack.{event.name}"] = _acked(event, schemas)
         operations[f"receive.{event.name}"] = _receive(event)
-    for notice in catalogue.notices.values():
+    for notice in sorted(catalogue.notices.values(), key=lambda one: one.shape.__module__):
         messages[f"server.{notice.name}"] = _told(notice, schemas)
         operations[f"send.{notice.name}"] = _send(notice)
     components = schemas.spec.to_dict()["components"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import get_args
 
 from models.calls import commands as c
@@ -37,6 +38,7 @@ def calls_page() -> str:
     return "\n".join([_HEAD, *_diagram(edges), _TABLE_HEAD, *_table(seen), _DEADLINES, *_ends(edges), ""])
 
 
+@cache
 def walk() -> tuple[Seen, Edges]:
     """Everything that the machine can do, as far as its state and reasons go."""
     seen: Seen = defaultdict(set)

@@ -1,0 +1,148 @@
+"""The rules of the house that no other tool checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CODE = sorted(
+    [
+        ROOT / "main.py",
+        *(p for folder in ("models", "handlers", "server") for p in (ROOT / folder).rglob("*.py")),
+    ]
+)
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LINES_MAX = 400
+# Looked at again, and better in one piece.
+LONG = {
+    "handlers/calls_views.py": 450,
+    "models/calls/rules.py": 600,  # the machine: the table with its moves
+    "models/calls/service.py": 700,
+    "server/mongod.py": 410,
+}
+
+# Calls that read a clock or start time running, as they are written in code.
+CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+SLEEPS = {"asyncio.sleep", "time.sleep"}
+# Monotonic figures: how long something took, or how often something may happen. They decide nothing about calls.
+STOPWATCHES = {"time.monotonic", "time.perf_counter", "time.monotonic_ns", "time.perf_counter_ns"}
+STOPWATCH_FILES = {
+    "server/funnel.py",
+    "server/health.py",
+    "server/limits.py",
+    "server/mongod.py",
+}
+# Only the port of time and what runs outside the loop's business: programs that are started, and their waiting.
+SLEEP_FILES = {"server/clock.py", "server/mongod.py", "server/cli_run.py", "server/cli_bench.py"}
+# sleep(0) only gives way to other tasks.
+GIVES_WAY = "sleep(0)"
+
+
+def where(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+
+
+def calls_in(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with its dotted name as far as it is a plain name: ``datetime.now``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ".".join(ast.unparse(node.func).split(".")[-2:]), node
+
+
+def gives_way(node: ast.Call) -> bool:
+    return ast.unparse(node).endswith(GIVES_WAY)
+
+
+def test_only_the_clock_reads_the_clock() -> None:
+    found = [
+        where(path, node)
+        for path in CODE
+        if path != ROOT / "server/clock.py"
+        for name, node in calls_in(path)
+        if name in CLOCKS
+    ]
+    assert found == []
+
+
+def test_stopwatches_are_only_where_something_is_measured_or_limited() -> None:
+    files = {
+        str(path.relative_to(ROOT))
+        for path in CODE
+        for name, _ in calls_in(path)
+        if name in STOPWATCHES and path != ROOT / "server/clock.py"
+    }
+    assert files <= STOPWATCH_FILES
+
+
+def test_models_and_handlers_never_sleep_and_servers_only_in_their_own_loops() -> None:
+    files = {
+        str(path.relative_to(ROOT))
+        for path in CODE
+        for name, node in calls_in(path)
+        if name in SLEEPS and not gives_way(node)
+    }
+    assert files <= SLEEP_FILES
+
+
+def test_no_test_sleeps() -> None:
+    """A test that waits for time is slow or wrong: it waits for what it expects, or turns the virtual clock."""
+    helpers = {"serverprocess.py", "browser.py"}  # polling of programs that are started
+    found = [
+        where(path, node)
+        for path in TESTS
+        if path.name not in helpers and "bench" not in path.parts
+        for name, node in calls_in(path)
+        if name in SLEEPS and not gives_way(node)
+    ]
+    assert found == []
+
+
+def test_chance_and_new_ids_come_through_ports() -> None:
+    found = [
+        where(path, node)
+        for folder in ("models", "handlers")
+        for path in (ROOT / folder).rglob("*.py")
+        for name, node in calls_in(path)
+        if name.startswith(("random.", "uuid.")) or name in ("uuid4", "uuid1", "uuid7")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", [*CODE, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
+    usual = LINES_MAX if path in CODE else 2 * LINES_MAX
+    most = LONG.get(str(path.relative_to(ROOT)), usual)
+    assert len(path.read_text().splitlines()) <= most
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_opens_with_what_it_is(path: Path) -> None:
+    text = path.read_text()
+    assert not text or ast.get_docstring(ast.parse(text)), "its first line says what it is"
+
+
+def test_nothing_is_left_for_later_in_a_comment() -> None:
+    word = re.compile(r"#.*\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*CODE, *TESTS]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if word.search(line)
+    ]
+    assert found == []
+
+
+def test_what_is_checked_in_knows_no_machine() -> None:
+    """Paths of whoever works on it have no place in a repository."""
+    places = re.compile(r"/(?:home|Users|root|work)/[a-z.]")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in [*CODE, *TESTS, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
+        if path != Path(__file__) and places.search(path.read_text())
+    ]
+    assert found == []
