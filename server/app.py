@@ -15,6 +15,7 @@ from handlers.services import Services
 from handlers.system import welcome
 from models.db import Database
 from models.errors import Refusal
+from models.ports import Clock
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import Config
 from server.docs import add_documents
@@ -40,10 +41,13 @@ HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
 
 
-def make_app(config: Config, uri: str) -> web.Application:
-    """The whole server on the MongoDB at ``uri``; nothing is opened before the app starts."""
+def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.Application:
+    """The whole server on the MongoDB at ``uri``; nothing is opened before the app starts.
+
+    ``clock`` is a test's own; without it time is the machine's.
+    """
     app = web.Application(client_max_size=BODY_MAX)
-    clock, ids, tasks = SystemClock(), SystemIds(), Tasks()
+    clock, ids, tasks = clock or SystemClock(), SystemIds(), Tasks()
     process = ids.new()
     origins = Origins(config.cors_origins)
     alarms = LoopAlarms(clock, tasks)

@@ -12,6 +12,8 @@ from typing import Any
 
 import structlog
 
+from models.ports import Clock
+
 log = structlog.get_logger(__name__)
 
 # Counts on while a laptop sleeps, where the platform has it.
@@ -106,7 +108,7 @@ class Tasks:
 class LoopAlarms:
     """Local timers on one heap and one timer of the loop. Lost in a crash: the deadline job makes them good."""
 
-    def __init__(self, clock: SystemClock, tasks: Tasks) -> None:
+    def __init__(self, clock: Clock, tasks: Tasks) -> None:
         self._clock = clock
         self._tasks = tasks
         self._due: dict[str, datetime] = {}
