@@ -19,6 +19,7 @@ from models.ports import Clock
 from server.app import DATABASE, SOCKETS, TASKS, WIRED, make_app
 from server.config import load_config
 from tests.doors.phones import Exchange, Phone, check_error
+from tests.doors.talk import snapshots_rise
 from tests.fakes import VirtualClock
 
 PASSWORD = "correct horse battery"
@@ -226,6 +227,17 @@ async def house(mongo_uri: str, exchange: Exchange, request: pytest.FixtureReque
     """
     async with open_house(mongo_uri, exchange, **getattr(request.module, "HOUSE", {})) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rising(house: House) -> AsyncIterator[None]:
+    """Looks, when a story has been told, whether all phones in it heard of newer and newer things."""
+    before = len(house.phones)
+    yield
+    told, house.phones[before:] = house.phones[before:], []
+    for phone in told:
+        await phone.forget()
+    snapshots_rise(told)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
