@@ -1,0 +1,44 @@
+"""How much is measured and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# What a phase calls to say how far it is: a share from 0 to 1.
+Told = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rates per second, lengths in seconds."""
+
+    rounds: int = 3
+    starts: int = 3
+    pairs: int = 200
+    call_rate: float = 40.0
+    call_seconds: float = 10.0
+    flat_out_calls: int = 20  # at the same time
+    flat_out_seconds: float = 5.0
+    relay_rate: float = 2000.0
+    relay_seconds: float = 4.0
+    in_flight: int = 4  # candidates of each device, flat out
+    login_users: int = 16
+    login_seconds: float = 5.0
+    login_workers: int = 4
+    flood_rate: float = 40.0
+    flood_seconds: float = 4.0
+    idle_seconds: float = 4.0
+
+
+QUICK = Plan(
+    starts=2,
+    pairs=100,
+    call_seconds=2.5,
+    flat_out_seconds=1.5,
+    relay_seconds=1.2,
+    login_users=6,
+    login_seconds=1.5,
+    flood_seconds=2.0,
+    idle_seconds=1.0,
+)

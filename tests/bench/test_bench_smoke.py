@@ -1,0 +1,122 @@
+"""The benchmark's own parts: frames, statistics, the report. Nothing is timed here."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from tests.bench import report
+from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
+from tests.bench.relay import sender
+from tests.bench.stats import Round, arrivals, percentile, spread, summary
+
+
+def from_server(payload: bytes) -> bytes:
+    """A frame as a server sends it: as a client's, without the mask."""
+    framed = client_frame(payload)
+    head = framed[: len(framed) - len(payload) - 4]
+    return bytes([head[0], head[1] & 0x7F]) + head[2:] + payload
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
+def test_a_frame_of_any_size_is_read_back_whole(size: int) -> None:
+    payload = b"x" * size
+    buffer = bytearray(from_server(payload) * 2)
+    assert list(server_frames(buffer)) == [(TEXT, payload)] * 2
+    assert not buffer
+
+
+def test_frames_that_come_in_pieces_wait_for_the_rest() -> None:
+    whole = from_server(b"a" * 300) + from_server(b"b")
+    buffer, got = bytearray(), []
+    for at in range(len(whole)):
+        buffer += whole[at : at + 1]
+        got += [payload for _, payload in server_frames(buffer)]
+    assert got == [b"a" * 300, b"b"]
+
+
+def test_a_clients_frame_is_masked_with_zeros() -> None:
+    assert client_frame(b"3") == b"\x81\x81\0\0\0\x003"
+
+
+def test_packets_are_those_of_socket_io() -> None:
+    assert connect_packet({"token": "t"}) == b'40{"token":"t"}'
+    assert event_packet("CALL_SYNC", {}) == b'42["CALL_SYNC",{}]'
+    assert event_packet("CALL_SYNC", {}, 12) == b'4212["CALL_SYNC",{}]'
+    assert read_packet(b'42["SYNC",{"seq":0}]') == (b"2", None, ["SYNC", {"seq": 0}])
+    assert read_packet(b'4312[{"ok":true}]') == (b"3", 12, [{"ok": True}])
+    assert read_packet(b'40{"sid":"a"}') == (b"0", None, {"sid": "a"})
+
+
+def test_a_relayed_message_differs_only_in_its_number() -> None:
+    written: list[bytes] = []
+
+    class Wire:
+        write = staticmethod(written.append)
+
+    one = sender(Wire(), "call-1", "frag")  # type: ignore[arg-type]
+    one.send(7)
+    one.send(123_456_789)
+    assert len(written[0]) == len(written[1])
+    texts = [next(server_frames(bytearray(_unmasked(frame))))[1] for frame in written]
+    candidates = [read_packet(text)[2][1]["candidate"]["candidate"] for text in texts]
+    assert candidates[0].startswith("candidate:000000007 ")
+    assert candidates[1].startswith("candidate:123456789 ")
+
+
+def _unmasked(frame: bytes) -> bytes:
+    head = 2 if frame[1] & 0x7F < 126 else 4
+    return bytes([frame[0], frame[1] & 0x7F]) + frame[2:head] + frame[head + 4 :]
+
+
+def test_percentiles_are_samples() -> None:
+    samples = [5.0, 1.0, 4.0, 2.0, 3.0]
+    assert percentile(samples, 0.5) == 3.0
+    assert percentile(samples, 0.99) == 5.0
+    assert percentile(samples, 0.0) == 1.0
+    assert math.isnan(percentile([], 0.5))
+
+
+def test_arrivals_are_even() -> None:
+    assert list(arrivals(4, 1)) == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_summary_has_the_median_of_the_rounds_and_all_their_faults() -> None:
+    rounds = [Round({"a": value}, Counter({"BUSY": 1})) for value in (3.0, 1.0, math.nan, 2.0)]
+    made = summary(rounds)
+    assert made["figures"] == {"a": {"median": 2.0, "least": 1.0, "most": 3.0}}
+    assert made["faults"] == {"BUSY": 4}
+
+
+@pytest.mark.parametrize(
+    ("server", "generator", "said"),
+    [
+        (0.97, 0.3, "the server was"),
+        (0.5, 0.97, "the generator was"),
+        (0.5, 0.5, "neither"),
+        (math.nan, 1, "no"),
+    ],
+)
+def test_the_report_says_what_the_bottleneck_was(server: float, generator: float, said: str) -> None:
+    shares = {"server_cpu_share": server, "generator_cpu_share": generator, "others_cpu_share": 0.0}
+    part = summary([Round({**shares, **spread("taken_ms", [1.0])}, Counter({"RATE_LIMITED": 2}))])
+    results = {
+        "rest": {"first_start_s": 1, "later_start_s": 1, "server_mb": 1, "mongod_mb": 1, "idle_cpu_share": 0},
+        **{
+            title: {"steady": part, "flat_out": part, "flood": part} for title in ("calls", "relay", "logins")
+        },
+    }
+    out = io.StringIO()
+    machine = {"processor": "[cpu]", "cores": 2, "python": "3"}
+    about = {"machine": machine, "cores": "apart", "load_before": 0.0, "seconds": 1.0}
+    report.show(Console(file=out, width=200), about, results, ["a [warning]"] * 7)
+    assert (
+        f"calls, flat out: server {report._percent(None if math.isnan(server) else server)}" in out.getvalue()
+    )
+    assert said in out.getvalue()
+    assert "2 × RATE_LIMITED" in out.getvalue()
+    assert "and 2 lines more" in out.getvalue()
