@@ -246,9 +246,7 @@ PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_into_the_repository_leads_to_a_file(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
-        if (
-            "://" not in target and target != "docs/images/demo.png"
-        ):  # the picture comes with the browser's test
+        if "://" not in target:
             assert (path.parent / target).exists(), target
 
 
