@@ -1,0 +1,208 @@
+"""How a call changes: one command at a time, guarded by its version, and told after it is durable.
+
+Every verb may be repeated and may be cut off between any two awaits. What has been swapped is durable and carries its
+untold facts; whoever told them says so, and a job tells those that nobody did. Within a process the moves of one call
+go one at a time; between processes the version guards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import structlog
+
+from models.calls import commands as c
+from models.calls import rules
+from models.calls.call import Call, Fact, Role, Timers
+from models.calls.meter import Meter
+from models.calls.store import CallStore
+from models.calls.switchboard import Forward, Switchboard
+from models.errors import Refusal
+from models.ports import Alarms, Clock, Doors, Ids
+from models.users.service import Users
+
+log = structlog.get_logger(__name__)
+
+# Tries of one verb against other writers before it gives up as busy.
+TRIES_MAX = 12
+# Facts that nobody has told for this long are told by the job.
+UNTOLD_AFTER_SECONDS = 3
+# Calls that one turn of a job takes up.
+DUE_MAX = 500
+
+
+class Announcer(Protocol):
+    """Says facts aloud: to sockets, logs and pushes."""
+
+    async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
+        """Tell facts of a call; ``again`` after a crash, when some may have been told before."""
+        ...
+
+    async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
+        """Send candidates to the devices that hold the other leg."""
+        ...
+
+
+class Attempts(Protocol):
+    """The limit on ringing one person (CONTRACT §1: 6 a minute per pair)."""
+
+    def take(self, key: str, now: float) -> int:
+        """Count one; 0, or the milliseconds until the next is allowed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the parts of the calls work with."""
+
+    store: CallStore
+    users: Users
+    meter: Meter
+    clock: Clock
+    ids: Ids
+    alarms: Alarms
+    doors: Doors
+    attempts: Attempts
+    timers: Timers
+    process: str
+
+
+class Engine:
+    """Load → rules → guarded swap → tell. The verbs are built on ``_apply``."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._store = tools.store
+        self._users = tools.users
+        self._ids = tools.ids
+        self._doors = tools.doors
+        self._attempts = tools.attempts
+        self._meter = tools.meter
+        self._clock = tools.clock
+        self._alarms = tools.alarms
+        self._timers = tools.timers
+        self._process = tools.process
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._told: dict[str, set[int]] = {}
+        # Whether another process serves the same database; found out with each beat.
+        self.others_live = False
+        self.board = Switchboard()
+        self.announcer: Announcer
+
+    async def run_untold(self) -> int:
+        """Tell what was swapped and never told; how many calls."""
+        late = self._clock.now() - timedelta(seconds=UNTOLD_AFTER_SECONDS)
+        calls = await self._store.untold(late, DUE_MAX)
+        for call in calls:
+            told = self._told.get(call.id, set())
+            missing = [fact for fact in call.untold if fact.version not in told]
+            if missing:
+                await self._tell(replace(call, untold=()), missing, again=True)
+        return len(calls)
+
+    async def flush_told(self) -> None:
+        """Write down what has been told, for all calls at once."""
+        told, self._told = self._told, {}
+        if told:
+            try:
+                await self._store.told(told)
+            except Exception:
+                for call_id, versions in told.items():
+                    self._told.setdefault(call_id, set()).update(versions)
+                raise
+
+    async def _apply(self, call_id: str, command: c.Command, user_id: str | None = None) -> Call:
+        turn = self._turns.setdefault(call_id, asyncio.Lock())
+        async with turn:
+            for attempt in range(TRIES_MAX):
+                known = self.board.call(call_id) if attempt == 0 else None
+                call = known or await self._loaded(call_id)
+                if known is None:
+                    self._learn(call)
+                role = Role.SERVER if user_id is None else call.role_of(user_id)
+                if role is None:
+                    raise Refusal("CALL_UNKNOWN")
+                now = self._clock.now()
+                try:
+                    done = rules.step(call, command, role=role, now=now, timers=self._timers)
+                except Refusal:
+                    if known is not None:
+                        continue  # what is in memory may be old; a no needs the truth
+                    raise
+                if not done.changed:
+                    if known is not None:
+                        continue
+                    return call
+                if await self._store.swap(call, done.call, done.facts, now):
+                    await self._tell(done.call, done.facts)
+                    return done.call
+        raise Refusal("SERVER_BUSY")
+
+    def _learn(self, call: Call) -> None:
+        """Take over what another process has made of a call that this one knows at an older version."""
+        known = self.board.call(call.id)
+        if known is not None and known.version < call.version:
+            self.board.update(replace(call, untold=()))
+
+    async def _tell(self, call: Call, facts: Sequence[Fact], *, again: bool = False) -> None:
+        """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""
+        passing = self.board.update(replace(call, untold=()))
+        if call.deadline_at is not None:
+            self._alarms.set(call.id, call.deadline_at)
+        else:
+            self._alarms.clear(call.id)
+        try:
+            if not call.live:
+                await self._meter.close(call)
+                await self._store.drop_signals(call.id)
+            for fact in facts:
+                await self._keep_described(call, fact)
+            if facts:
+                await self.announcer.announce(call, facts, again=again)
+                self._told.setdefault(call.id, set()).update(fact.version for fact in facts)
+            await self._send(call, passing)
+        except Exception as error:
+            log.warning("told later", call_id=call.id, error=repr(error))
+
+    async def _keep_described(self, call: Call, fact: Fact) -> None:
+        """Descriptions for a leg that polls."""
+        if fact.kind == "described":
+            to, body = Role(fact.data["to"]), fact.data["description"]
+        elif fact.kind == "accepted" and fact.data["answer"] is not None:
+            to, body = Role.CALLER, fact.data["answer"]
+        else:
+            return
+        leg = call.leg(to)
+        if leg is not None and leg.process is None:
+            await self._keep(call, to, "description", [body])
+
+    async def _send(self, call: Call, forwards: Sequence[Forward]) -> None:
+        for to in (Role.CALLER, Role.CALLEE):
+            leg, mine = call.leg(to), [f.candidate for f in forwards if f.to is to]
+            if mine and leg is not None and leg.process is None:
+                await self._keep(call, to, "candidate", mine)
+        if forwards:
+            await self.announcer.forward(call, forwards)
+
+    async def _keep(self, call: Call, to: Role, kind: str, bodies: Sequence[Any]) -> None:
+        await self._store.keep_signals(
+            call.id, to, kind, call.party(to.other).user_id, bodies, self._clock.now()
+        )
+
+    async def _loaded(self, call_id: str) -> Call:
+        call = await self._store.load(call_id)
+        if call is None:
+            raise Refusal("CALL_UNKNOWN")
+        return call
+
+    async def _seen(self, call_id: str, user_id: str, *, fresh: bool = False) -> Call:
+        """The call, if it is one of the user's."""
+        call = None if fresh else self.board.call(call_id)
+        call = call or await self._loaded(call_id)
+        if call.role_of(user_id) is None:
+            raise Refusal("CALL_UNKNOWN")
+        return call
