@@ -37,8 +37,28 @@ from models.ports import Device, Letter
 BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 8.0
 
-_ANY_CALL = ["CALL_UNKNOWN", "CALL_ENDED", "CALL_WRONG_STATE", "CALL_WRONG_SIDE", "CALL_ANSWERED_ELSEWHERE"]
+_ANY_CALL = [
+    "CALL_UNKNOWN",
+    "CALL_ENDED",
+    "CALL_WRONG_STATE",
+    "CALL_WRONG_SIDE",
+    "CALL_ANSWERED_ELSEWHERE",
+    "SERVER_BUSY",
+]
 _SDP = ["SDP_INVALID", "SDP_TOO_LARGE", "CALL_UPGRADE_REQUIRED"]
+_REQUEST = [
+    "SELF_NOT_ALLOWED",
+    "USER_UNKNOWN",
+    "USER_BLOCKED",
+    "USER_UNAVAILABLE",
+    "CALL_BUSY",
+    "CALL_IN_PROGRESS",
+    "RATE_LIMITED",
+    "IDEMPOTENCY_MISMATCH",
+    "IDEMPOTENCY_IN_FLIGHT",
+    "SERVER_BUSY",
+    *_SDP,
+]
 
 
 def _device(ctx: Context) -> Device:
@@ -56,18 +76,7 @@ def _view(ctx: Context, call: Call) -> dict[str, Any]:
     takes=RequestCall,
     gives=CallView,
     once=True,
-    refuses=[
-        "SELF_NOT_ALLOWED",
-        "USER_UNKNOWN",
-        "USER_BLOCKED",
-        "USER_UNAVAILABLE",
-        "CALL_BUSY",
-        "CALL_IN_PROGRESS",
-        "RATE_LIMITED",
-        "IDEMPOTENCY_MISMATCH",
-        "IDEMPOTENCY_IN_FLIGHT",
-        *_SDP,
-    ],
+    refuses=_REQUEST,
 )
 @route(
     "POST",
@@ -78,14 +87,7 @@ def _view(ctx: Context, call: Call) -> dict[str, Any]:
     wraps="call",
     status=201,
     once=True,
-    refuses=[
-        "USER_UNKNOWN",
-        "USER_BLOCKED",
-        "USER_UNAVAILABLE",
-        "CALL_BUSY",
-        "CALL_IN_PROGRESS",
-        "RATE_LIMITED",
-    ],
+    refuses=_REQUEST,
 )
 async def call_request(ctx: Context, ask: dict[str, Any]) -> Any:
     """Ring somebody on all their devices.
@@ -121,7 +123,7 @@ async def call_ringing(ctx: Context, ask: dict[str, Any]) -> Any:
     gives=CallView,
     wraps="call",
     lane="call_id",
-    refuses=_ANY_CALL,
+    refuses=[*_ANY_CALL, *_SDP],
 )
 async def call_accept(ctx: Context, ask: dict[str, Any]) -> Any:
     """Take the call on this device. The first device wins; the others are told ``CALL_ANSWERED_ELSEWHERE``."""
@@ -176,7 +178,8 @@ async def call_busy(ctx: Context, ask: dict[str, Any]) -> Any:
 async def call_end(ctx: Context, ask: dict[str, Any]) -> Any:
     """Hang up, decline or cancel, by the call's state. An ended call answers with its final state.
 
-    With ``opId`` instead of ``callId`` it cancels the request that was sent with it, even one that arrives later.
+    With ``opId`` instead of ``callId`` it cancels the request that was sent with it, even one that arrives later
+    (nothing is answered then).
     """
     call = await ctx.services.calls.end(_device(ctx), call_id=ask["call_id"], op_id=ask["op_id"])
     return _view(ctx, call) if call is not None else None
@@ -221,7 +224,14 @@ def _candidates(ask: dict[str, Any]) -> list[Any]:
     return list(ask["candidates"]) if "candidates" in ask else [ask["candidate"]]
 
 
-@route("POST", "/api/calls/signal", takes=Signal, lane="call_id", limit="relay", refuses=[*_ANY_CALL, *_SDP])
+@route(
+    "POST",
+    "/api/calls/signal",
+    takes=Signal,
+    lane="call_id",
+    limit="relay",
+    refuses=[*_ANY_CALL, *_SDP, "CALL_GLARE", "TOO_MANY_CANDIDATES"],
+)
 async def call_signal(ctx: Context, ask: dict[str, Any]) -> None:
     """A description or candidates from a client without a socket."""
     if ask["description"] is not None:

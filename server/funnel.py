@@ -174,7 +174,9 @@ class Funnel:
         if not isinstance(key, str) or not 0 < len(key) <= OP_ID_MAX:
             raise Refusal("VALIDATION_FAILED", opId=[f"Text of 1 to {OP_ID_MAX} characters."])
         if "op_id" in ask:
-            ask["op_id"] = key  # the verb guards itself by it, should this process die before it keeps the answer
+            ask["op_id"] = (
+                key  # the verb guards itself by it, should this process die before it keeps the answer
+            )
         now = ctx.services.clock.now()
         first = await self._once.claim(ctx.user_id, f"{_verb(door)}:{key}", {**payload, "opId": None}, now)
         if isinstance(first, FirstAnswer):
