@@ -51,18 +51,21 @@ def program(name: str, package: str) -> str:
 async def eventually(
     condition: Callable[[], Any | Awaitable[Any]], *, within: float = 15.0, what: str = ""
 ) -> Any:
-    """The first true value of ``condition``, asked again and again; an AssertionError after ``within`` seconds."""
+    """The first true value of ``condition``, asked again and again; an AssertionError after ``within`` seconds.
+
+    A condition that asks the server is asked less often than ten times a second, which is a device's limit.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + within
     while True:
-        found = condition()
+        found, pause = condition(), 0.03
         if inspect.isawaitable(found):
-            found = await found
+            found, pause = await found, 0.15
         if found:
             return found
         assert loop.time() < until, f"not within {within:g} s: {what or inspect.getsource(condition).strip()}"
         turn: asyncio.Future[None] = loop.create_future()
-        loop.call_later(0.03, lambda one=turn: one.done() or one.set_result(None))
+        loop.call_later(pause, lambda one=turn: one.done() or one.set_result(None))
         await turn
 
 
@@ -103,13 +106,14 @@ class ServerProcess:
         began = time.monotonic()
         if self.port:
             self.env["PORT"] = str(self.port)
-        with open(self.folder / "server.log", "ab") as log:
+        # Files, not pipes: nobody reads a pipe all the time, and a full one would stop the server.
+        with open(self.folder / "server.log", "ab") as log, open(self.folder / "server.out", "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, str(MAIN), "run"],
                 cwd=self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=out,
                 stderr=log,
             )
         self.line = self._first_line()
@@ -122,18 +126,13 @@ class ServerProcess:
     def _first_line(self) -> str:
         """The line with the address; log lines may come before it."""
         assert self.process is not None
-        assert self.process.stdout is not None
-        until, said = time.monotonic() + START_SECONDS_MAX, b""
-        while time.monotonic() < until:
-            ready, _, _ = select.select([self.process.stdout], [], [], 0.5)
-            part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            said += part
-            for line in said.split(b"\n")[:-1]:
-                if line.startswith(b"Ringmeter "):
-                    return line.decode()
-            if ready and not part:
-                break
-        return said.decode(errors="replace")
+        until = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < until and self.process.poll() is None:
+            for line in self.said().splitlines(keepends=True):
+                if line.startswith("Ringmeter ") and line.endswith("\n"):
+                    return line
+            select.select([], [], [], 0.02)
+        return self.said()
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -143,8 +142,6 @@ class ServerProcess:
         """Wait for the end of the process: its exit status."""
         assert self.process is not None
         status = self.process.wait(STOP_SECONDS_MAX)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
         self.process = None
         return status
 
@@ -168,6 +165,10 @@ class ServerProcess:
                 self.kill()
         if self.data_dir.exists():
             asyncio.run(put_away(self.data_dir))
+
+    def said(self) -> str:
+        """What it wrote to standard output since its last start."""
+        return (self.folder / "server.out").read_text(errors="replace")
 
     def log(self) -> str:
         """What it wrote to standard error."""

@@ -44,8 +44,8 @@ context.setDefaultTimeout(WITHIN_MS);
 await context.addInitScript(() => {
   window.madeConnections = [];
   window.RTCPeerConnection = class extends RTCPeerConnection {
-    constructor(...given) {
-      super(...given);
+    constructor(config, ...more) {
+      super(window.relayOnly ? { ...config, iceTransportPolicy: "relay" } : config, ...more);
       window.madeConnections.push(this);
     }
   };
