@@ -46,8 +46,8 @@ Welcome = Callable[[Context, int | None], Awaitable[tuple[dict[str, Any], Sequen
 class Connection:
     """One connected device.
 
-    ``pending`` collects letters until the replay is through, then is None. Letters up to ``greeted_seq`` came with the
-    replay.
+    ``pending`` collects letters while others go before them, and is None otherwise. Letters up to ``told_seq`` have
+    been told here or were for another device of the user.
     """
 
     sid: str
@@ -55,7 +55,7 @@ class Connection:
     ctx: Context
     expires_at: datetime
     pending: list[Letter] | None = field(default_factory=list)
-    greeted_seq: int = 0
+    told_seq: int = 0
     warned: bool = False
     replaced: bool = False
 
@@ -110,16 +110,18 @@ class Sockets:
     # ------------------------------------------------------------------------------------------- models.ports.Doors
 
     async def deliver(self, letters: Sequence[Letter]) -> None:
-        """Send each letter to its user's connected devices, in order."""
+        """Send each letter to its user's connected devices: numbered ones in the order of the log, each once."""
         for letter in letters:
             for connection in list(self._by_user.get(letter.user_id, {}).values()):
-                device = connection.ctx.device_id
-                if letter.only_device not in (None, device) or letter.except_device == device:
-                    continue
                 if connection.pending is not None:
                     connection.pending.append(letter)
-                elif letter.seq is None or letter.seq > connection.greeted_seq:
-                    await self._emit(connection, letter.event, _payload(letter))
+                elif letter.seq is not None and letter.seq > connection.told_seq + 1:
+                    # The one before it is another task's or another process's and not here yet. A client that got
+                    # this one first and then lost its connection would never ask for that one.
+                    connection.pending = [letter]
+                    self._tasks.spawn(self._flush(connection), f"catch up {connection.sid}")
+                else:
+                    await self._tell(connection, letter)
 
     def online(self, user_id: str) -> bool:
         """Whether any device of the user is connected here."""
@@ -200,17 +202,38 @@ class Sockets:
             await self._emit(connection, "error", {"error": no.body(), "event": "SYNC"})
             await self._send_back(connection)
             return
-        last = max(sync["seq"], max((x.seq or 0 for x in letters), default=0))
-        connection.greeted_seq = last
+        connection.told_seq = max(sync["seq"], max((x.seq or 0 for x in letters), default=0))
         await self._emit(connection, "SYNC", sync)
         for letter in letters:
             await self._emit(connection, letter.event, _payload(letter))
-        while connection.pending:
-            batch, connection.pending = connection.pending, []
-            for letter in batch:
-                if letter.seq is None or letter.seq > last:
-                    await self._emit(connection, letter.event, _payload(letter))
+        await self._flush(connection)
+
+    async def _flush(self, connection: Connection) -> None:
+        """Tell what is pending, and before each letter what the log has before it."""
+        user_id = connection.ctx.user_id
+        try:
+            while connection.pending:
+                batch, connection.pending = connection.pending, []
+                for letter in batch:
+                    if letter.seq is not None and letter.seq > connection.told_seq + 1:
+                        for earlier in await self._services.mailbox.after(user_id, connection.told_seq):
+                            await self._tell(connection, earlier)
+                    await self._tell(connection, letter)
+        except Exception as error:
+            fault(error, "catch up")
+            await self._send_back(connection)  # its next connection gets everything by replay
+            return
         connection.pending = None
+
+    async def _tell(self, connection: Connection, letter: Letter) -> None:
+        """Send one letter, unless it has been told or is for another device."""
+        if letter.seq is not None:
+            if letter.seq <= connection.told_seq:
+                return
+            connection.told_seq = letter.seq
+        device = connection.ctx.device_id
+        if letter.only_device in (None, device) and letter.except_device != device:
+            await self._emit(connection, letter.event, _payload(letter))
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
         connection = self._by_sid.pop(sid, None)

@@ -38,8 +38,8 @@ class Mailbox:
         """Keep the letters that have a key, then tell all to the devices that are connected.
 
         The letters of one user keep their order. A letter whose key is known was told before and is not told twice,
-        except with ``again`` (after a crash, when nobody knows whether it was told): clients drop what they have
-        by its version.
+        except with ``again`` (after a crash, when nobody knows whether it was told): then it goes out under the
+        number it has, by which the doors know which devices have it.
         """
         by_user: dict[str, list[Letter]] = {}
         for letter in letters:
@@ -53,10 +53,10 @@ class Mailbox:
                 told.append(letter)
                 continue
             seq = await self._store.append(letter, self._clock.now())
+            if seq is None and again:
+                seq = await self._store.number_of(letter.user_id, letter.key)
             if seq is not None:
                 told.append(replace(letter, seq=seq))
-            elif again:
-                told.append(letter)
         await self._doors.deliver(told)
 
     async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
@@ -79,6 +79,10 @@ class Mailbox:
         if len(letters) >= REPLAY_MAX:
             return Missed((), await self._store.head(user_id), True)
         return Missed(tuple(x for x in letters if _is_for(x, device_id)), head, gap)
+
+    async def after(self, user_id: str, seq: int) -> list[Letter]:
+        """What follows number ``seq``, for whichever device, as far as one replay goes."""
+        return await self._store.since(user_id, seq)
 
     async def fetch(self) -> list[Letter]:
         """Tell the devices connected here what other processes have posted lately; those letters.

@@ -64,6 +64,11 @@ class MailboxStore:
         newest = await self._letters.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", -1)])
         return int(newest["seq"]) if newest else await self._trimmed_to(user_id)
 
+    async def number_of(self, user_id: str, key: str) -> int | None:
+        """The number of the letter with that key."""
+        found = await self._letters.find_one({"user_id": user_id, "key": key}, {"seq": 1})
+        return int(found["seq"]) if found else None
+
     async def since(self, user_id: str, seq: int) -> list[Letter]:
         """The letters after ``seq``, oldest first, at most ``REPLAY_MAX``."""
         cursor = self._letters.find({"user_id": user_id, "seq": {"$gt": seq}}, sort=[("seq", 1)]).limit(
