@@ -1,6 +1,6 @@
 """The hinge between Socket.IO and the funnel: who is connected, what they send, what they are sent.
 
-Events of clients never reach python-socketio's own handlers: ``SignalingServer`` takes each one, so that a forged
+Events of clients never reach python-socketio's own handlers: ``SignalingServer`` hands each one over, so that a forged
 ``connect`` or ``disconnect`` is just an unknown event, and each gets exactly one ack.
 """
 
@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import socketio
 import structlog
-from socketio import packet
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from handlers.context import Context
@@ -27,6 +25,7 @@ from server.clock import Tasks
 from server.funnel import Answer, Funnel, fault
 from server.metrics import SOCKETS
 from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
+from server.protocol import SignalingServer
 
 log = structlog.get_logger(__name__)
 
@@ -60,22 +59,6 @@ class Connection:
     replaced: bool = False
 
 
-class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
-    """python-socketio, with every client event handed to ``take``."""
-
-    take: Callable[[str, str, str, int | None, Any], None]
-
-    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
-        sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
-        if sid is not None and self.manager.is_connected(sid, namespace or "/"):
-            self.take(sid, eio_sid, namespace or "/", id, data)
-
-    async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
-        """Send the one ack of an event."""
-        reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
-        await self._send_packet(eio_sid, reply)
-
-
 class Sockets:
     """The connected devices of this process: ``models.ports.Doors`` for the services, the hinge for the clients."""
 
@@ -96,7 +79,7 @@ class Sockets:
             http_compression=False,
             monitor_clients=True,
         )
-        self.sio.take = self._take
+        self.sio.take, self.sio.tasks = self._take, tasks
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
 
@@ -281,7 +264,7 @@ class Sockets:
 
     async def _send_back(self, connection: Connection) -> None:
         """Close the transport below Socket.IO: the official client then reconnects by itself."""
-        await self.sio.eio.disconnect(connection.eio_sid)
+        self.sio.show_out(connection.eio_sid, "sent back")
 
     # ------------------------------------------------------------------------------------------------------- events
 

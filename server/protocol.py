@@ -1,0 +1,81 @@
+"""python-socketio with our rules for what clients send.
+
+Every event goes to ``take`` and never to the library's own handlers. Whoever breaks the protocol below the events (a
+packet of no kind, a second connect, an event for a namespace that is not connected, half a binary packet) is treated
+as the reference server does: the connection is closed, and nothing else comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import socketio
+import structlog
+from socketio import packet
+
+from server.clock import Tasks
+from server.packets import Bad
+
+log = structlog.get_logger(__name__)
+
+# Attachments are waited for only so that the refusal comes as the packet's ack; more would just be a lot of frames.
+ATTACHMENTS_MAX = 16
+
+
+class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
+    """python-socketio, with every client event handed to ``take(sid, eio_sid, namespace, ack id, data)``."""
+
+    take: Callable[[str, str, str, int | None, Any], None]
+    tasks: Tasks
+
+    async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        half = self._binary_packet.get(eio_sid)
+        if half is not None and isinstance(data, str):
+            # Broken off: the packet is answered as it is, and the text is read as text.
+            await self._give_up(eio_sid, half)
+        try:
+            await super()._handle_eio_message(eio_sid, data)
+        except Exception as error:
+            self._binary_packet.pop(eio_sid, None)
+            self.show_out(eio_sid, repr(error)[:200])
+            return
+        half = self._binary_packet.get(eio_sid)
+        if half is not None and not 0 < half.attachment_count <= ATTACHMENTS_MAX:
+            await self._give_up(eio_sid, half)
+
+    async def _give_up(self, eio_sid: str, half: packet.Packet) -> None:
+        """A packet whose attachments are not waited for."""
+        del self._binary_packet[eio_sid]
+        if half.packet_type == packet.BINARY_EVENT:
+            await self._handle_event(eio_sid, half.namespace, half.id, Bad("VALIDATION_FAILED"))
+
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        if self.manager.sid_from_eio_sid(eio_sid, namespace or "/") is not None:
+            self.show_out(eio_sid, "a second connect")
+        else:
+            await super()._handle_connect(eio_sid, namespace, data)
+
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
+        if sid is not None and self.manager.is_connected(sid, namespace or "/"):
+            self.take(sid, eio_sid, namespace or "/", id, data)
+        else:
+            self.show_out(eio_sid, "an event without a connect")
+
+    async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
+        """Send the one ack of an event."""
+        reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
+        await self._send_packet(eio_sid, reply)
+
+    def show_out(self, eio_sid: str, why: str) -> None:
+        """Close a transport below Socket.IO; the official client then reconnects by itself, unless told otherwise."""
+        log.debug("shown out", why=why)
+        self.tasks.spawn(self._close(eio_sid), f"show out {eio_sid}")
+
+    async def _close(self, eio_sid: str) -> None:
+        """Not the library's own way: that waits for the client to fetch or to close, which it may never do."""
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is not None:
+            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+            await socket.queue.put(None)  # ends the writer, and with it the websocket
