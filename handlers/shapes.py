@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from models.errors import Refusal
 
 TEXT_MAX = 256
 ID_MAX = 64
+
+_UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def camel(name: str) -> str:
@@ -51,7 +54,7 @@ class Text(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if "\x00" in text or any(0xD800 <= ord(ch) <= 0xDFFF for ch in text):
+        if _UNCLEAN.search(text):
             raise self.make_error("unclean")
         return text
 
