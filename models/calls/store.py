@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
 from models.calls.call import (
     Call,
@@ -80,6 +81,8 @@ TOMBSTONE_HOURS = 24
 SIGNAL_HOURS = 6
 SIGNALS_PER_LEG_MAX = 1024
 
+DUPLICATE_KEY = 11000
+
 
 @dataclass(frozen=True, slots=True)
 class Lock:
@@ -127,16 +130,22 @@ class CallStore:
         """Insert a ringing call with the locks of both. None when done, else who is busy already, or ``op_id``."""
 
         async def body(session: Session) -> None:
-            for user_id in (call.caller.user_id, call.callee.user_id):
-                await self._locks.insert_one({"_id": user_id, "call_id": call.id, "at": now}, session=session)
+            users = (call.caller.user_id, call.callee.user_id)
+            locks = [{"_id": user_id, "call_id": call.id, "at": now} for user_id in users]
+            await self._locks.insert_many(locks, session=session)
             await self._calls.insert_one(_document(call, facts, now), session=session)
 
         try:
             await self._db.transaction(body)
+        except BulkWriteError as error:  # a lock: in a transaction a batch ends at its first error
+            first = error.details["writeErrors"][0]
+            if first["code"] != DUPLICATE_KEY:
+                raise
+            return str(first["keyValue"]["_id"])
         except DuplicateKeyError as error:
             if taken(error) != "_id":
                 return "op_id"
-            return str(((error.details or {}).get("keyValue") or {}).get("_id", ""))
+            raise
         return None
 
     async def record(self, call: Call, now: datetime) -> bool:
