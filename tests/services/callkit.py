@@ -17,6 +17,9 @@ from random import Random
 from typing import Any
 
 from handlers.calls_views import CallTeller
+from handlers.context import Context
+from handlers.services import Services
+from handlers.system import welcome
 from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
 from models.calls.meter import FreeMeter
@@ -346,6 +349,25 @@ class Phone:
     def candidates(self) -> list[Any]:
         """The candidates that came, in order."""
         return [payload["candidate"] for payload in self.letters("ICE_CANDIDATE")]
+
+
+async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Sequence[Letter]]:
+    """What a device is told when it connects: SYNC, and the letters after it."""
+    town, process = phone.process.town, phone.process
+    services: Any = Services(
+        accounts=None,  # type: ignore[arg-type]
+        users=process.users,
+        calls=process.calls,
+        ice=None,  # type: ignore[arg-type]
+        chat=None,  # type: ignore[arg-type]
+        mailbox=process.mailbox,
+        presence=process.presence,
+        pushes=None,  # type: ignore[arg-type]
+        doors=process.doors,
+        clock=town.clock,
+    )
+    ctx = Context(services=services, user_id=phone.user_id, device_id=phone.device_id, process=process.name)
+    return await welcome(ctx, since)
 
 
 class Town:

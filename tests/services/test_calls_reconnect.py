@@ -13,7 +13,7 @@ from models.errors import Refusal
 from server import clock as server_clock
 from server.clock import SystemClock
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Phone, Process, Race, Town, answer, offer
+from tests.services.callkit import Phone, Process, Race, Town, answer, greeting, offer
 
 
 @pytest.fixture
@@ -130,6 +130,20 @@ async def test_e32_without_a_socket_but_with_media_the_call_goes_on_as_long_as_i
     await town.pass_(30, here)
     over = await town.call(call)
     assert (over.end_reason, over.spoken_seconds()) == (Reason.CONNECTION_LOST, 60)
+
+
+async def test_e32_media_that_the_other_still_hears_brings_a_leg_without_a_socket_back(
+    town: Town, here: Process
+) -> None:
+    ann, bob = town.phone(here, "ann"), town.phone(here, "bob")
+    call = await talking(ann, bob)
+    town.clock.pass_(10)
+    await ann.drop()
+    assert (await town.call(call)).state is State.RECONNECTING
+    town.clock.pass_(5)
+    assert (await bob.hears(call, 800)).state is State.ACTIVE
+    town.clock.pass_(5)
+    assert (await bob.end(call)).spoken_seconds() == 15
 
 
 async def test_e33_without_media_but_with_sockets_an_ice_restart_is_asked_for_and_nothing_counted(
@@ -289,6 +303,36 @@ async def test_e38_after_the_loss_of_a_process_every_call_ends_by_its_deadlines(
     assert over.end_reason is reason.get(state, Reason.SERVER_RECOVERED)
     await town.audit()
     assert (await town.log("bob"))[-1] == "CALL_ENDED"
+
+
+async def test_e39_phones_that_move_from_a_process_that_drains_keep_their_call_and_miss_nothing(
+    town: Town, here: Process
+) -> None:
+    """That a device is told nothing twice is the doors' part."""
+    there = town.process("p2")
+    await there.calls.beat()  # as every process does before it takes sockets
+    ann, bob = town.phone(here, "ann"), town.phone(here, "bob")
+    call = await talking(ann, bob)
+    heard: dict[str, set[int]] = {"ann": set(), "bob": set()}
+    for phone in (ann, bob):
+        heard[phone.user_id] |= {letter.seq for letter in phone.inbox if letter.seq}
+        here.doors.disconnect(phone.user_id, phone.device_id)  # sent away: not lost
+        await here.calls.ask_upgrade(ann.device, call.id, type="video")
+        await here.calls.answer_upgrade(bob.device, call.id, accept=False)
+        town.clock.pass_(1)
+        _, missed = await greeting(await phone.back(there), max(heard[phone.user_id], default=0))
+        heard[phone.user_id] |= {letter.seq for letter in missed if letter.seq}
+        await here.jobs()
+        await there.jobs()
+    await here.calls.flush_told()
+    here.life.dead = True
+    await town.pass_(60, there)
+    assert (await town.call(call)).state is State.ACTIVE
+    assert (await ann.end(call)).spoken_seconds() == 62
+    for phone in (ann, bob):
+        heard[phone.user_id] |= {letter.seq for letter in phone.inbox if letter.seq}
+        missed = (await there.mailbox.missed(phone.user_id, phone.device_id, 0)).letters
+        assert heard[phone.user_id] == {letter.seq for letter in missed}
 
 
 async def test_e40_a_hang_up_of_what_is_over_or_unknown_clears_the_screen(town: Town, here: Process) -> None:

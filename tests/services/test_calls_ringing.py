@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 
-from handlers.context import Context
-from handlers.services import Services
-from handlers.system import welcome
 from models.calls.call import Call, Reason, State
 from models.db import Database
 from models.errors import Refusal
 from models.once import FirstAnswer, Once
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Phone, Race, Town, answer, offer
+from tests.services.callkit import Phone, Race, Town, answer, greeting, offer
 
 
 @pytest.fixture
@@ -29,26 +26,6 @@ async def refused(verb: Any) -> Refusal:
     with pytest.raises(Refusal) as no:
         await verb
     return no.value
-
-
-async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], list[str]]:
-    """What a device is told when it connects: SYNC, and the events after it."""
-    town, process = phone.process.town, phone.process
-    services: Any = Services(
-        accounts=None,  # type: ignore[arg-type]
-        users=process.users,
-        calls=process.calls,
-        ice=None,  # type: ignore[arg-type]
-        chat=None,  # type: ignore[arg-type]
-        mailbox=process.mailbox,
-        presence=process.presence,
-        pushes=None,  # type: ignore[arg-type]
-        doors=process.doors,
-        clock=town.clock,
-    )
-    ctx = Context(services=services, user_id=phone.user_id, device_id=phone.device_id, process=process.name)
-    sync, letters = await welcome(ctx, since)
-    return sync, [letter.event for letter in letters]
 
 
 async def test_a_call_rings_is_taken_and_ended_and_both_are_told_each_step(town: Town) -> None:
@@ -248,8 +225,8 @@ async def test_e12_a_phone_that_was_away_for_a_day_finds_one_missed_call_and_doe
     await ann.request(bob)
     await town.pass_(46, here, step=23)
     town.clock.pass_(24 * 3600)
-    sync, events = await greeting(bob, 0)
-    assert events == ["CALL_TIMEOUT"]
+    sync, letters = await greeting(bob, 0)
+    assert [x.event for x in letters] == ["CALL_TIMEOUT"]
     assert sync["calls"] == []
     assert len(await here.calls.history("bob", status="missed")) == 1
 
@@ -262,12 +239,13 @@ async def test_e13_a_ring_that_is_over_is_not_replayed_and_one_that_goes_on_is(t
     town.clock.pass_(1)
     again = await ann.request(bob)
     town.clock.pass_(5)
-    sync, events = await greeting(bob, 0)
-    assert events == ["CALL_ENDED", "CALL_REQUEST"]
+    sync, letters = await greeting(bob, 0)
+    assert [x.event for x in letters] == ["CALL_ENDED", "CALL_REQUEST"]
+    assert letters[1].payload["expiresInMs"] == 40_000
     assert [(x["id"], x["state"]) for x in sync["calls"]] == [(again.id, "ringing"), (call.id, "ended")]
     assert (sync["missed"], sync["gap"]) == (2, False)
     await ann.end(again)
-    assert (await greeting(bob, 0))[1] == ["CALL_ENDED", "CALL_ENDED"]
+    assert [x.event for x in (await greeting(bob, 0))[1]] == ["CALL_ENDED", "CALL_ENDED"]
     assert (await greeting(bob, None))[1] == []
 
 
@@ -276,7 +254,7 @@ async def test_e13_a_phone_without_a_number_rings_only_for_what_rings(town: Town
     ann, bob = town.phone(here, "ann"), Phone(here, "bob", "bob-phone")
     call = await ann.request(bob)
     town.clock.pass_(5)
-    assert (await greeting(bob, None))[1] == ["CALL_REQUEST"]
+    assert [x.event for x in (await greeting(bob, None))[1]] == ["CALL_REQUEST"]
     await ann.end(call)
     assert (await greeting(bob, None))[1] == []
 
