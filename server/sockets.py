@@ -330,4 +330,4 @@ def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:
     if isinstance(token, str) and token:
         return token.removeprefix("Bearer ")
     header = environ.get("HTTP_AUTHORIZATION", "")
-    return header[7:] if header.startswith("Bearer ") else None
+    return header[7:] if header[:7].lower() == "bearer " else None
