@@ -91,6 +91,8 @@ async def _serve(config: Config, uri: str, host: str, port: int, stop: asyncio.E
         _say_where(config, host, runner.addresses[0][1])
         await stop.wait()
         log.info("draining")
+        # A client that is refused by Socket.IO stays away for good; one that finds nobody listening tries again.
+        await site.stop()
         await drain(app)
     finally:
         await runner.cleanup()
