@@ -63,6 +63,11 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
         else:
             self.show_out(eio_sid, "an event without a connect")
 
+    async def tell(self, eio_sid: str, event: str, payload: Any) -> None:
+        """Send one event to one client: without the task, and the waiting for it, that ``emit`` makes for a room."""
+        told = self.packet_class(packet.EVENT, namespace="/", data=[event, payload], binary=False)
+        await self._send_packet(eio_sid, told)
+
     async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
         """Send the one ack of an event."""
         reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
