@@ -25,6 +25,7 @@ from server.clock import Tasks
 from server.funnel import Answer, Funnel, fault
 from server.metrics import SOCKETS
 from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
+from server.plain_websocket import use_plain_websockets
 from server.protocol import SignalingServer
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ class Sockets:
             http_compression=False,
             monitor_clients=True,
         )
+        use_plain_websockets(self.sio.eio)
         self.sio.take, self.sio.tasks = self._take, tasks
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
@@ -313,7 +315,7 @@ class Sockets:
 
     async def _emit(self, connection: Connection, event: str, payload: dict[str, Any]) -> None:
         try:
-            await self.sio.emit(event, payload, to=connection.sid)
+            await self.sio.tell(connection.eio_sid, event, payload)
         except Exception as error:
             log.info("could not tell", event_name=event, error=repr(error))
 
