@@ -47,17 +47,16 @@ class Mailbox:
         await asyncio.gather(*(self._post_to_one(row, again) for row in by_user.values()))
 
     async def _post_to_one(self, letters: list[Letter], again: bool) -> None:
-        told: list[Letter] = []
         for letter in letters:
             if letter.key is None:
-                told.append(letter)
+                await self._doors.deliver([letter])
                 continue
             seq = await self._store.append(letter, self._clock.now())
             if seq is None and again:
                 seq = await self._store.number_of(letter.user_id, letter.key)
             if seq is not None:
-                told.append(replace(letter, seq=seq))
-        await self._doors.deliver(told)
+                # Each as soon as it is kept, not after the whole row is.
+                await self._doors.deliver([replace(letter, seq=seq)])
 
     async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
         """What ``device_id`` has not handled after number ``since``; nothing for a device that never had a number.
