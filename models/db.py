@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
-from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel
+from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel, timeout
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -42,8 +42,13 @@ POOL_SIZE_MAX = 100
 IN_FLIGHT_MAX = 90
 # How long a request may wait for a primary before it is refused with DATABASE_AWAY; short, since a phone retries.
 SELECTION_MS = 1500
-# The bound of one operation or one transaction, retries included.
-OPERATION_MS = 8000
+# A database that says nothing (a cut cable, a frozen machine) is noticed by the monitor after this and SELECTION_MS,
+# which then also cuts off the operations that wait for it; their own bound is for when the monitor sees no fault.
+# Not PyMongo's timeoutMS: under it a request looks for a primary as long as the whole operation may take.
+HEARTBEAT_MS = 2000
+SOCKET_MS = 5000
+# The bound of one transaction, its retries included.
+TRANSACTION_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ class Database:
             maxPoolSize=POOL_SIZE_MAX,
             serverSelectionTimeoutMS=SELECTION_MS,
             connectTimeoutMS=SELECTION_MS,
-            timeoutMS=OPERATION_MS,
+            socketTimeoutMS=SOCKET_MS,
+            heartbeatFrequencyMS=HEARTBEAT_MS,
             retryWrites=True,
             w="majority",
             journal=True,
@@ -135,11 +141,14 @@ class Database:
         swallow the driver's errors. Snapshot reads, majority and journaled commit.
         """
         async with self._in_flight, self.client.start_session() as session:
-            return await session.with_transaction(
-                body,
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern("majority", j=True),
-            )
+            if not self.client.topology_description.has_writable_server():
+                await self.ping()  # refuses after SELECTION_MS; the transaction would go on trying
+            with timeout(TRANSACTION_SECONDS):
+                return await session.with_transaction(
+                    body,
+                    read_concern=ReadConcern("snapshot"),
+                    write_concern=WriteConcern("majority", j=True),
+                )
 
     async def ping(self) -> None:
         """Raise unless a primary answers now."""

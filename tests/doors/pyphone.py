@@ -9,8 +9,7 @@ from typing import Any
 
 import aiohttp
 import socketio
-from socketio.exceptions import ConnectionError as NotConnected
-from socketio.exceptions import TimeoutError as NoAnswer
+from socketio.exceptions import SocketIOError
 
 from tests.doors.serverprocess import eventually
 
@@ -135,7 +134,7 @@ class PyPhone:
         async def answered() -> dict[str, Any] | None:
             try:
                 return {"data": await self.ask(event, within=2.0, **payload)}
-            except (NotConnected, NoAnswer):
+            except SocketIOError:  # not connected, or no answer in time
                 return None
             except Refused as no:
                 if no.retry_after_ms is None and no.code != "IDEMPOTENCY_IN_FLIGHT":
