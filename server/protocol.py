@@ -12,6 +12,7 @@ from typing import Any
 
 import socketio
 import structlog
+from engineio.payload import Payload
 from socketio import packet
 
 from server.clock import Tasks
@@ -21,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 # Attachments are waited for only so that the refusal comes as the packet's ack; more would just be a lot of frames.
 ATTACHMENTS_MAX = 16
+# Packets in one request of a client on polling. The library's 16 would drop a phone that sends its candidates; how
+# large a request may be is bounded by itself.
+PACKETS_MAX = 1024
+Payload.max_decode_packets = PACKETS_MAX
 
 
 class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
