@@ -63,6 +63,7 @@ class House:
     clock: Clock
     http: aiohttp.ClientSession
     exchange: Exchange | None
+    site: web.TCPSite
     phones: list[Phone] = field(default_factory=list)
 
     @property
@@ -171,22 +172,31 @@ class Person:
 
 @asynccontextmanager
 async def open_house(
-    uri: str, exchange: Exchange | None = None, *, clock: Clock | None = None, name: str = "", **env: str
+    uri: str,
+    exchange: Exchange | None = None,
+    *,
+    clock: Clock | None = None,
+    database: str = "",
+    port: int = 0,
+    **env: str,
 ) -> AsyncIterator[House]:
-    """The application at a free port with an empty database; gone, with its phones, at the end."""
-    database = name or f"doors-{uuid4().hex[:12]}"
+    """The application at a free port with an empty database; gone, with its phones, at the end.
+
+    With ``database`` and ``port`` it is the next process of another house.
+    """
+    lent, database = bool(database), database or f"doors-{uuid4().hex[:12]}"
     # Tokens and letters have times, and MongoDB throws away by its own clock what is old: begin today.
     clock = clock or VirtualClock(_today())
     config = load_config({**_ENV, "MONGO_DATABASE": database, **env})
     app = make_app(config, uri, clock=clock)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
     await site.start()
     port = runner.addresses[0][1]
     try:
         async with aiohttp.ClientSession(auto_decompress=True) as http:
-            house = House(f"http://127.0.0.1:{port}", app, clock, http, exchange)
+            house = House(f"http://127.0.0.1:{port}", app, clock, http, exchange, site)
             try:
                 yield house
             finally:
@@ -199,7 +209,7 @@ async def open_house(
         await sockets.sio.shutdown()
         await app[TASKS].drain(5)
         await runner.cleanup()
-        if not name:
+        if not lent:
             closing = Database(uri, database)
             await closing.client.drop_database(database)
             await closing.close()
