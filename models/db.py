@@ -49,6 +49,7 @@ HEARTBEAT_MS = 2000
 SOCKET_MS = 5000
 # The bound of one transaction, its retries included.
 TRANSACTION_SECONDS = 5.0
+_NAMESPACE_EXISTS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,21 @@ class Database:
         present = set(await self.db.list_collection_names())
         for definition in REGISTERED.values():
             if definition.name not in present:
-                with suppress(CollectionInvalid):  # another process made it first
-                    await self.db.create_collection(definition.name, validator=definition.validator or None)
+                await self._create(definition)
             elif definition.validator:
                 await self.db.command("collMod", definition.name, validator=dict(definition.validator))
         await asyncio.gather(
             *(self.db[d.name].create_indexes(list(d.indexes)) for d in REGISTERED.values() if d.indexes)
         )
+
+    async def _create(self, definition: Collection) -> None:
+        """Make a collection, unless another process makes it first: the driver looks, and the server knows."""
+        with suppress(CollectionInvalid):
+            try:
+                await self.db.create_collection(definition.name, validator=definition.validator or None)
+            except OperationFailure as fault:
+                if fault.code != _NAMESPACE_EXISTS:
+                    raise
 
     async def refuse_standalone(self) -> None:
         """Raise ``StandaloneServer`` unless this is a replica set (or a router of one)."""
