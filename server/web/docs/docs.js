@@ -1,5 +1,5 @@
 // The /docs page: Swagger UI for the routes, and the events of /asyncapi.json as a page to read.
-import { Schemas, el, schemaTable } from "./schema.js";
+import { Schemas, el, said, schemaTable } from "./schema.js";
 
 const at = (id) => document.getElementById(id);
 const TABS = ["rest", "events"];
@@ -66,7 +66,7 @@ const SIDES = [
 ];
 
 function paragraphs(text) {
-  return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((part) => el("p", "", part.replace(/\s*\n\s*/g, " ")));
+  return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((part) => said("p", "", part.replace(/\s*\n\s*/g, " ")));
 }
 
 /** The events of one direction: `{name, summary, description, messages, replies, tags}`, in the document's order. */
@@ -119,7 +119,7 @@ function extras(operation) {
 }
 
 function eventCard(event, side, schemas) {
-  const { operation, messages, replies, name, channel } = event;
+  const { operation, messages, replies, name } = event;
   const id = `event-${side.id}-${name}`;
   const card = el("article", "event");
   card.id = id;
@@ -128,13 +128,10 @@ function eventCard(event, side, schemas) {
   link.href = `#${encodeURIComponent(id)}`;
   head.append(link);
   card.append(head);
-  const said = new Set();
-  for (const owner of [operation, messages[0] ?? {}, messages.length === 1 ? channel : {}]) {
-    for (const text of [owner.summary, owner.description]) {
-      if (text && !said.has(text)) card.append(...paragraphs(text));
-      said.add(text);
-    }
-  }
+  // A summary is most often the first sentence of the description: each text once, and none that another begins with.
+  const texts = [operation, messages[0] ?? {}].flatMap((owner) => [owner.summary, owner.description]).filter(Boolean);
+  const news = (text, index) => !texts.some((other, at) => at !== index && other.startsWith(text) && (other !== text || at < index));
+  card.append(...texts.filter(news).flatMap(paragraphs));
   for (const message of messages) {
     card.append(el("h4", "", messages.length > 1 ? `Payload: ${message.title ?? message.name}` : "Payload"));
     card.append(schemaTable(payloadOf(message), schemas));

@@ -9,6 +9,13 @@ export function el(tag, className = "", text) {
   return element;
 }
 
+/** A sentence of the documents: what stands between backticks is code. */
+export function said(tag, className, text) {
+  const element = el(tag, className);
+  text.split("`").forEach((part, index) => part && element.append(index % 2 ? el("code", "", part) : part));
+  return element;
+}
+
 /** Follows `$ref` inside one document. */
 export class Schemas {
   constructor(document_) {
@@ -67,7 +74,7 @@ function limitText(schema) {
   const limits = [];
   if (schema.minimum !== undefined) limits.push(`at least ${schema.minimum}`);
   if (schema.maximum !== undefined) limits.push(`at most ${schema.maximum}`);
-  if (schema.minLength) limits.push(`at least ${schema.minLength} characters`);
+  if (schema.minLength) limits.push(schema.minLength === 1 ? "not empty" : `at least ${schema.minLength} characters`);
   if (schema.maxLength !== undefined) limits.push(`at most ${schema.maxLength} characters`);
   if (schema.maxItems !== undefined) limits.push(`at most ${schema.maxItems} items`);
   if (schema.default !== undefined && schema.default !== null) limits.push(`default ${JSON.stringify(schema.default)}`);
@@ -92,7 +99,7 @@ function fieldRow(name, node, required, schemas, path) {
   if (required) first.append(el("span", "must", "required"));
   const type = el("td", "type", typeText(node, schemas));
   const about = el("td");
-  if (schema.description) about.append(el("p", "", schema.description));
+  if (schema.description) about.append(said("p", "", schema.description));
   const limits = limitText(schema);
   if (limits) about.append(el("p", "soft", limits));
   for (const inner of objectsIn(node, schemas)) {
