@@ -60,10 +60,11 @@ export class Api {
     memory.clear();
   }
 
-  /** The person with exactly this name, whatever the case. Refuses with a sentence when there is none. */
+  /** The person with exactly this name, whatever the case, be it us. Refuses with a sentence when there is none. */
   async findUser(name) {
     const wanted = name.trim().toLowerCase();
     if (!wanted) throw new Refusal({ code: "PEER", message: "Type the name of the person to reach." });
+    if (this.me && slug(name) === this.me.username?.toLowerCase()) return this.me; // the search leaves us out
     const { items } = await this.call("GET", `/api/users?query=${encodeURIComponent(slug(name) || wanted)}`);
     const user =
       items.find((one) => one.username?.toLowerCase() === wanted) ??

@@ -37,12 +37,13 @@ export class Leg {
     return this.type === "video" ? ["audio", "video"] : ["audio"];
   }
 
-  /** The talking time runs while the call is active; the server's own sum corrects it at the end. */
+  /** The talking time runs while the call is active; the server's own sum, which comes at the end, corrects it. */
   follow(call) {
+    // The page was reloaded during the call: its time so far, as far as our clock and the server's agree.
+    if (this.state === "idle" && call.activeAt) this.talkedMs = Math.max(0, Date.now() - Date.parse(call.activeAt));
     const active = call.state === "active";
     if (active && this.talkSince === null) {
       this.talkSince = performance.now();
-      if (!this.talkedMs) this.talkedMs = (call.durationSeconds ?? 0) * 1000;
     } else if (!active && this.talkSince !== null) {
       this.talkedMs += performance.now() - this.talkSince;
       this.talkSince = null;

@@ -33,7 +33,7 @@ export function clockText(seconds) {
 export function whenText(iso) {
   const at = new Date(iso);
   if (Number.isNaN(at.getTime())) return "";
-  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const time = at.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
   if (at.toDateString() === new Date().toDateString()) return time;
   return `${at.toLocaleDateString([], { day: "numeric", month: "short" })}, ${time}`;
 }

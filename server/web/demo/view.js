@@ -100,7 +100,7 @@ function drawControls(leg, joined) {
   toggle("camera", leg.cameraOff, ["Camera off", "Camera on"]);
   at("mute").disabled = !leg.stream?.getAudioTracks().length;
   show(at("camera"), leg.type === "video" && Boolean(leg.stream?.getVideoTracks().length));
-  show(at("ask-video"), leg.type === "audio" && leg.state === "active");
+  show(at("ask-video"), leg.type === "audio" && leg.state === "active" && leg.upgrade !== "offered");
   at("ask-video").disabled = leg.upgrade === "asked";
   write(at("hangup").lastElementChild, settled ? "Hang up" : "Cancel");
   show(at("upgrade"), leg.upgrade === "offered");
