@@ -1,0 +1,153 @@
+"""``python main.py`` as a user meets it: what it says when it starts, and when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.mongod import number_in
+from server.processes import free_port
+from tests.doors.serverprocess import ServerProcess, rss_mb, running
+
+SERVER_MB_MAX = 120
+DATABASE_MB_MAX = 250
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server on an empty folder, not started."""
+    server = ServerProcess(tmp_path / "server")
+    yield server
+    server.stop()
+
+
+def test_it_starts_on_an_empty_folder_and_again_on_a_full_one_and_stays_within_its_memory(
+    fresh: ServerProcess,
+) -> None:
+    fresh.start()
+    assert f"http://127.0.0.1:{fresh.port}/ in two tabs" in fresh.line
+    mongod = number_in(fresh.data_dir / "db" / "mongod.lock")
+    assert mongod is not None
+    server_mb, database_mb = rss_mb(fresh.pid), rss_mb(mongod)
+    assert fresh.drain() == 0
+    first = fresh.started_in
+    fresh.start()
+    print(f"server {server_mb:.0f} MiB, database {database_mb:.0f} MiB")
+    print(f"first start {first:.1f} s, second start {fresh.started_in:.1f} s")
+    assert server_mb < SERVER_MB_MAX
+    assert database_mb < DATABASE_MB_MAX
+    assert fresh.drain() == 0
+
+
+def test_every_fault_of_the_configuration_is_named_at_once_and_nothing_is_opened(
+    fresh: ServerProcess,
+) -> None:
+    fresh.env |= {
+        "PORT": "eighty",
+        "MONGO_URI": "postgres://somewhere",
+        "ENV": "staging",
+        "RING_SECONDS": "0",
+        "TURN_URLS": "turn:turn.example.org:3478",
+        "JWT_SECRET": "short",
+    }
+    done = fresh.command("run")
+    assert done.returncode == 2
+    for name in ("PORT", "MONGO_URI", "ENV", "RING_SECONDS", "TURN_SECRET", "JWT_SECRET"):
+        assert f"\n  {name} " in done.stderr, name
+    assert "Traceback" not in done.stderr
+    assert not fresh.data_dir.exists(), "nothing was begun"
+
+
+def test_production_refuses_to_make_up_a_secret(fresh: ServerProcess) -> None:
+    fresh.env["ENV"] = "production"
+    done = fresh.command("run")
+    assert done.returncode == 2
+    assert "JWT_SECRET is required with ENV=production" in done.stderr
+
+
+def test_a_port_that_is_taken_gives_a_sentence(fresh: ServerProcess, mongo_uri: str) -> None:
+    fresh.env |= {"MONGO_URI": mongo_uri, "MONGO_DATABASE": "taken"}
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        fresh.env["PORT"] = str(port)
+        done = fresh.command("run")
+    assert done.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Set PORT to another one." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_servers_on_one_folder_are_one_too_many(fresh: ServerProcess) -> None:
+    fresh.start()
+    done = fresh.command("run")
+    assert done.returncode == 1
+    assert "Another server uses" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_not_there_gives_a_sentence(fresh: ServerProcess) -> None:
+    fresh.env["MONGO_URI"] = f"mongodb://127.0.0.1:{free_port()}/?replicaSet=nowhere"
+    done = fresh.command("run")
+    assert done.returncode == 1
+    assert "The database does not answer." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_words_on_the_command_line_end_with_2_and_help_with_0(fresh: ServerProcess) -> None:
+    for words in (["fly"], ["users", "ban"]):
+        assert fresh.command(*words).returncode == 2, words
+    done = fresh.command("users", "--help")
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+
+
+def test_people_are_looked_after_while_the_server_runs(mongo_uri: str, tmp_path: Path) -> None:
+    with running(tmp_path / "server", mongo_uri=mongo_uri, database="people") as server:
+        asyncio.run(_register(server.address, "ada"))
+
+        def users(*words: str) -> tuple[int, str]:
+            done: subprocess.CompletedProcess[str] = server.command("users", *words)
+            assert "Traceback" not in done.stderr
+            return done.returncode, done.stdout
+
+        status, table = users("list")
+        assert status == 0
+        assert "ada" in table
+        assert "active" in table
+        assert users("ban", "ada") == (0, "ada is banned.\n")
+        assert "banned" in users("list")[1]
+        assert users("unban", "ada") == (0, "ada is active.\n")
+        assert users("promote", "ada") == (0, "ada is an administrator.\n")
+        assert users("ban", "nobody")[0] == 1
+
+
+async def _register(address: str, username: str) -> None:
+    from tests.doors.pyphone import PyPhone
+
+    async with PyPhone(address) as phone:
+        phone.username = username
+        await phone.register()
+
+
+def test_users_without_a_running_server_says_what_to_do(fresh: ServerProcess) -> None:
+    done = fresh.command("users", "list")
+    assert done.returncode == 1
+    assert "No server runs with the data in" in done.stdout
+
+
+def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
+    fresh.env["EXPO_URL"] = "http://127.0.0.1:9/"
+    done = fresh.command("doctor")
+    assert "a transaction was committed" in done.stdout
+    assert "TURN_URLS is not set" in done.stdout
+    assert "REDIS_URL is not set" in done.stdout
+    assert done.returncode == 1, "Expo does not answer there"
+    fresh.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    assert "does not answer: ConnectionError" in fresh.command("doctor").stdout
