@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from models.ports import Clock
 from server.app import DATABASE, SOCKETS, TASKS, WIRED, make_app
 from server.config import load_config
 from tests.doors.phones import Exchange, Phone, check_error
-from tests.doors.talk import snapshots_rise
+from tests.doors.talk import pair, snapshots_rise, talk
 from tests.fakes import VirtualClock
 
 PASSWORD = "correct horse battery"
@@ -248,6 +249,31 @@ async def rising(house: House) -> AsyncIterator[None]:
     for phone in told:
         await phone.forget()
     snapshots_rise(told)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def still_serves(house: House) -> AsyncIterator[None]:
+    """After whatever a test has done: the house takes a call, and holds no connection that nobody holds."""
+    before = len(house.phones)
+    yield
+    used, house.phones[before:] = house.phones[before:], []
+    _, a, bob, b = await pair(house)
+    await a.ask("CALL_ENDED", callId=await talk(a, b, bob))
+    used += house.phones[before:]
+    house.phones[before:] = []
+    for phone in used:
+        await phone.forget()
+    async with asyncio.timeout(10):
+        while holds(house):
+            await house.db.ping()
+
+
+def holds(house: House) -> list[Any]:
+    """Connections that the house still knows, in whichever of its books."""
+    sockets = house.app[SOCKETS]
+    manager = sockets.sio.manager
+    books = [sockets._by_sid, sockets._by_user, manager.pending_disconnect.get("/"), sockets.sio.environ]
+    return [book for book in [*books, manager.rooms.get("/", {}).get(None)] if book]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

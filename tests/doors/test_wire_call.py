@@ -224,7 +224,7 @@ async def test_a_caller_cancels(house: House) -> None:
     assert (told["reason"], told["endedBy"], told["durationSeconds"]) == ("cancelled", ada.id, 0)
 
 
-async def test_e7_a_cancel_that_overtakes_its_request_rings_nowhere(house: House) -> None:
+async def test_e07_a_cancel_that_overtakes_its_request_rings_nowhere(house: House) -> None:
     _, a, bob, b = await pair(house)
     await a.ask("CALL_ENDED", opId="tap-7")
     call = await a.ask("CALL_REQUEST", to=bob.id, type="audio", opId="tap-7")
@@ -234,7 +234,7 @@ async def test_e7_a_cancel_that_overtakes_its_request_rings_nowhere(house: House
     await ring(a, b, bob)
 
 
-async def test_e8_a_request_that_is_repeated_rings_once(house: House) -> None:
+async def test_e08_a_request_that_is_repeated_rings_once(house: House) -> None:
     _, a, bob, b = await pair(house)
     ask = {"to": bob.id, "type": "audio", "opId": "tap-8"}
     first = await a.ask("CALL_REQUEST", ask)
@@ -247,7 +247,7 @@ async def test_e8_a_request_that_is_repeated_rings_once(house: House) -> None:
     assert len(ids) == len(set(ids)) == 2
 
 
-async def test_e9_the_same_op_id_with_another_payload_is_refused(house: House) -> None:
+async def test_e09_the_same_op_id_with_another_payload_is_refused(house: House) -> None:
     _, a, bob, b = await pair(house)
     await a.ask("CALL_REQUEST", to=bob.id, type="audio", opId="tap-9")
     no = await a.refused("CALL_REQUEST", to=bob.id, type="video", opId="tap-9")

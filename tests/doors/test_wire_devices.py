@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-async def test_e1_two_devices_accept_in_the_same_moment_and_one_has_the_call(house: House) -> None:
+async def test_e01_two_devices_accept_in_the_same_moment_and_one_has_the_call(house: House) -> None:
     _, a, bob, b1 = await pair(house)
     b2 = await bob.phone("b2")
     call_id = await ring(a, b1, bob)
@@ -53,7 +53,7 @@ async def test_descriptions_and_candidates_go_to_the_device_that_has_the_call_an
         assert not {"ICE_CANDIDATE", "SESSION_DESCRIPTION"} & set(other.names())
 
 
-async def test_e6_a_late_decline_of_another_device_does_not_end_the_call(house: House) -> None:
+async def test_e06_a_late_decline_of_another_device_does_not_end_the_call(house: House) -> None:
     _, a, bob, b1 = await pair(house)
     b2 = await bob.phone("b2")
     call_id = await ring(a, b1, bob)
@@ -121,7 +121,7 @@ async def test_e36_a_call_is_taken_over_by_another_device_without_ping_pong(hous
     assert (await a.ask("CALL_ENDED", callId=call_id))["endReason"] == "completed"
 
 
-async def test_e4_two_people_call_each_other_at_once_and_are_in_one_call(house: House) -> None:
+async def test_e04_two_people_call_each_other_at_once_and_are_in_one_call(house: House) -> None:
     ada, a, bob, b = await pair(house)
     one, two = await asyncio.gather(
         a.ask("CALL_REQUEST", to=bob.id, type="audio", offer=offer("aa")),
@@ -139,7 +139,7 @@ async def test_e4_two_people_call_each_other_at_once_and_are_in_one_call(house: 
         assert len((await person.get("/api/calls/history")).body["items"]) == 1
 
 
-async def test_e5_two_people_call_a_third_and_one_finds_them_busy(house: House) -> None:
+async def test_e05_two_people_call_a_third_and_one_finds_them_busy(house: House) -> None:
     _, a, bob, b = await pair(house)
     cid = await house.person("cid")
     c = await cid.phone("c")
