@@ -188,16 +188,17 @@ async def flat_out(exchange: Exchange, plan: Plan, watched: Watched, told: Told)
 
 
 async def keep_running(exchange: Exchange, pairs: int) -> list[Attempt]:
-    """As many calls as there are pairs, accepted and left running."""
+    """A call for each pair, accepted and left running; without those that an earlier fault stands in the way of."""
     exchange.hang_up = False
     exchange.begin_pass()
     attempts = []
     for _ in range(pairs):
         attempt = exchange.place(now())
         await asyncio.wait([attempt.done], timeout=STRAGGLERS_SECONDS)
-        if attempt.fault or not attempt.told:
-            raise RuntimeError(f"a call to measure on did not come about: {attempt.fault}")
-        attempts.append(attempt)
+        if attempt.told and not attempt.fault:
+            attempts.append(attempt)
+    if len(attempts) < pairs / 2:
+        raise RuntimeError(f"of {pairs} calls to measure on only {len(attempts)} came about")
     return attempts
 
 

@@ -56,7 +56,8 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
         part = results[title][name]
         server, generator = _median(part, "server_cpu_share"), _median(part, "generator_cpu_share")
         shares = f"server {_percent(server)} of its core, generator {_percent(generator)}"
-        said.append(f"{title}, flat out: {shares}: {_bottleneck(server, generator)}.")
+        why = _bottleneck(server, generator, _median(part, "others_cpu_share"))
+        said.append(f"{title}, flat out: {shares}: {why}.")
     others = max(
         figure["most"] or 0
         for title in ("calls", "relay", "logins")
@@ -79,13 +80,15 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _bottleneck(server: float | None, generator: float | None) -> str:
+def _bottleneck(server: float | None, generator: float | None, others: float | None) -> str:
     if server is None or generator is None:
         return "no figures of CPU time on this system"
     if server >= FULL_SHARE:
         return "the server was the bottleneck"
     if generator >= FULL_SHARE:
         return "the generator was the bottleneck: the server can do more"
+    if others is not None and others > OTHERS_SHARE:
+        return f"neither was full: other programs took {_percent(others)} of a core away"
     return "neither was full: waiting (the database, or a limit) was the bottleneck"
 
 

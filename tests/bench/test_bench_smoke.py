@@ -93,16 +93,19 @@ def test_a_summary_has_the_median_of_the_rounds_and_all_their_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "generator", "said"),
+    ("server", "generator", "others", "said"),
     [
-        (0.97, 0.3, "the server was"),
-        (0.5, 0.97, "the generator was"),
-        (0.5, 0.5, "neither"),
-        (math.nan, 1, "no"),
+        (0.97, 0.3, 0.0, "the server was the bottleneck"),
+        (0.5, 0.97, 0.0, "the generator was the bottleneck"),
+        (0.5, 0.5, 0.0, "neither was full: waiting"),
+        (0.5, 0.5, 0.9, "other programs took 90 % of a core away"),
+        (math.nan, 1.0, 0.0, "no figures of CPU time"),
     ],
 )
-def test_the_report_says_what_the_bottleneck_was(server: float, generator: float, said: str) -> None:
-    shares = {"server_cpu_share": server, "generator_cpu_share": generator, "others_cpu_share": 0.0}
+def test_the_report_says_what_the_bottleneck_was(
+    server: float, generator: float, others: float, said: str
+) -> None:
+    shares = {"server_cpu_share": server, "generator_cpu_share": generator, "others_cpu_share": others}
     part = summary([Round({**shares, **spread("taken_ms", [1.0])}, Counter({"RATE_LIMITED": 2}))])
     results = {
         "rest": {"first_start_s": 1, "later_start_s": 1, "server_mb": 1, "mongod_mb": 1, "idle_cpu_share": 0},
