@@ -67,14 +67,13 @@ class Mailbox:
         if since is None:
             return Missed((), await self._store.head(user_id), False)
         letters = await self._store.since(user_id, since)
-        if letters:
-            head = letters[-1].seq or 0
-        else:
-            head = await self._store.head(user_id)
-        # A first letter that does not follow on, a replay that is full, or a number from another life.
-        gap = (bool(letters) and letters[0].seq != since + 1) or len(letters) >= REPLAY_MAX or since > head
+        head = (letters[-1].seq or 0) if letters else await self._store.head(user_id)
         if not letters and since < head:
-            gap = True
+            # Gone, or posted between the two looks.
+            letters = await self._store.since(user_id, since)
+            head = (letters[-1].seq or 0) if letters else head
+        # A first letter that does not follow on, none of those there were, or a number from another life.
+        gap = letters[0].seq != since + 1 if letters else since != head
         if len(letters) >= REPLAY_MAX:
             return Missed((), await self._store.head(user_id), True)
         return Missed(tuple(x for x in letters if _is_for(x, device_id)), head, gap)
