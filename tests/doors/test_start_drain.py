@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from models.db import Database
 from tests.doors.phones import Exchange, Phone
-from tests.doors.pyphone import ANSWER, Pair
+from tests.doors.pyphone import ANSWER, Pair, PyPhone
 from tests.doors.serverprocess import ServerProcess, eventually
 
 # The official client's own way of coming back, in less than its usual seconds.
@@ -66,6 +67,27 @@ async def test_a_signal_drains_the_server_and_the_official_client_comes_back_to_
         for phone in phones:
             await phone.forget()
         await pair.leave()
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_client_that_neither_reads_nor_closes_holds_no_drain_up(
+    mongo_uri: str, database: str, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database)
+    await asyncio.to_thread(server.start)
+    try:
+        async with PyPhone(server.address) as person:
+            await person.register()
+            address = f"{server.address}/socket.io/?EIO=4&transport=websocket"
+            async with person.http.ws_connect(address, autoclose=False, autoping=False) as deaf:
+                await deaf.receive()  # the transport is open
+                await deaf.send_str("40" + json.dumps({"token": person.token, "deviceId": "deaf"}))
+                assert (await deaf.receive()).data.startswith("40")  # connected; from here on nobody listens
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                assert await asyncio.to_thread(server.drain) == 0
+                assert loop.time() - began < 10
+    finally:
         await asyncio.to_thread(server.stop)
 
 
