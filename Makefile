@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench format clean
+.PHONY: help run test check docs bench picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -32,6 +32,9 @@ docs: .venv/.installed ## Write docs/openapi.json and docs/asyncapi.json anew
 
 bench: .venv/.installed-dev tests/js/node_modules/.installed ## Call set-up, logins and relayed signaling, measured on this machine
 	@$(BIN)/python -m tests.bench
+
+picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's picture, anew, from the demo in a real call
+	@$(BIN)/python -m tests.doors.picture
 
 format: .venv/.installed-dev ## Lay the code out
 	$(BIN)/ruff format .
