@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,8 @@ class Beginning(Engine):
         """Ring somebody; the call, ringing (or accepted at once when they were ringing you: glare).
 
         Refuses with ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``, ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CALL_BUSY``
-        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED``, and as descriptions are.
+        (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED``, ``IDEMPOTENCY_MISMATCH`` (the ``op_id``
+        belongs to a call to somebody else), and as descriptions are.
         """
         offer = check_description(offer, kind="offer", call_type=type) if offer is not None else None
         if to == device.user_id:
@@ -40,7 +42,7 @@ class Beginning(Engine):
         if op_id is not None:
             known = await self._store.by_op(device.user_id, op_id)
             if known is not None:
-                return known
+                return _asked_before(known, to)
         meeting = await self._users.meet(device.user_id, to)
         if meeting.callee is None:
             raise Refusal("USER_UNKNOWN")
@@ -49,6 +51,10 @@ class Beginning(Engine):
         if meeting.blocked_by_callee or not meeting.callee.active:
             raise Refusal("USER_UNAVAILABLE")
         caller, callee = _party(meeting.caller), _party(meeting.callee)
+        # Also for somebody who is busy: each attempt leaves a missed call in their history.
+        wait = self._attempts.take(f"{caller.user_id}>{callee.user_id}", self._clock.now().timestamp())
+        if wait:
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
         price = await self._meter.quote(caller_id=caller.user_id, callee_id=callee.user_id, call_type=type)
         now = self._clock.now()
         call = Call(
@@ -79,19 +85,19 @@ class Beginning(Engine):
         busy = await self._store.busy_of(call.caller.user_id, call.callee.user_id)
         if busy is not None:
             return busy
-        wait = self._attempts.take(
-            f"{call.caller.user_id}>{call.callee.user_id}", self._clock.now().timestamp()
-        )
-        if wait:
-            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
         first = rules.begin(await self._meter.open(call), timers=self._timers)
-        obstacle = await self._store.begin(first.call, first.facts, self._clock.now())
+        turn = self._turns.setdefault(call.id, asyncio.Lock())
+        # In its turn like every move: whoever ends the call now tells so after its ring, or it would ring on.
+        async with turn:
+            obstacle = await self._store.begin(first.call, first.facts, self._clock.now())
+            if obstacle is None and not await self._cancelled_early(call):
+                await self._tell(first.call, first.facts)
         if obstacle is not None:
             await self._meter.release(first.call)
-            return obstacle
-        if call.op_id is None or not await self._store.buried(call.caller.user_id, call.op_id):
-            await self._tell(first.call, first.facts)
-        return None
+        return obstacle
+
+    async def _cancelled_early(self, call: Call) -> bool:
+        return call.op_id is not None and await self._store.buried(call.caller.user_id, call.op_id)
 
     async def _unless_cancelled(self, call: Call) -> Call:
         """The call as it is now; ended if its cancel had overtaken it (E7)."""
@@ -120,7 +126,8 @@ class Beginning(Engine):
         """What to do about an obstacle: the answer, or None to try again; otherwise a refusal."""
         if obstacle == "op_id":
             assert call.op_id is not None
-            return await self._store.by_op(call.caller.user_id, call.op_id)
+            known = await self._store.by_op(call.caller.user_id, call.op_id)
+            return _asked_before(known, call.callee.user_id) if known is not None else None
         lock = await self._store.lock_of(obstacle)
         if lock is None:
             return None
@@ -133,7 +140,8 @@ class Beginning(Engine):
             and other.op_id == call.op_id
             and other.caller.user_id == call.caller.user_id
         ):
-            return other  # the same request, which another process has just begun
+            # The same request, which another process has just begun.
+            return _asked_before(other, call.callee.user_id)
         if obstacle != call.caller.user_id:
             if other.role_of(call.caller.user_id) is not None:
                 return None  # the same two: the caller's own lock tells what to do
@@ -198,6 +206,13 @@ class Beginning(Engine):
             answer = check_description(answer, kind="answer", call_type=call.type)
         command = c.Accept(device.device_id, device.process, answer, reports_media)
         return await self._apply(call_id, command, device.user_id)
+
+
+def _asked_before(known: Call, to: str) -> Call:
+    """The call that was requested with the same ``opId``, if it was to the same person."""
+    if known.callee.user_id != to:
+        raise Refusal("IDEMPOTENCY_MISMATCH")
+    return known
 
 
 def _party(profile: Profile) -> Party:

@@ -8,7 +8,7 @@ go one at a time; between processes the version guards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from models.calls.call import Call, Fact, Role, Timers
 from models.calls.meter import Meter
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
+from models.db import database_away
 from models.errors import Refusal
 from models.ports import Alarms, Clock, Doors, Ids
 from models.users.service import Users
@@ -96,13 +97,29 @@ class Engine:
     async def run_untold(self) -> int:
         """Tell what was swapped and never told; how many calls."""
         late = self._clock.now() - timedelta(seconds=UNTOLD_AFTER_SECONDS)
-        calls = await self._store.untold(late, DUE_MAX)
-        for call in calls:
-            told = self._told.get(call.id, set())
+        call_ids = await self._store.untold(late, DUE_MAX)
+        await self._each(call_ids, self._tell_untold)
+        return len(call_ids)
+
+    async def _tell_untold(self, call_id: str) -> None:
+        """Tell of the call as it is now: since it was found it may have ended, and a ring must not follow its end."""
+        turn = self._turns.setdefault(call_id, asyncio.Lock())
+        async with turn:
+            call = await self._loaded(call_id)
+            told = self._told.get(call_id, set())
             missing = [fact for fact in call.untold if fact.version not in told]
             if missing:
                 await self._tell(replace(call, untold=()), missing, again=True)
-        return len(calls)
+
+    async def _each(self, call_ids: Iterable[str], work: Callable[[str], Awaitable[Any]]) -> None:
+        """A job's work on several calls: one that cannot be done keeps no other waiting."""
+        for call_id in call_ids:
+            try:
+                await work(call_id)
+            except Exception as error:
+                if database_away(error):
+                    raise  # the others would fail as well, each after its wait
+                log.error("a call is left as it is", call_id=call_id, exc_info=error)
 
     async def flush_told(self) -> None:
         """Write down what has been told, for all calls at once."""
@@ -122,7 +139,7 @@ class Engine:
                 known = self.board.call(call_id) if attempt == 0 else None
                 call = known or await self._loaded(call_id)
                 if known is None:
-                    self._learn(call)
+                    await self._learn(call)
                 role = Role.SERVER if user_id is None else call.role_of(user_id)
                 if role is None:
                     raise Refusal("CALL_UNKNOWN")
@@ -142,11 +159,11 @@ class Engine:
                     return done.call
         raise Refusal("SERVER_BUSY")
 
-    def _learn(self, call: Call) -> None:
+    async def _learn(self, call: Call) -> None:
         """Take over what another process has made of a call that this one knows at an older version."""
         known = self.board.call(call.id)
         if known is not None and known.version < call.version:
-            self.board.update(replace(call, untold=()))
+            await self._send(call, self.board.update(replace(call, untold=())))
 
     async def _tell(self, call: Call, facts: Sequence[Fact], *, again: bool = False) -> None:
         """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""

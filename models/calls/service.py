@@ -143,6 +143,7 @@ class Calls(Beginning, Upkeep):
         checked = [check_candidate(candidate) for candidate in candidates]
         if call.live:
             self.board.update(call)
+            call = self.board.call(call_id) or call  # it may have ended while it was being read
         await self._send(call, self.board.relay(call, user_id, device_id, checked))
         return call
 

@@ -227,21 +227,29 @@ class CallStore:
 
     # ------------------------------------------------------------------------------------------------------ queries
 
-    async def due(self, now: datetime, most: int) -> list[Call]:
+    # What the jobs look for comes as ids: a call that cannot be read must not keep them from finding the others.
+
+    async def due(self, now: datetime, most: int) -> list[str]:
         """Live calls whose deadline has passed, the oldest deadline first."""
         query = {"state": {"$in": _LIVE}, "deadline_at": {"$lte": now}}
-        return [call_of(d) async for d in self._calls.find(query, sort=[("deadline_at", 1)]).limit(most)]
+        cursor = self._calls.find(query, {"_id": 1}, sort=[("deadline_at", 1)]).limit(most)
+        return [d["_id"] async for d in cursor]
 
-    async def untold(self, before: datetime, most: int) -> list[Call]:
+    async def untold(self, before: datetime, most: int) -> list[str]:
         """Calls with facts that somebody should have told by ``before``."""
         query = {"untold": {"$exists": True}, "changed_at": {"$lte": before}}
-        return [call_of(d) async for d in self._calls.find(query, sort=[("changed_at", 1)]).limit(most)]
+        cursor = self._calls.find(query, {"_id": 1}, sort=[("changed_at", 1)]).limit(most)
+        return [d["_id"] async for d in cursor]
 
-    async def with_legs_outside(self, processes: Collection[str]) -> list[Call]:
-        """Live calls with a leg whose socket was at a process that is not among the given living ones."""
+    async def with_legs_outside(self, processes: Collection[str]) -> list[str]:
+        """Live calls with a leg whose socket was at a process that is not among the given living ones.
+
+        Not those whose legs are known to be lost: they wait for their deadline and would crowd out the rest.
+        """
         gone = {"$nin": [*processes, None]}
-        query = {"state": {"$in": _LIVE}, "$or": [{"caller_leg.process": gone}, {"callee_leg.process": gone}]}
-        return [call_of(d) async for d in self._calls.find(query).limit(1000)]
+        sides = [{f"{side}.process": gone, f"{side}.lost_at": None} for side in ("caller_leg", "callee_leg")]
+        cursor = self._calls.find({"state": {"$in": _LIVE}, "$or": sides}, {"_id": 1}).limit(1000)
+        return [d["_id"] async for d in cursor]
 
     async def recent(self, user_id: str, ended_after: datetime) -> list[Call]:
         """The user's live call and those that ended after an instant, newest first, without descriptions."""

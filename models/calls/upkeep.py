@@ -61,8 +61,7 @@ class Upkeep(Engine):
     async def run_due(self) -> int:
         """Do what is due for every call, whoever should have; how many there were."""
         due = await self._store.due(self._clock.now(), DUE_MAX)
-        for call in due:
-            await self.tick(call.id)
+        await self._each(due, self.tick)
         return len(due)
 
     async def beat(self) -> None:
@@ -75,7 +74,7 @@ class Upkeep(Engine):
             if self.board.call(call_id) is not None:
                 call = await self._store.load(call_id)
                 if call is not None:
-                    self._learn(call)
+                    await self._learn(call)
 
     async def run_leases(self, dead_after_seconds: float) -> None:
         """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
@@ -83,15 +82,23 @@ class Upkeep(Engine):
         await self.beat()
         living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
         self.others_live = len(living) > 1
-        for call in await self._store.with_legs_outside(list(living)):
-            await self._lose_legs(call, set(living))
-        for call in self.board.calls():
-            for role in (Role.CALLER, Role.CALLEE):
-                leg = call.leg(role)
-                if leg is None or leg.process != self._process or leg.lost_at is not None:
-                    continue
-                if not self._doors.connected(call.party(role).user_id, leg.device_id):
-                    await self._apply(call.id, c.Lose(role, leg.device_id, self._process, now))
+
+        async def lose_legs_outside(call_id: str) -> None:
+            await self._lose_legs(await self._loaded(call_id), set(living))
+
+        await self._each(await self._store.with_legs_outside(list(living)), lose_legs_outside)
+        await self._each([call.id for call in self.board.calls()], self._lose_legs_here)
+
+    async def _lose_legs_here(self, call_id: str) -> None:
+        """The legs that are leased to this process and have no socket in it."""
+        call = self.board.call(call_id)
+        for role in (Role.CALLER, Role.CALLEE):
+            leg = call.leg(role) if call is not None and call.live else None
+            if call is None or leg is None or leg.process != self._process or leg.lost_at is not None:
+                continue
+            if not self._doors.connected(call.party(role).user_id, leg.device_id):
+                lost = c.Lose(role, leg.device_id, self._process, self._clock.now())
+                await self._apply(call_id, lost)
 
     async def _lose_legs(self, call: Call, living: set[str]) -> None:
         dead = {leg.process for leg in (call.caller_leg, call.callee_leg) if leg and leg.process} - living
