@@ -21,6 +21,11 @@ ID_MAX = 64
 _UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
 
 
+def unclean(text: str) -> bool:
+    """Whether a text has what neither MongoDB nor JSON can carry: NUL, half a character."""
+    return _UNCLEAN.search(text) is not None
+
+
 def camel(name: str) -> str:
     """``call_id`` → ``callId``."""
     head, *rest = name.split("_")
@@ -54,7 +59,7 @@ class Text(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if _UNCLEAN.search(text):
+        if unclean(text):
             raise self.make_error("unclean")
         return text
 
@@ -101,6 +106,10 @@ class PublicUser(Shape):
     currency = fields.String(required=True)
 
 
+# The greatest whole number that every JSON reader keeps exactly (RFC 8259 §6); the database's own limit is above it.
+NUMBER_MAX = 2**53 - 1
+
+
 class PageQuery(Shape):
     """``?limit=`` (at most 200) and ``?cursor=`` of a list."""
 
@@ -129,7 +138,11 @@ def decode_cursor(cursor: str | None, parts: int = 2) -> list[str] | None:
         found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error):
         found = None
-    if not isinstance(found, list) or len(found) != parts or not all(isinstance(x, str) for x in found):
+    if (
+        not isinstance(found, list)
+        or len(found) != parts
+        or not all(isinstance(x, str) and not unclean(x) for x in found)
+    ):
         raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
     return found
 

@@ -18,7 +18,8 @@ from marshmallow import ValidationError
 
 from handlers.context import Context
 from handlers.registry import Event, Limit, Route
-from handlers.shapes import Shape
+from handlers.shapes import TEXT_MAX, Shape, unclean
+from models.auth.rules import login_key
 from models.db import database_away
 from models.errors import Refusal
 from models.once import FirstAnswer, Once
@@ -30,6 +31,8 @@ from server.metrics import REQUEST_SECONDS, REQUESTS
 log = structlog.get_logger(__name__)
 
 OP_ID_MAX = 128
+# What names an account at the doors that ask for a password, in the order in which they are looked at there.
+_ACCOUNT_NAMES = ("identifier", "email", "username", "phone", "phoneNumber", "phone_number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,9 @@ class Limits:
         """Count one request or refuse with ``RATE_LIMITED``. ``ask`` names the account for the auth routes."""
         now = time.monotonic()
         if limit == "event":
-            wait = self.event.take(f"{ctx.user_id}:{ctx.device_id}" if ctx.user_id else ctx.address, now)
+            wait = self.event.take(_device(ctx) if ctx.user_id else ctx.address, now)
         elif limit == "relay":
-            wait = self.relay.take(f"{ctx.user_id}:{ctx.device_id}", now)
+            wait = self.relay.take(_device(ctx), now)
         elif limit == "auth":
             wait = self.auth.take(f"{door}|{ctx.address}", now)
             account = _account(ctx, ask)
@@ -81,13 +84,20 @@ def _about(ctx: Context, payload: Any) -> dict[str, str]:
     return about
 
 
+def _device(ctx: Context) -> str:
+    """Whose allowance it is. A REST client may call itself another device in each request, so there the sign-in."""
+    return f"{ctx.user_id}:{ctx.device_id if ctx.door == 'socket' else f'sign-in {ctx.session_id}'}"
+
+
 def _account(ctx: Context, ask: Mapping[str, Any] | None) -> str | None:
+    """Whose account is tried: the same text however its name is written, or each way would be another ten guesses."""
     if ctx.user_id:
         return ctx.user_id
-    for name in ("identifier", "email", "username", "phone", "phoneNumber"):
+    for name in _ACCOUNT_NAMES:
         value = (ask or {}).get(name)
-        if isinstance(value, str):
-            return value.strip().casefold()[:256]
+        if value and isinstance(value, str):
+            key = login_key(value) if len(value) <= TEXT_MAX else None
+            return f"{key[0].name}:{key[1]}" if key else value[:TEXT_MAX]
     return None
 
 
@@ -171,7 +181,7 @@ class Funnel:
         key = key or (payload.get("opId") if isinstance(payload, dict) else None)
         if not door.once or key is None:
             return await self._call(door, ctx, ask)
-        if not isinstance(key, str) or not 0 < len(key) <= OP_ID_MAX:
+        if not isinstance(key, str) or not 0 < len(key) <= OP_ID_MAX or unclean(key):
             raise Refusal("VALIDATION_FAILED", opId=[f"Text of 1 to {OP_ID_MAX} characters."])
         if "op_id" in ask:
             ask["op_id"] = (

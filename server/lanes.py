@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 
 class Lanes:
@@ -33,7 +33,8 @@ class Lanes:
                 if place.done() and not place.cancelled():
                     self._next(key)
                 else:
-                    queue.remove(place)
+                    with suppress(ValueError):  # skipped by the one before, in this very turn of the loop
+                        queue.remove(place)
                 raise
         try:
             yield
