@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, pre_load, validate, validates_schema
 
-from handlers.shapes import Id, Instant, PageQuery, PublicUser, Shape, Text
+from handlers.shapes import NUMBER_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
 from models.calls.call import Reason, State
 
 CALL_ID = "01985c3e-7f1a-7b7c-9d53-0a5f1c2b3d4e"
@@ -193,7 +193,7 @@ class HistoryQuery(PageQuery):
 class SignalsQuery(CallRef):
     """Signals after a number."""
 
-    after = fields.Integer(load_default=0, validate=validate.Range(min=0))
+    after = fields.Integer(load_default=0, validate=validate.Range(min=0, max=NUMBER_MAX))
 
 
 class PriceView(Shape):

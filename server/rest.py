@@ -11,6 +11,7 @@ from aiohttp import web
 from handlers.context import Context
 from handlers.registry import Catalogue, Route
 from handlers.services import Services
+from handlers.shapes import unclean
 from models.errors import Refusal
 from server.funnel import Answer, Funnel, fault
 from server.packets import too_deep_or_large
@@ -62,7 +63,9 @@ async def _context(request: web.Request, route: Route, services: Services, proxy
         services=services,
         user_id=identity.user_id,
         session_id=identity.session_id,
-        device_id=device if 0 < len(device) <= DEVICE_ID_MAX else f"session:{identity.session_id}",
+        device_id=device
+        if 0 < len(device) <= DEVICE_ID_MAX and not unclean(device)
+        else f"session:{identity.session_id}",
         address=address,
         request_id=request_id,
         role=identity.role,
@@ -71,7 +74,9 @@ async def _context(request: web.Request, route: Route, services: Services, proxy
 
 
 def _extra(request: web.Request) -> dict[str, Any]:
-    return {"user_agent": request.headers.get("User-Agent", "")[:256]}
+    # Bytes that are no UTF-8 come as halves of characters, which nothing can store.
+    agent = request.headers.get("User-Agent", "")[:256].encode(errors="replace").decode()
+    return {"user_agent": agent}
 
 
 def client_address(request: web.Request, proxy_hops: int) -> str:

@@ -18,6 +18,7 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from handlers.context import Context
 from handlers.registry import Catalogue
 from handlers.services import Services
+from handlers.shapes import NUMBER_MAX
 from models.auth.service import Identity
 from models.errors import Refusal
 from models.ports import Letter
@@ -150,7 +151,10 @@ class Sockets:
         for old in older:
             old.replaced = True
         since = auth.get("since")
-        since = since if isinstance(since, int) and not isinstance(since, bool) and since >= 0 else None
+        if not isinstance(since, int) or isinstance(since, bool) or since < 0:
+            since = None
+        elif since > NUMBER_MAX:
+            since = NUMBER_MAX  # beyond every log, as it said, and no more than the database can compare
         self._tasks.spawn(self._greet(connection, since, older), f"greet {sid}")
         return True
 
