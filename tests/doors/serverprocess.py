@@ -118,6 +118,9 @@ class ServerProcess:
             )
         self.line = self._first_line()
         found = re.search(r"http://[^\s/]+:(\d+)", self.line)
+        if found is None:
+            self.process.kill()
+            self.ended()
         assert found is not None, f"the server did not start: {self.line!r}\n{self.log()[-3000:]}"
         self.port = int(found[1])
         self.started_in = time.monotonic() - began

@@ -99,10 +99,16 @@ async def test_e39_one_of_two_processes_is_drained_and_no_call_ends_and_no_event
         ServerProcess(tmp_path / name, mongo_uri=mongo_uri, database=database, **secret)
         for name in ("old", "new")
     )
-    await asyncio.gather(asyncio.to_thread(old.start), asyncio.to_thread(new.start))
-    pairs = [Pair(old.address) for _ in range(3)]
-    talking, ringing, accepted = pairs
+    pairs: list[Pair] = []
     try:
+        # Both at once on a database that is not there yet.
+        starts = (asyncio.to_thread(server.start) for server in (old, new))
+        faults = [
+            one for one in await asyncio.gather(*starts, return_exceptions=True) if isinstance(one, Exception)
+        ]
+        assert faults == []
+        pairs += [Pair(old.address) for _ in range(3)]
+        talking, ringing, accepted = pairs
         for pair in pairs:
             await pair.arrive()
             # The callee is at the other process from the beginning: the two sides meet through the database.
