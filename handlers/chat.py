@@ -74,7 +74,17 @@ class MessageView(Shape):
     op_id = fields.String()
 
 
-CHAT_MESSAGE = notice("CHAT_MESSAGE", MessageView, "To both, on every device but the sending one: a message.")
+class MessageNotice(MessageView):
+    """A message as it is told to a device."""
+
+    log_seq = fields.Integer(
+        metadata={"description": "Your own rising number; the last one handled is `since`."}
+    )
+
+
+CHAT_MESSAGE = notice(
+    "CHAT_MESSAGE", MessageNotice, "To both, on every device but the sending one: a message."
+)
 
 _MESSAGE = MessageView()
 

@@ -29,7 +29,14 @@ def add_parser(commands: Any) -> None:
     """``run [--host HOST] [--port PORT]``."""
     parser: argparse.ArgumentParser = commands.add_parser("run", help="start the server (the default)")
     parser.add_argument("--host", help="address to listen on (HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (PORT)")
+    parser.add_argument("--port", type=_port, help="port to listen on (PORT), 0 for any free one")
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return number
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -43,7 +50,11 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def run(args: argparse.Namespace, config: Config) -> int:
     """Serve until SIGTERM or SIGINT, then drain; 0. 1 when it could not start, with a sentence that says why."""
-    config = with_jwt_secret(config)
+    try:
+        config = with_jwt_secret(config)
+    except OSError as fault:
+        print(f"DATA_DIR {config.data_dir} cannot be used: {fault.strerror or fault}.", file=sys.stderr)
+        return 2
     configure_logs(config.log_level, production=config.production)
     host, port = args.host or config.host, config.port if args.port is None else args.port
     stop = asyncio.Event()
@@ -86,7 +97,7 @@ async def _serve(config: Config, uri: str, host: str, port: int, stop: asyncio.E
             await site.start()
         except OSError as fault:
             why = fault.strerror or fault
-            print(f"Cannot listen on {host}:{port}: {why}. Set PORT to another one.", file=sys.stderr)
+            print(f"Cannot listen on {host}:{port}: {why}. Set HOST and PORT to others.", file=sys.stderr)
             return 1
         _say_where(config, host, runner.addresses[0][1])
         await stop.wait()

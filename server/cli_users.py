@@ -6,6 +6,7 @@ A ban reaches the running servers through the database; each closes that person'
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from server.mongod import running_uri
 
 # More people than anybody reads through in a terminal.
 LISTED = 200
+PIPE_COLUMNS = 400
 
 _VERBS = {
     "ban": ("Keep somebody out: sockets close and calls end within a second", "is banned"),
@@ -36,7 +38,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add ``users`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "users",
-        help="List, ban, unban or promote people",
+        help="list, ban, unban or promote people",
         description="Look after the people of this server.",
     )
     verbs = parser.add_subparsers(dest="users_verb", required=True, metavar="VERB")
@@ -50,7 +52,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
     """Do what ``args`` say. 0: done; 1: no such user, or no database to ask."""
-    console = console or Console()
+    # A pipe has no width: there a line is as long as it is.
+    console = console or Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     uri = config.mongo_uri or await running_uri(config.data_dir)
     if uri is None:
         console.print(
@@ -84,7 +87,10 @@ async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
 
 
 def _table(accounts: list[Account]) -> Table:
-    table = Table("username", "name", "e-mail", "phone", "role", "status", "since", "id")
+    # Ids and names are for copying: a narrow terminal wraps them, it never cuts them.
+    table = Table()
+    for name in ("username", "name", "e-mail", "phone", "role", "status", "since", "id"):
+        table.add_column(name, overflow="fold")
     for account in accounts:
         person = account.profile
         cells = (

@@ -80,7 +80,7 @@ def test_a_port_that_is_taken_gives_a_sentence(fresh: ServerProcess, mongo_uri: 
         done = fresh.command("run")
     assert done.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "Set PORT to another one." in done.stderr
+    assert "Set HOST and PORT to others." in done.stderr
     assert "Traceback" not in done.stderr
 
 
