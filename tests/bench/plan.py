@@ -34,11 +34,11 @@ class Plan:
 QUICK = Plan(
     starts=2,
     pairs=100,
-    call_seconds=2.5,
-    flat_out_seconds=1.5,
+    call_seconds=2.0,
+    flat_out_seconds=1.2,
     relay_seconds=1.2,
-    login_users=6,
+    login_users=4,
     login_seconds=1.5,
-    flood_seconds=2.0,
+    flood_seconds=1.5,
     idle_seconds=1.0,
 )
