@@ -24,8 +24,8 @@ from models.errors import Refusal
 T = TypeVar("T")
 
 THREADS_MAX = 2
-# Waiting and running at once: some five seconds of work at cost 12 with two threads.
-QUEUE_MAX = 50
+# Waiting and running at once for each thread: some five seconds of work at cost 12.
+QUEUE_MAX_PER_THREAD = 24
 # bcrypt reads 72 bytes and no NUL. A digest of the whole password in base64 has 44 and none; the label makes it a
 # digest that no other program's leaked list of digests can stand in for.
 _LABEL = b"ringmeter password v1"
@@ -34,10 +34,11 @@ _LABEL = b"ringmeter password v1"
 class Passwords:
     """``Passwords(rounds=12)``: ``models.auth.session.Hasher``. ``rounds`` is bcrypt's cost, 4 to 16; ``close`` it."""
 
-    def __init__(self, *, rounds: int, threads: int | None = None, queue_max: int = QUEUE_MAX) -> None:
+    def __init__(self, *, rounds: int, threads: int | None = None, queue_max: int | None = None) -> None:
         self._rounds = rounds
-        self._queue_max = queue_max
-        self._pool = ThreadPoolExecutor(threads or min(THREADS_MAX, os.cpu_count() or 1), "bcrypt")
+        threads = threads or min(THREADS_MAX, _cores())
+        self._queue_max = QUEUE_MAX_PER_THREAD * threads if queue_max is None else queue_max
+        self._pool = ThreadPoolExecutor(threads, "bcrypt")
         self._running = 0
         self._lock = threading.Lock()
         # What an unknown user's password is compared with: any hash of the same cost that nothing matches.
@@ -80,6 +81,11 @@ class Passwords:
     def _leave(self, _: Future[T] | None) -> None:
         with self._lock:
             self._running -= 1
+
+
+def _cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(password: str) -> bytes:
