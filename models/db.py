@@ -7,16 +7,17 @@ the client), so that what has been acknowledged survives a crash. Reads come fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel, timeout
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     CollectionInvalid,
@@ -87,6 +88,120 @@ def index(
     return IndexModel(pairs, **options)
 
 
+class _Queue:
+    """The places before the driver's pool, given in order of arrival."""
+
+    def __init__(self, client: AsyncMongoClient[Document]) -> None:
+        self._client = client
+        self._places = asyncio.Semaphore(IN_FLIGHT_MAX)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place, and give it back at the end.
+
+        While the database is away nobody needs one: all learn it after ``SELECTION_MS``, and not one after another.
+        """
+        if self._away():
+            yield
+            return
+        await self._places.acquire()
+        given_back = False
+        try:
+            if self._away():  # since this one began to wait
+                self._places.release()
+                given_back = True
+            yield
+        finally:
+            if not given_back:
+                self._places.release()
+
+    def _away(self) -> bool:
+        return not self._client.topology_description.has_writable_server()
+
+
+# The verbs of a collection that are one exchange with the server.
+_VERBS = frozenset(
+    (
+        *(
+            "bulk_write",
+            "count_documents",
+            "distinct",
+            "find_one",
+            "insert_many",
+            "insert_one",
+            "replace_one",
+        ),
+        *(
+            "delete_many",
+            "delete_one",
+            "find_one_and_delete",
+            "find_one_and_update",
+            "update_many",
+            "update_one",
+        ),
+    )
+)
+
+
+class _Queued:
+    """A collection each of whose exchanges takes a place in the queue; see ``IN_FLIGHT_MAX``.
+
+    Not those with a ``session``: a transaction has one place for all that it does, and would wait for itself.
+    """
+
+    def __init__(self, inner: AsyncCollection[Document], queue: _Queue) -> None:
+        self._inner, self._queue = inner, queue
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._inner, name)
+        if name not in _VERBS:
+            return verb
+
+        async def queued(*args: Any, session: Session | None = None, **more: Any) -> Any:
+            if session is not None:
+                return await verb(*args, session=session, **more)
+            async with self._queue.place():
+                return await verb(*args, **more)
+
+        setattr(self, name, queued)  # made once
+        return queued
+
+    def find(self, *args: Any, session: Session | None = None, **more: Any) -> Any:
+        cursor = self._inner.find(*args, session=session, **more)
+        return cursor if session is not None else _QueuedCursor(cursor, self._queue)
+
+
+class _QueuedCursor:
+    """What a query of bounded size finds, fetched in one go so that no place is held while others work on it."""
+
+    def __init__(self, cursor: AsyncCursor[Document], queue: _Queue) -> None:
+        self._cursor, self._queue = cursor, queue
+
+    def sort(self, *order: Any) -> _QueuedCursor:
+        self._cursor.sort(*order)
+        return self
+
+    def skip(self, number: int) -> _QueuedCursor:
+        self._cursor.skip(number)
+        return self
+
+    def limit(self, most: int) -> _QueuedCursor:
+        self._cursor.limit(most)
+        return self
+
+    async def explain(self) -> Document:
+        async with self._queue.place():
+            return dict(await self._cursor.explain())
+
+    async def to_list(self) -> list[Document]:
+        async with self._queue.place():
+            return await self._cursor.to_list()
+
+    async def __aiter__(self) -> AsyncIterator[Document]:
+        for document in await self.to_list():
+            yield document
+
+
 class Database:
     """A connection to one database of a replica set."""
 
@@ -105,15 +220,10 @@ class Database:
         )
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.db: AsyncDatabase[Document] = self.client.get_database(name, codec_options=options)
-        self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._queue = _Queue(self.client)
 
     def __getitem__(self, name: str) -> AsyncCollection[Document]:
-        return self.db[name]
-
-    @property
-    def turn(self) -> asyncio.Semaphore:
-        """Hold this around work that may run many at a time; see ``IN_FLIGHT_MAX``."""
-        return self._in_flight
+        return cast(AsyncCollection[Document], _Queued(self.db[name], self._queue))
 
     async def prepare(self) -> None:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
@@ -149,7 +259,7 @@ class Database:
         ``body`` may run several times (write conflicts), so it must change nothing but the database and must not
         swallow the driver's errors. Snapshot reads, majority and journaled commit.
         """
-        async with self._in_flight, self.client.start_session() as session:
+        async with self._queue.place(), self.client.start_session() as session:
             if not self.client.topology_description.has_writable_server():
                 await self.ping()  # refuses after SELECTION_MS; the transaction would go on trying
             with timeout(TRANSACTION_SECONDS):

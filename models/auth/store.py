@@ -42,11 +42,10 @@ class AccountStore:
 
     async def door(self, user_id: str, session_id: str) -> tuple[str, str, bool] | None:
         """Status and role of the user and whether the session lives: what every door asks. None without the user."""
-        async with self._db.turn:
-            document, lives = await asyncio.gather(
-                self._users.find_one({"_id": user_id}, {"status": 1, "role": 1}),
-                self.sessions.lives(session_id, user_id),
-            )
+        document, lives = await asyncio.gather(
+            self._users.find_one({"_id": user_id}, {"status": 1, "role": 1}),
+            self.sessions.lives(session_id, user_id),
+        )
         return (document["status"], document["role"], lives) if document else None
 
     async def status(self, user_id: str) -> str | None:
@@ -56,8 +55,7 @@ class AccountStore:
 
     async def credentials(self, key: Key, value: str) -> Credentials | None:
         """The account that goes by that key."""
-        async with self._db.turn:
-            return _credentials(await self._users.find_one({key.value: value}, _CREDENTIALS))
+        return _credentials(await self._users.find_one({key.value: value}, _CREDENTIALS))
 
     async def credentials_of(self, user_id: str) -> Credentials | None:
         """The account of that id; None also for a deleted one."""

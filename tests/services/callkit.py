@@ -80,10 +80,6 @@ class Mortal:
         self.breathe()
         return await self._db.transaction(body)
 
-    @property
-    def turn(self) -> asyncio.Semaphore:
-        return self._db.turn
-
 
 class _MortalCollection:
     def __init__(self, inner: Any, life: Mortal) -> None:
