@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 # Attachments are waited for only so that the refusal comes as the packet's ack; more would just be a lot of frames.
 ATTACHMENTS_MAX = 16
+# What may wait for a client that does not read: more than the longest replay, in packets and in characters.
+WAITING_UNSUSPICIOUS = 64
+WAITING_MAX = 1_000
+WAITING_BYTES_MAX = 16 * 1024 * 1024
 # Packets in one request of a client on polling. The library's 16 would drop a phone that sends its candidates; how
 # large a request may be is bounded by itself.
 PACKETS_MAX = 1024
@@ -70,13 +74,35 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def tell(self, eio_sid: str, event: str, payload: Any) -> None:
         """Send one event to one client: without the task, and the waiting for it, that ``emit`` makes for a room."""
+        if self._reads_too_slowly(eio_sid):
+            return
         told = self.packet_class(packet.EVENT, namespace="/", data=[event, payload], binary=False)
         await self._send_packet(eio_sid, told)
 
     async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
         """Send the one ack of an event."""
+        if self._reads_too_slowly(eio_sid):
+            return
         reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
         await self._send_packet(eio_sid, reply)
+
+    def _reads_too_slowly(self, eio_sid: str) -> bool:
+        """Whether too much waits for a client that does not read (E65); its connection is then cut.
+
+        It comes back by itself and catches up by the log. Nothing can be said to it first: the writer hangs in the
+        very bytes that are not taken.
+        """
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.queue.qsize() <= WAITING_UNSUSPICIOUS:
+            return False
+        waiting = [one for one in socket.queue._queue if one is not None]
+        if len(waiting) <= WAITING_MAX and sum(len(one.data or "") for one in waiting) <= WAITING_BYTES_MAX:
+            return False
+        log.info("slow reader cut off", waiting=len(waiting))
+        transport = self.environ[eio_sid]["aiohttp.request"].transport if eio_sid in self.environ else None
+        if transport is not None:
+            transport.abort()
+        return True
 
     def show_out(self, eio_sid: str, why: str) -> None:
         """Close a transport below Socket.IO; the official client then reconnects by itself, unless told otherwise."""

@@ -175,7 +175,8 @@ class Engine:
         try:
             if not call.live:
                 await self._meter.close(call)
-                await self._store.drop_signals(call.id)
+                if any(leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg):
+                    await self._store.drop_signals(call.id)  # others have none, or few that expire
             for fact in facts:
                 await self._keep_described(call, fact)
             if facts:

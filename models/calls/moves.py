@@ -17,6 +17,8 @@ from models.errors import Refusal
 
 # Devices of one callee that are remembered as ringing; more than anybody owns.
 RUNG_DEVICES_MAX = 32
+# A call that is interrupted more often than this is no longer taken apart by reports; its document stays small.
+INTERVALS_MAX = 1_000
 
 Told = list[tuple[str, dict[str, Any]]]
 Move = Callable[[Call, Any, Role, datetime, Timers], tuple[Call, Told]]
@@ -141,7 +143,8 @@ def report(call: Call, cmd: c.Report, role: Role, now: datetime, timers: Timers)
         if mine.lost_at is None:
             after = _with_leg(after, role, replace(mine, down_at=None))
         return _activate_if_up(after, now)
-    if cmd.receiving is False and call.state is State.ACTIVE and peer.proof_at is not None:
+    stopped = cmd.receiving is False and call.state is State.ACTIVE and peer.proof_at is not None
+    if stopped and peer.proof_at is not None and len(call.intervals) < INTERVALS_MAX:
         # Media was seen before and has stopped: the conversation ended with the last proof of it.
         after = _with_leg(after, role, replace(mine, down_at=now))
         after = _interrupted(after, peer.proof_at)

@@ -36,7 +36,7 @@ CALLS = collection(
     "calls",
     # Partial indexes: what the jobs look for is a handful among millions.
     index("deadline_at", where={"state": {"$in": _LIVE}}),
-    index("changed_at", where={"untold": {"$exists": True}}),
+    index("untold_at", where={"untold": {"$exists": True}}),
     index("caller.user_id", "-created_at"),
     index("callee.user_id", "-created_at"),
     index("caller.user_id", "op_id", unique=True, where={"op_id": {"$type": "string"}}),
@@ -162,9 +162,10 @@ class CallStore:
         ``facts`` are kept with the call until ``told``, next to older ones that are still untold.
         """
         guard = {"_id": before.id, "version": before.version, "state": before.state.value}
-        change: Document = {"$set": _changed(after, now)}
+        change: Document = {"$set": _changed(after)}
         if facts:
             change["$push"] = {"untold": {"$each": [_fact_document(fact) for fact in facts]}}
+            change["$min"] = {"untold_at": now}
         if after.live:
             return (await self._calls.update_one(guard, change)).modified_count == 1
 
@@ -188,6 +189,11 @@ class CallStore:
                     {"_id": call_id, "untold.version": {"$in": list(told)}},
                     [
                         {"$set": {"untold": _all_but(told)}},
+                        {
+                            "$set": {
+                                "untold_at": {"$cond": [{"$eq": ["$untold", []]}, "$$REMOVE", "$untold_at"]}
+                            }
+                        },
                         {"$set": {"untold": {"$cond": [{"$eq": ["$untold", []]}, "$$REMOVE", "$untold"]}}},
                     ],
                 )
@@ -237,8 +243,8 @@ class CallStore:
 
     async def untold(self, before: datetime, most: int) -> list[str]:
         """Calls with facts that somebody should have told by ``before``."""
-        query = {"untold": {"$exists": True}, "changed_at": {"$lte": before}}
-        cursor = self._calls.find(query, {"_id": 1}, sort=[("changed_at", 1)]).limit(most)
+        query = {"untold": {"$exists": True}, "untold_at": {"$lte": before}}
+        cursor = self._calls.find(query, {"_id": 1}, sort=[("untold_at", 1)]).limit(most)
         return [d["_id"] async for d in cursor]
 
     async def with_legs_outside(self, processes: Collection[str]) -> list[str]:
@@ -366,8 +372,8 @@ _NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}
 _CALL_FIELDS = [f.name for f in fields(Call) if f.name not in _NEVER_CHANGES]
 
 
-def _changed(call: Call, now: datetime) -> Document:
-    return {**{name: _plain(getattr(call, name)) for name in _CALL_FIELDS}, "changed_at": now}
+def _changed(call: Call) -> Document:
+    return {**{name: _plain(getattr(call, name)) for name in _CALL_FIELDS}}
 
 
 def _document(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
@@ -376,12 +382,13 @@ def _document(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
         "caller": _plain(call.caller),
         "callee": _plain(call.callee),
         "created_at": call.created_at,
-        **_changed(call, now),
+        **_changed(call),
     }
     if call.op_id is not None:
         document["op_id"] = call.op_id
     if facts:
         document["untold"] = [_fact_document(fact) for fact in facts]
+        document["untold_at"] = now
     return document
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.calls.call import Call, State
+from models.calls.call import Call, Reason, State
 from models.calls.store import CALLS
 from models.db import Database
 from models.errors import Refusal
@@ -225,3 +225,48 @@ async def test_candidates_for_a_call_that_ends_while_it_is_being_read_are_refuse
     with pytest.raises(Refusal) as no:
         await heir.calls.signal("ann", ann.device_id, call.id, [""])
     assert no.value.code == "CALL_ENDED"
+
+
+async def test_a_fact_that_nobody_told_is_told_although_the_call_keeps_changing(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    """Quality reports come more often than the job waits; the fact is as old as it is all the same."""
+    town = Town(db, clock, ids)
+    await town.people("ann", "bob")
+    here = town.process("here")
+    ann, bob = town.phone(here, "ann").connect(), town.phone(here, "bob").connect()
+    call = await ann.request(bob)
+    announce = here.calls.announcer.announce
+
+    async def dead(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    here.calls.announcer.announce = dead  # type: ignore[method-assign]
+    await bob.accept(call)
+    here.calls.announcer.announce = announce  # type: ignore[method-assign]
+    assert "CALL_ACCEPT" not in ann.told()
+    for _ in range(3):
+        clock.pass_(2)
+        await ann.hears(call, 32)
+        await bob.hears(call, 32)
+    await here.jobs()
+    assert ann.told().count("CALL_ACCEPT") == 1
+
+
+async def test_flapping_media_does_not_make_a_call_grow_for_ever(
+    db: Database, clock: VirtualClock, ids: CountingIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.calls.moves.INTERVALS_MAX", 5)
+    town = Town(db, clock, ids)
+    await town.people("ann", "bob")
+    here = town.process("here")
+    ann, bob = town.phone(here, "ann").connect(), town.phone(here, "bob").connect()
+    call = await ann.request(bob)
+    await bob.accept(call)
+    for _ in range(10):
+        clock.pass_(1)
+        await ann.hears(call, 32)
+        clock.pass_(1)
+        call = await ann.hears(call, 0)
+    assert len(call.intervals) == 5
+    assert (await bob.end(call)).end_reason is Reason.COMPLETED
