@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import engineio
 import socketio
 import structlog
 from engineio.payload import Payload
@@ -32,11 +33,26 @@ PACKETS_MAX = 1024
 Payload.max_decode_packets = PACKETS_MAX
 
 
+class Transports(engineio.AsyncServer):  # type: ignore[misc]
+    """The transports, closed without waiting for the client to fetch what is left, which it may never do."""
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Close one transport, or all."""
+        for one in list(self.sockets) if sid is None else [sid]:
+            socket = self.sockets.get(one)
+            if socket is not None:
+                await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+                await socket.queue.put(None)  # ends the writer, and with it the websocket
+
+
 class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
     """python-socketio, with every client event handed to ``take(sid, eio_sid, namespace, ack id, data)``."""
 
     take: Callable[[str, str, str, int | None, Any], None]
     tasks: Tasks
+
+    def _engineio_server_class(self) -> type[engineio.AsyncServer]:
+        return Transports
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         half = self._binary_packet.get(eio_sid)
@@ -107,11 +123,4 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
     def show_out(self, eio_sid: str, why: str) -> None:
         """Close a transport below Socket.IO; the official client then reconnects by itself, unless told otherwise."""
         log.debug("shown out", why=why)
-        self.tasks.spawn(self._close(eio_sid), f"show out {eio_sid}")
-
-    async def _close(self, eio_sid: str) -> None:
-        """Not the library's own way: that waits for the client to fetch or to close, which it may never do."""
-        socket = self.eio.sockets.get(eio_sid)
-        if socket is not None:
-            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
-            await socket.queue.put(None)  # ends the writer, and with it the websocket
+        self.tasks.spawn(self.eio.disconnect(eio_sid), f"show out {eio_sid}")

@@ -7,26 +7,15 @@ come with the call and go with it, in the same transaction, so a lock never outl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from models.calls.call import (
-    Call,
-    Fact,
-    Interval,
-    Leg,
-    Negotiation,
-    Party,
-    Price,
-    Reason,
-    Role,
-    State,
-    Upgrade,
-)
+from models.calls.call import Call, Fact, Reason, Role, State
+from models.calls.documents import call_of, changed, document_of, fact_document
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 
 _STATES = [state.value for state in State]
@@ -133,7 +122,7 @@ class CallStore:
             users = (call.caller.user_id, call.callee.user_id)
             locks = [{"_id": user_id, "call_id": call.id, "at": now} for user_id in users]
             await self._locks.insert_many(locks, session=session)
-            await self._calls.insert_one(_document(call, facts, now), session=session)
+            await self._calls.insert_one(document_of(call, facts, now), session=session)
 
         try:
             await self._db.transaction(body)
@@ -151,7 +140,7 @@ class CallStore:
     async def record(self, call: Call, now: datetime) -> bool:
         """Insert a call that was over before it began (busy, cancelled early). False: its ``opId`` is there already."""
         try:
-            await self._calls.insert_one(_document(call, (), now))
+            await self._calls.insert_one(document_of(call, (), now))
         except DuplicateKeyError:
             return False
         return True
@@ -162,9 +151,9 @@ class CallStore:
         ``facts`` are kept with the call until ``told``, next to older ones that are still untold.
         """
         guard = {"_id": before.id, "version": before.version, "state": before.state.value}
-        change: Document = {"$set": _changed(after)}
+        change: Document = {"$set": changed(after)}
         if facts:
-            change["$push"] = {"untold": {"$each": [_fact_document(fact) for fact in facts]}}
+            change["$push"] = {"untold": {"$each": [fact_document(fact) for fact in facts]}}
             change["$min"] = {"untold_at": now}
         if after.live:
             return (await self._calls.update_one(guard, change)).modified_count == 1
@@ -360,71 +349,6 @@ class CallStore:
         return {d["_id"]: d["beat_at"] async for d in self._processes.find({"_id": {"$in": list(processes)}})}
 
 
-# -------------------------------------------------------------------------------------------- documents to values
-
-
 def _all_but(versions: Collection[int]) -> Document:
     known = {"$in": ["$$this.version", list(versions)]}
     return {"$filter": {"input": "$untold", "cond": {"$not": [known]}}}
-
-
-_NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}
-_CALL_FIELDS = [f.name for f in fields(Call) if f.name not in _NEVER_CHANGES]
-
-
-def _changed(call: Call) -> Document:
-    return {**{name: _plain(getattr(call, name)) for name in _CALL_FIELDS}}
-
-
-def _document(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
-    document = {
-        "_id": call.id,
-        "caller": _plain(call.caller),
-        "callee": _plain(call.callee),
-        "created_at": call.created_at,
-        **_changed(call),
-    }
-    if call.op_id is not None:
-        document["op_id"] = call.op_id
-    if facts:
-        document["untold"] = [_fact_document(fact) for fact in facts]
-        document["untold_at"] = now
-    return document
-
-
-def _fact_document(fact: Fact) -> Document:
-    return {"kind": fact.kind, "version": fact.version, "data": _plain(dict(fact.data))}
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, enums and tuples as MongoDB keeps them."""
-    if value is None or isinstance(value, (str, int, float, datetime)):
-        return value.value if isinstance(value, (State, Reason, Role)) else value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-
-
-def call_of(d: Document) -> Call:
-    """A document as a call."""
-    negotiation = dict(d["negotiation"])
-    negotiation["offerer"] = Role(negotiation["offerer"]) if negotiation["offerer"] else None
-    upgrade = d.get("upgrade")
-    values: dict[str, Any] = {name: d.get(name) for name in _CALL_FIELDS}
-    values |= {
-        "state": State(d["state"]),
-        "end_reason": Reason(d["end_reason"]) if d.get("end_reason") else None,
-        "caller": Party(**d["caller"]),
-        "callee": Party(**d["callee"]),
-        "caller_leg": Leg(**d["caller_leg"]),
-        "callee_leg": Leg(**d["callee_leg"]) if d.get("callee_leg") else None,
-        "rung_devices": tuple(d["rung_devices"]),
-        "intervals": tuple(Interval(i["start"], i["end"]) for i in d["intervals"]),
-        "price": Price(**d["price"]),
-        "negotiation": Negotiation(**negotiation),
-        "upgrade": Upgrade(Role(upgrade["by"]), upgrade["type"], upgrade["at"]) if upgrade else None,
-        "untold": tuple(Fact(f["kind"], f["version"], f["data"]) for f in d.get("untold", ())),
-    }
-    return Call(id=d["_id"], created_at=d["created_at"], op_id=d.get("op_id"), **values)
