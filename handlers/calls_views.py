@@ -285,9 +285,14 @@ def _upgrade_answered(
     return [*letters, *(_to(party, CALL_UPDATED, changed) for party in (call.caller, call.callee))]
 
 
+def _settled(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
+    return []  # a call that nobody heard of
+
+
 _Maker = Callable[[CallTeller, Call, Fact, dict[str, Any], datetime], list[Letter]]
 _LETTERS: dict[str, _Maker] = {
     "requested": _requested,
+    "settled": _settled,
     "rang": _rang,
     "accepted": _accepted,
     "rejected": _rejected,

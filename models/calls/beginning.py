@@ -114,11 +114,12 @@ class Beginning(Engine):
             now=self._clock.now(),
             timers=self._timers,
         )
-        # Nobody has heard of it and nobody will: an early cancel rings nowhere.
-        if await self._store.swap(ended, done.call, (), self._clock.now()):
+        # Nobody has heard of it and nobody will: an early cancel rings nowhere. The fact that says nothing is there so
+        # that what was reserved is given back even if this process does not live to do it.
+        silent = (Fact("settled", done.call.version),)
+        if await self._store.swap(ended, done.call, silent, self._clock.now()):
             self._told.setdefault(call.id, set()).update(fact.version for fact in found.untold)
-            await self._meter.close(done.call)
-            self.board.update(done.call)
+            await self._tell(done.call, silent)
             return done.call
         return await self._loaded(call.id)
 

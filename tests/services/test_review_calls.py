@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.calls.call import Call, Reason, State
+from models.calls.meter import FreeMeter
 from models.calls.store import CALLS
 from models.db import Database
 from models.errors import Refusal
@@ -270,3 +271,35 @@ async def test_flapping_media_does_not_make_a_call_grow_for_ever(
         call = await ann.hears(call, 0)
     assert len(call.intervals) == 5
     assert (await bob.end(call)).end_reason is Reason.COMPLETED
+
+
+class Till(FreeMeter):
+    """A meter that cannot be reached the first time."""
+
+    def __init__(self) -> None:
+        super().__init__("NGN")
+        self.asked: list[str] = []
+
+    async def close(self, call: Call) -> None:
+        self.asked.append(call.id)
+        if len(self.asked) == 1:
+            raise OSError
+
+
+async def test_e07_what_an_early_cancel_had_reserved_is_settled_in_the_end(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    town = Town(db, clock, ids)
+    await town.people("ann", "bob")
+    here = town.process("here")
+    till = here.calls._meter = Till()
+    ann, bob = town.phone(here, "ann").connect(), town.phone(here, "bob").connect()
+    assert await here.calls.end(ann.device, op_id="tap") is None
+    call = await ann.request(bob, op_id="tap")
+    assert call.end_reason is Reason.CANCELLED
+    clock.pass_(5)
+    await here.jobs()
+    await here.jobs()
+    assert till.asked == [call.id, call.id]
+    assert bob.told() == []
+    assert await db[CALLS].find_one({"untold": {"$exists": True}}) is None
