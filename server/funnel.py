@@ -18,7 +18,7 @@ from marshmallow import ValidationError
 
 from handlers.context import Context
 from handlers.registry import Event, Limit, Route
-from handlers.shapes import TEXT_MAX, Shape, unclean
+from handlers.shapes import TEXT_MAX, Shape, camel, unclean
 from models.auth.rules import login_key
 from models.db import database_away
 from models.errors import Refusal
@@ -129,27 +129,29 @@ class Funnel:
             answer = Answer(refusal=refusal)
         except Exception as error:
             answer = Answer(refusal=fault(error, name))
-        outcome = answer.refusal.code if answer.refusal else "ok"
-        if answer.refusal is not None and answer.refusal.status in (403, 404):
-            # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
-            log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
-        REQUESTS.labels(name, outcome).inc()
-        took = time.perf_counter() - started
-        REQUEST_SECONDS.labels(name).observe(took)
-        log.debug("answered", door=name, outcome=outcome, took_ms=round(took * 1000, 1), user_id=ctx.user_id)
+        _note(name, ctx, answer, time.perf_counter() - started)
         return answer
 
-    def relay(self, door: Event, ctx: Context, payload: Any) -> tuple[Any, Sequence[Letter]] | None:
-        """Forward at once what can be: data for the ack and letters to send. None: use ``run``. May raise Refusal."""
-        if not isinstance(payload, dict):
-            return None
-        lane = payload.get(_wire(door.lane))
+    def relay(self, door: Event, ctx: Context, payload: Any) -> tuple[Answer, Sequence[Letter]] | None:
+        """Forward at once what can be: the answer, and letters to send. None: use ``run``. Never raises."""
+        started = time.perf_counter()
+        lane = payload.get(camel(door.lane or "")) if isinstance(payload, dict) else None
         if not isinstance(lane, str) or not self.lanes.free(lane):
             return None
-        self.limits.check("relay", ctx, None, door.name)
         assert door.relay is not None
-        result: tuple[Any, Sequence[Letter]] | None = door.relay(ctx, self._load(door, payload))
-        return result
+        letters: Sequence[Letter] = ()
+        try:
+            self.limits.check("relay", ctx, None, door.name)
+            done = door.relay(ctx, self._load(door, payload))
+            if done is None:
+                return None
+            answer, letters = Answer(done[0]), done[1]
+        except Refusal as refusal:
+            answer = Answer(refusal=refusal)
+        except Exception as error:
+            answer = Answer(refusal=fault(error, door.name))
+        _note(door.name, ctx, answer, time.perf_counter() - started)
+        return answer, letters
 
     async def _admitted(
         self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
@@ -184,9 +186,8 @@ class Funnel:
         if not isinstance(key, str) or not 0 < len(key) <= OP_ID_MAX or unclean(key):
             raise Refusal("VALIDATION_FAILED", opId=[f"Text of 1 to {OP_ID_MAX} characters."])
         if "op_id" in ask:
-            ask["op_id"] = (
-                key  # the verb guards itself by it, should this process die before it keeps the answer
-            )
+            # The verb guards itself by it, should this process die before it keeps the answer.
+            ask["op_id"] = key
         now = ctx.services.clock.now()
         first = await self._once.claim(ctx.user_id, f"{_verb(door)}:{key}", {**payload, "opId": None}, now)
         if isinstance(first, FirstAnswer):
@@ -233,14 +234,20 @@ def fault(error: Exception, name: str) -> Refusal:
     return Refusal("INTERNAL")
 
 
+def _note(name: str, ctx: Context, answer: Answer, took: float) -> None:
+    """Count and log one answer; ``took`` in seconds."""
+    outcome = answer.refusal.code if answer.refusal else "ok"
+    if answer.refusal is not None and answer.refusal.status in (403, 404):
+        # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
+        log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
+    REQUESTS.labels(name, outcome).inc()
+    REQUEST_SECONDS.labels(name).observe(took)
+    log.debug("answered", door=name, outcome=outcome, took_ms=round(took * 1000, 1), user_id=ctx.user_id)
+
+
 def _verb(door: Event | Route) -> str:
     """The name under which first answers are kept: the same by socket and by REST."""
     return door.handler.__name__
-
-
-def _wire(field: str | None) -> str:
-    head, *rest = (field or "").split("_")
-    return head + "".join(part.capitalize() for part in rest)
 
 
 def _sentences(error: ValidationError) -> dict[str, Any]:

@@ -301,13 +301,11 @@ class Sockets:
             return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["One object is expected."]))
         payload = args[0] if args else {}
         if door.relay is not None:
-            try:
-                done = self._funnel.relay(door, connection.ctx, payload)
-            except Exception as error:
-                return name, Answer(refusal=error if isinstance(error, Refusal) else fault(error, name))
+            done = self._funnel.relay(door, connection.ctx, payload)
             if done is not None:
-                await self.deliver(done[1])
-                return name, Answer(done[0])
+                answer, letters = done
+                await self.deliver(letters)
+                return name, answer
         return name, await self._funnel.run(door, connection.ctx, payload)
 
     def _unknown(self, connection: Connection) -> Refusal:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
+from server.metrics import REGISTRY
 from tests.doors.conftest import House
 from tests.doors.talk import answer, candidate, offer, pair, ring, talk
 
@@ -97,6 +99,29 @@ async def test_e22_strangers_and_other_devices_signal_nothing(house: House) -> N
     ] == "CALL_UNKNOWN"
     await b.settled()
     assert not {"SESSION_DESCRIPTION", "ICE_CANDIDATE", "CALL_UPGRADE"} & set(b.names())
+
+
+async def test_e22_what_a_stranger_reaches_for_stands_in_the_log_also_on_the_relayed_path(
+    house: House,
+) -> None:
+    _, a, bob, b = await pair(house)
+    eve = await house.person("eve")
+    e = await eve.phone("e")
+    call_id = await talk(a, b, bob, offer=offer())
+
+    def counted(outcome: str) -> float:
+        door = {"door": "ICE_CANDIDATE", "outcome": outcome}
+        return REGISTRY.get_sample_value("ringmeter_requests_total", door) or 0
+
+    well, refused = counted("ok"), counted("CALL_UNKNOWN")
+    with structlog.testing.capture_logs() as lines:
+        await a.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(1))
+        assert (await e.refused("ICE_CANDIDATE", callId=call_id, candidate=candidate(66)))[
+            "code"
+        ] == "CALL_UNKNOWN"
+    assert (counted("ok"), counted("CALL_UNKNOWN")) == (well + 1, refused + 1)
+    (audit,) = [line for line in lines if line["event"] == "refused"]
+    assert (audit["door"], audit["code"], audit["user_id"]) == ("ICE_CANDIDATE", "CALL_UNKNOWN", eve.id)
 
 
 async def test_e36_a_call_is_taken_over_by_another_device_without_ping_pong(house: House) -> None:
