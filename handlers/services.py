@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models.auth.service import Accounts
+    from models.billing.service import Billing
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
+    from models.ledger.service import Ledger
     from models.mailbox.service import Mailbox
     from models.notify.service import Pushes
     from models.ports import Clock, Doors
     from models.presence.service import Presence
     from models.users.service import Users
+    from models.wallet.service import Wallets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,5 +32,8 @@ class Services:
     mailbox: Mailbox
     presence: Presence
     pushes: Pushes
+    ledger: Ledger
+    wallets: Wallets
+    billing: Billing
     doors: Doors
     clock: Clock

@@ -221,6 +221,9 @@ class Database:
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.db: AsyncDatabase[Document] = self.client.get_database(name, codec_options=options)
         self._queue = _Queue(self.client)
+        # For the metrics: transactions begun, and how often one had to be run again.
+        self.transactions = 0
+        self.transaction_retries = 0
 
     def __getitem__(self, name: str) -> AsyncCollection[Document]:
         return cast(AsyncCollection[Document], _Queued(self.db[name], self._queue))
@@ -262,9 +265,18 @@ class Database:
         async with self._queue.place(), self.client.start_session() as session:
             if not self.client.topology_description.has_writable_server():
                 await self.ping()  # refuses after SELECTION_MS; the transaction would go on trying
+            self.transactions += 1
+            tries = 0
+
+            async def counted(session: Session) -> T:
+                nonlocal tries
+                tries += 1
+                self.transaction_retries += tries > 1
+                return await body(session)
+
             with timeout(TRANSACTION_SECONDS):
                 return await session.with_transaction(
-                    body,
+                    counted,
                     read_concern=ReadConcern("snapshot"),
                     write_concern=WriteConcern("majority", j=True),
                 )
@@ -280,6 +292,10 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self.client.close()
+
+
+class Stale(Exception):
+    """A guarded write met another version than the one it was computed from: read again, compute again."""
 
 
 class StandaloneServer(Exception):
@@ -325,6 +341,7 @@ __all__ = [
     "Document",
     "DuplicateKeyError",
     "Session",
+    "Stale",
     "StandaloneServer",
     "collection",
     "database_away",

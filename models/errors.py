@@ -69,6 +69,22 @@ CODES: dict[str, Code] = {
     "TOO_MANY_CANDIDATES": Code(429, "Too many candidates are waiting for the other side.", 1000),
     "SDP_INVALID": Code(400, "The session description is not valid."),
     "SDP_TOO_LARGE": Code(413, "The session description is larger than 64 KiB."),
+    # -- money
+    "INSUFFICIENT_FUNDS": Code(402, "There is not enough money in the wallet for this."),
+    "AMOUNT_TOO_LARGE": Code(422, "No wallet can hold this much."),
+    "PRICE_CHANGED": Code(409, "The price is higher than the one that was agreed to."),
+    "CURRENCY_MISMATCH": Code(409, "The two sides have different currencies."),
+    "WALLET_UNKNOWN": Code(404, "There is no such wallet; create one first."),
+    "WALLET_EXISTS": Code(409, "There is a wallet already."),
+    "WALLET_FROZEN": Code(403, "This wallet is frozen; ask the support."),
+    "PIN_WRONG": Code(403, "The PIN is wrong."),
+    "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it.", 900_000),
+    "PIN_UNSET": Code(409, "There is no PIN yet; create a wallet with one."),
+    "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in with this gateway here."),
+    "PAYMENT_UNKNOWN": Code(404, "There is no such payment."),
+    "IDEMPOTENCY_KEY_REQUIRED": Code(
+        400, "This moves money: send an Idempotency-Key, so that a retry cannot move it twice."
+    ),
     # -- chat
     "MESSAGE_UNKNOWN": Code(404, "There is no such message."),
     "CONVERSATION_UNKNOWN": Code(404, "There is no such conversation."),

@@ -30,6 +30,8 @@ DEVELOPMENT_ORIGINS = (
     "https://localhost:*",
     "https://127.0.0.1:*",
 )
+# Ten million naira a minute; _whole takes nine digits.
+MINOR_MAX = 999_999_999
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PUBLIC_STUN = "stun:stun.l.google.com:19302"
 
@@ -84,6 +86,19 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
     Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
     Variable("CURRENCY", "NGN", "ISO 4217 code of the currency in which calls are priced"),
+    Variable(
+        "CALL_RATE_MINOR", "1000", "Price of a minute, in minor units; a callee's own rate wins; 0 is free"
+    ),
+    Variable("CALL_VIDEO_RATE_MINOR", "", "Price of a minute with video; without it as with audio"),
+    Variable("CALL_FIRST_BLOCK_SECONDS", "60", "The first seconds that are charged whole"),
+    Variable("CALL_BLOCK_SECONDS", "60", "The blocks that are charged whole after them"),
+    Variable("CALL_MINIMUM_MINOR", "1000", "The least that an answered call costs"),
+    Variable("CALL_CONNECT_FEE_MINOR", "0", "Comes on top once for every answered call"),
+    Variable(
+        "PLATFORM_SHARE_BPS", "2000", "The platform's share of what a call costs, in hundredths of a percent"
+    ),
+    Variable("DISPUTE_WINDOW_SECONDS", "86400", "How long earnings stay pending before they can be spent"),
+    Variable("RECEIPT_SECRET", "", "Signs receipts, 32 bytes or more; without it made from JWT_SECRET", True),
     Variable("RING_SECONDS", "45", "How long a call rings before it counts as not answered"),
     Variable("CONNECT_SECONDS", "30", "How long an accepted call may take until media flows"),
     Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),
@@ -118,6 +133,15 @@ class Config:
     expo_access_token: str | None = field(repr=False)
     expo_url: str | None
     currency: str
+    call_rate_minor: int
+    call_video_rate_minor: int | None
+    call_first_block_seconds: int
+    call_block_seconds: int
+    call_minimum_minor: int
+    call_connect_fee_minor: int
+    platform_share_bps: int
+    dispute_window_seconds: int
+    receipt_secret: str | None = field(repr=False)
     ring_seconds: int
     connect_seconds: int
     reconnect_seconds: int
@@ -172,6 +196,15 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
         expo_url=_optional(read, "EXPO_URL", _url("http", "https")),
         currency=read.str("CURRENCY", "NGN", validate=_currency),
+        call_rate_minor=_whole(read, "CALL_RATE_MINOR", 0, MINOR_MAX),
+        call_video_rate_minor=_optional_whole(read, "CALL_VIDEO_RATE_MINOR", 0, MINOR_MAX),
+        call_first_block_seconds=_whole(read, "CALL_FIRST_BLOCK_SECONDS", 1, 3600),
+        call_block_seconds=_whole(read, "CALL_BLOCK_SECONDS", 1, 3600),
+        call_minimum_minor=_whole(read, "CALL_MINIMUM_MINOR", 0, MINOR_MAX),
+        call_connect_fee_minor=_whole(read, "CALL_CONNECT_FEE_MINOR", 0, MINOR_MAX),
+        platform_share_bps=_whole(read, "PLATFORM_SHARE_BPS", 0, 10_000),
+        dispute_window_seconds=_whole(read, "DISPUTE_WINDOW_SECONDS", 0, 31_536_000),
+        receipt_secret=_optional(read, "RECEIPT_SECRET", _long_enough),
         ring_seconds=_whole(read, "RING_SECONDS", 1, 600),
         connect_seconds=_whole(read, "CONNECT_SECONDS", 1, 600),
         reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),
@@ -229,15 +262,23 @@ _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 _ONE_OF = "must be one of: {choices}."
 
 
-def _whole(read: Env, name: str, least: int, most: int) -> int:
+def _within(least: int, most: int) -> Callable[[str], int]:
     def within(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValidationError(f"must be a whole number from {least} to {most}.")
         return int(text)
 
+    return within
+
+
+def _whole(read: Env, name: str, least: int, most: int) -> int:
     # A fault is kept by environs and told by seal(); until then the default stands in.
-    parsed = _parse(read, name, within, default=_DEFAULTS[name])
+    parsed = _parse(read, name, _within(least, most), default=_DEFAULTS[name])
     return cast(int, parsed) if parsed is not None else int(_DEFAULTS[name])
+
+
+def _optional_whole(read: Env, name: str, least: int, most: int) -> int | None:
+    return cast("int | None", _parse(read, name, _within(least, most), default=None))
 
 
 def _optional(read: Env, name: str, check: Callable[[str], None] | None = None) -> str | None:

@@ -9,6 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 
+_MS = timedelta(milliseconds=1)
+
+
 class State(StrEnum):
     """The states of a call; ``ENDED`` is the only one that is never left."""
 
@@ -75,12 +78,17 @@ class Party:
     display_name: str
     avatar_url: str | None = None
     rate_per_minute_minor: int | None = None
+    video_rate_per_minute_minor: int | None = None
     currency: str = "NGN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """The tariff of a call; money in minor units of ``currency``. A rate of 0 is a free call."""
+    """A tariff; money in minor units of ``currency``. A rate of 0 is a free call, without fee or minimum.
+
+    The first ``first_block_seconds`` are charged whole, then every ``block_seconds``; ``connect_fee_minor`` comes on
+    top once, and no less than ``minimum_minor`` is charged once the two have talked. See ``models/calls/tariff.py``.
+    """
 
     rate_per_minute_minor: int = 0
     currency: str = "NGN"
@@ -88,6 +96,78 @@ class Price:
     block_seconds: int = 60
     connect_fee_minor: int = 0
     minimum_minor: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is charged however long the call is."""
+        return self.rate_per_minute_minor == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """An earlier stretch of a call under another tariff (before an upgrade to video), with its conversation in ms."""
+
+    type: str
+    price: Price
+    talk_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """An amount by the two accounts that it came from, in minor units."""
+
+    credits: int = 0
+    primary: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.credits + self.primary
+
+    def __add__(self, other: Purse) -> Purse:
+        return Purse(self.credits + other.credits, self.primary + other.primary)
+
+    def __sub__(self, other: Purse) -> Purse:
+        return Purse(self.credits - other.credits, self.primary - other.primary)
+
+
+class Stage(StrEnum):
+    """How far the money of a call has come (RFC 8506: the credit-control session)."""
+
+    OPEN = "open"  # held and captured while the call lives
+    CAPTURED = "captured"  # the price has left the payer's wallet, what was held too much is back in it
+    SETTLED = "settled"  # shared between the payee, who may not spend it yet, and the platform
+    CLEARED = "cleared"  # the payee's to spend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """The money side of a paid call; it lives and moves with the call's document.
+
+    ``held`` is in the payer's wallet, reserved; ``captured`` has left it. Together they pay for ``granted_ms`` of
+    conversation (counted over all segments), beyond which the call cannot go; with what else is in the wallet it
+    would last ``reach_ms``, as of the last look (None: without end). ``lead_ms`` before the end of the grant it is
+    time to renew; 0 says that there is nothing more to get. ``postings`` numbers holds and captures.
+    """
+
+    wallet: str
+    share_bps: int
+    held: Purse = Purse()
+    captured: Purse = Purse()
+    granted_ms: int | None = None
+    reach_ms: int | None = None
+    lead_ms: int = 0
+    postings: int = 0
+    stage: Stage = Stage.OPEN
+    earned_minor: int = 0
+    commission_minor: int = 0
+    refunded: Purse = Purse()
+    refunds: int = 0
+
+    @property
+    def secured_minor(self) -> int:
+        """What this call can cost at most for now."""
+        return self.held.total + self.captured.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +215,12 @@ class Negotiation:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A wish of ``by`` to change the call's type, which the other side has not answered yet."""
+    """A wish of ``by`` to change the call's type at a ``price``, which the other side has not answered yet."""
 
     by: Role
     type: str
     at: datetime
+    price: Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +234,13 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call at one version. The store swaps one version for the next, guarded by state and version."""
+    """A call at one version. The store swaps one version for the next, guarded by state and version.
+
+    ``price`` is the tariff now, pinned when the call was requested (or upgraded); ``earlier`` are the segments before.
+    ``cost_minor`` is the price of the whole call once it has ended, less what was refunded. ``deadline_at``,
+    ``renew_at`` (when more money should be reserved) and ``money_due_at`` (when an ended call's money has to be
+    looked at) are what jobs look for.
+    """
 
     id: str
     type: str
@@ -173,14 +260,16 @@ class Call:
     ended_by: str | None = None
     intervals: tuple[Interval, ...] = ()
     price: Price = field(default_factory=Price)
-    hold: str | None = None
-    authorised_until: datetime | None = None
+    earlier: tuple[Segment, ...] = ()
+    charge: Charge | None = None
     cost_minor: int = 0
     negotiation: Negotiation = field(default_factory=Negotiation)
     upgrade: Upgrade | None = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     op_id: str | None = None
     deadline_at: datetime | None = None
+    renew_at: datetime | None = None
+    money_due_at: datetime | None = None
     untold: tuple[Fact, ...] = ()
 
     @property
@@ -206,6 +295,13 @@ class Call:
     def talked(self) -> timedelta:
         """The sum of the closed intervals."""
         return sum((i.end - i.start for i in self.intervals if i.end is not None), timedelta())
+
+    def talk_ms(self, now: datetime | None = None) -> int:
+        """Milliseconds of proven conversation, with the running interval up to ``now`` where it is given."""
+        talked = self.talked // _MS
+        if now is not None and self.intervals and self.intervals[-1].end is None:
+            talked += max(timedelta(), now - self.intervals[-1].start) // _MS
+        return talked
 
     def spoken_seconds(self) -> int:
         """Whole seconds of proven conversation in the closed intervals."""
