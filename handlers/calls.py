@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from marshmallow import fields
 
 from handlers.calls_shapes import (
     AcceptCall,
+    AskPrice,
     CallRef,
     CallsView,
     CallView,
@@ -15,6 +17,7 @@ from handlers.calls_shapes import (
     Candidates,
     Describe,
     EndCall,
+    EnquiryView,
     HistoryQuery,
     RejectCall,
     ReportQuality,
@@ -46,6 +49,7 @@ _ANY_CALL = [
     "SERVER_BUSY",
 ]
 _SDP = ["SDP_INVALID", "SDP_TOO_LARGE", "CALL_UPGRADE_REQUIRED"]
+_FUNDS = ["INSUFFICIENT_FUNDS", "WALLET_FROZEN"]
 _REQUEST = [
     "SELF_NOT_ALLOWED",
     "USER_UNKNOWN",
@@ -57,6 +61,8 @@ _REQUEST = [
     "IDEMPOTENCY_MISMATCH",
     "IDEMPOTENCY_IN_FLIGHT",
     "SERVER_BUSY",
+    "PRICE_CHANGED",
+    *_FUNDS,
     *_SDP,
 ]
 
@@ -273,15 +279,30 @@ async def call_resume(ctx: Context, ask: dict[str, Any]) -> Any:
     return _view(ctx, call)
 
 
-@event("CALL_UPGRADE", takes=UpgradeCall, gives=CallView, lane="call_id", refuses=_ANY_CALL)
+@event(
+    "CALL_UPGRADE",
+    takes=UpgradeCall,
+    gives=CallView,
+    lane="call_id",
+    refuses=[*_ANY_CALL, "PRICE_CHANGED", *_FUNDS],
+)
 async def call_upgrade(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Ask the other side for video. If both ask at once, both have consented."""
-    return _view(ctx, await ctx.services.calls.ask_upgrade(_device(ctx), ask["call_id"], type=ask["type"]))
+    """Ask the other side for video, at the price that the answer's ``upgrade`` names. If both ask, both have consented.
+
+    The caller pays: for a caller, to ask is to agree to that price.
+    """
+    call = await ctx.services.calls.ask_upgrade(
+        _device(ctx),
+        ask["call_id"],
+        type=ask["type"],
+        max_rate_per_minute_minor=ask["max_rate_per_minute_minor"],
+    )
+    return _view(ctx, call)
 
 
-@event("CALL_UPGRADE_ACCEPT", takes=CallRef, gives=CallView, lane="call_id", refuses=_ANY_CALL)
+@event("CALL_UPGRADE_ACCEPT", takes=CallRef, gives=CallView, lane="call_id", refuses=[*_ANY_CALL, *_FUNDS])
 async def call_upgrade_accept(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Consent to video."""
+    """Consent to video. It is charged at its price from now on, as a new segment of the call."""
     return _view(ctx, await ctx.services.calls.answer_upgrade(_device(ctx), ask["call_id"], accept=True))
 
 
@@ -323,6 +344,19 @@ async def call_history(ctx: Context, ask: dict[str, Any]) -> Page:
     last = items[-1] if more else None
     next_cursor = encode_cursor(last.created_at.isoformat(), last.id) if last else None
     return Page([_view(ctx, call) for call in items], next_cursor)
+
+
+@route(
+    "GET",
+    "/api/calls/price",
+    takes=AskPrice,
+    gives=EnquiryView,
+    refuses=["USER_UNKNOWN", "USER_BLOCKED", "USER_UNAVAILABLE", "SELF_NOT_ALLOWED"],
+)
+async def call_price(ctx: Context, ask: dict[str, Any]) -> Any:
+    """What a call to somebody would cost, and how long your money would last. Nothing is reserved."""
+    found = await ctx.services.billing.enquire(ctx.user_id, to=ask["to"], type=ask["type"])
+    return {**asdict(found), "price": asdict(found.price)}
 
 
 @route(

@@ -40,6 +40,17 @@ class CallRef(Shape):
         return data
 
 
+def agreed_rate() -> fields.Integer:
+    """The price that the payer has seen."""
+    return fields.Integer(
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(min=0, max=NUMBER_MAX),
+        metadata={"description": "Refuse with `PRICE_CHANGED` if a minute costs more than this."},
+    )
+
+
 class RequestCall(Shape):
     """Ring somebody."""
 
@@ -58,6 +69,8 @@ class RequestCall(Shape):
         "reportsMedia": True,
         "opId": "tap-1",
     }
+
+    max_rate_per_minute_minor = agreed_rate()
 
     @pre_load
     def synonyms(self, data: Any, **_: Any) -> Any:
@@ -176,7 +189,16 @@ class UpgradeCall(CallRef):
     """Audio to video."""
 
     type = fields.String(load_default="video", validate=validate.OneOf(["video"]))
+    max_rate_per_minute_minor = agreed_rate()
     example = {"callId": CALL_ID, "type": "video"}
+
+
+class AskPrice(Shape):
+    """Which call."""
+
+    to = Id(required=True)
+    type = fields.String(load_default="audio", validate=validate.OneOf(["audio", "video"]))
+    example = {"to": CALL_ID, "type": "audio"}
 
 
 class HistoryQuery(PageQuery):
@@ -207,6 +229,27 @@ class PriceView(Shape):
     minimum_minor = fields.Integer(required=True)
 
 
+class EnquiryView(Shape):
+    """What a call would cost you now. Nothing is reserved."""
+
+    price = fields.Nested(PriceView, required=True)
+    available_minor = fields.Integer(
+        required=True,
+        metadata={"description": "What you could pay it from: call credits and primary balance."},
+    )
+    affordable_seconds = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "Null for a call without end: it is free."}
+    )
+
+
+class UpgradeView(Shape):
+    """A wish for video that waits for its answer."""
+
+    by = fields.String(required=True)
+    type = fields.String(required=True)
+    price = fields.Nested(PriceView, required=True)
+
+
 class CallView(Shape):
     """A call. A client ignores a snapshot whose ``version`` is older than the one it has."""
 
@@ -228,6 +271,7 @@ class CallView(Shape):
     price = fields.Nested(PriceView, required=True)
     cost_minor = fields.Integer(required=True)
     ends_in_ms = fields.Integer(allow_none=True)
+    upgrade = fields.Nested(UpgradeView, allow_none=True)
     quality = fields.Dict()
 
 

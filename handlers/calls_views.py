@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,8 @@ from handlers.calls_notices import (
 )
 from handlers.calls_shapes import CallView, PriceView
 from handlers.shapes import PublicUser
+from models.billing.service import remaining_ms
+from models.calls import tariff
 from models.calls.call import MISSED, Call, Fact, Party, Reason, Role, State
 from models.calls.switchboard import Forward
 from models.mailbox.service import Mailbox
@@ -45,15 +47,13 @@ def party_view(party: Party, presence: Presence) -> dict[str, Any]:
         "avatar_url": party.avatar_url,
         "presence": presence.state_of(party.user_id),
         "rate_per_minute_minor": party.rate_per_minute_minor,
+        "video_rate_per_minute_minor": party.video_rate_per_minute_minor,
         "currency": party.currency,
     }
 
 
 def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
     """A call for ``CallView`` and ``CallWithIntervals`` to dump."""
-    ends = None
-    if call.live and call.authorised_until is not None:
-        ends = max(0, round((call.authorised_until - now).total_seconds() * 1000))
     return {
         "id": call.id,
         "type": call.type,
@@ -71,11 +71,17 @@ def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
         "duration_seconds": call.duration_seconds(),
         "billed_seconds": call.spoken_seconds(),
         "price": asdict(call.price),
-        "cost_minor": call.cost_minor,
-        "ends_in_ms": ends,
+        "cost_minor": tariff.cost(call, now) if call.live else call.cost_minor,
+        "ends_in_ms": remaining_ms(call, now) if call.live else None,
+        "upgrade": _upgrade_view(call),
         "quality": call.quality,
         "intervals": call.intervals,
     }
+
+
+def _upgrade_view(call: Call) -> dict[str, Any] | None:
+    asked = call.upgrade
+    return {"by": asked.by.value, "type": asked.type, "price": asdict(asked.price)} if asked else None
 
 
 class CallTeller:
@@ -98,6 +104,12 @@ class CallTeller:
         await self._mailbox.post(letters, again=again)
         for fact in facts:
             await self._push(call, fact)
+
+    async def cut(self, call: Call) -> None:
+        """``CALL_ENDED`` to the devices that are connected here, without a place in the log: it may come again."""
+        wire: dict[str, Any] = dict(_CALL.dump(call_view(call, self._presence, self._clock.now())))
+        letters = _ended(self, call, Fact("ended", call.version), wire, self._clock.now())
+        await self._mailbox.post([replace(letter, key=None) for letter in letters])
 
     async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
         """Send candidates on their way."""
@@ -268,7 +280,7 @@ def _upgrade_asked(
         "callId": call.id,
         "from": wire[by.value],
         "type": fact.data["type"],
-        "price": wire["price"],
+        "price": wire["upgrade"]["price"] if wire["upgrade"] else wire["price"],
         "call": wire,
     }
     return [_to(call.party(by.other), CALL_UPGRADE, payload)]

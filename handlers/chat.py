@@ -103,6 +103,7 @@ def message_view(written: Written, presence: Presence, *, viewer_id: str) -> dic
             "avatar_url": sender.avatar_url,
             "presence": presence.state_of(sender.user_id),
             "rate_per_minute_minor": sender.rate_per_minute_minor,
+            "video_rate_per_minute_minor": sender.video_rate_per_minute_minor,
             "currency": sender.currency,
         },
         "text": message.text,

@@ -103,6 +103,7 @@ class PublicUser(Shape):
     avatar_url = fields.String(allow_none=True, load_default=None)
     presence = fields.String(required=True, validate=validate.OneOf(["online", "away", "in_call", "offline"]))
     rate_per_minute_minor = fields.Integer(allow_none=True, load_default=None)
+    video_rate_per_minute_minor = fields.Integer(allow_none=True, load_default=None)
     currency = fields.String(required=True)
 
 

@@ -13,6 +13,8 @@ from handlers.context import Context
 from handlers.registry import job, notice
 from handlers.services import Services
 from handlers.shapes import Shape
+from handlers.wallet import wallet_on_the_wire
+from handlers.wallet_shapes import WalletView
 from models.calls.call import Role, State
 from models.ports import Letter
 
@@ -42,6 +44,9 @@ class Sync(CallsView):
         required=True, metadata={"description": "Events after `since` are gone: read the histories."}
     )
     device_id = fields.String(required=True)
+    wallet = fields.Nested(
+        WalletView, required=True, allow_none=True, metadata={"description": "null: you have none yet."}
+    )
 
 
 SYNC = notice(
@@ -61,6 +66,7 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
     services, now = ctx.services, ctx.services.clock.now()
     missed = await services.mailbox.missed(ctx.user_id, ctx.device_id, since)
     calls = await services.calls.recent(ctx.user_id)
+    wallet = await services.wallets.find(ctx.user_id)
     ringing = {
         call.id for call in calls if call.state is State.RINGING and call.role_of(ctx.user_id) is Role.CALLEE
     }
@@ -81,6 +87,7 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
         "seq": missed.seq,
         "gap": missed.gap,
         "deviceId": ctx.device_id,
+        "wallet": wallet_on_the_wire(wallet) if wallet else None,
     }
     return sync, letters
 

@@ -49,6 +49,12 @@ class ChangeProfile(Named):
         validate=validate.Range(min=0, max=RATE_MINOR_MAX),
         metadata={"description": "What a minute with you costs; null for the server's rate."},
     )
+    video_rate_per_minute_minor = fields.Integer(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(min=0, max=RATE_MINOR_MAX),
+        metadata={"description": "The same with video; null for as without."},
+    )
     example = {"displayName": "Ada Obi", "avatarUrl": "https://example.com/ada.png"}
 
 
@@ -115,6 +121,7 @@ def public_user(asker: Context | Presence, person: Profile) -> dict[str, Any]:
         "avatar_url": person.avatar_url,
         "presence": presence.state_of(person.user_id),
         "rate_per_minute_minor": person.rate_per_minute_minor,
+        "video_rate_per_minute_minor": person.video_rate_per_minute_minor,
         "currency": person.currency,
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -55,10 +56,19 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     sockets = Sockets(tasks=tasks, process=process, origins=origins.allows_socket)
     db = Database(uri, config.mongo_database)
     pushing = asyncio.Event()
-    edges = Edges(clock=clock, ids=ids, alarms=alarms, doors=sockets, process=process, nudge=pushing.set)
+    paying = asyncio.Event()
+    edges = Edges(
+        clock=clock,
+        ids=ids,
+        alarms=alarms,
+        doors=sockets,
+        process=process,
+        nudge=pushing.set,
+        nudge_billing=paying.set,
+    )
     wired = wire(config, db, edges)
     services = wired.services
-    alarms.ring = services.calls.tick
+    alarms.ring = services.calls.alarm
     sockets.bind(services=services, funnel=wired.funnel, catalogue=catalogue, welcome=welcome)
 
     protect(app, origins=origins, production=config.production, new_id=ids.new)
@@ -88,7 +98,8 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
             for job in catalogue.jobs.values()
         ]
         running.append(asyncio.create_task(tasks.every(SWEEP_SECONDS, sockets.sweep, "tokens")))
-        running.append(asyncio.create_task(_push_at_once(pushing, services, tasks)))
+        running.append(asyncio.create_task(_at_once(pushing, services.pushes.run_due, "pushes", tasks)))
+        running.append(asyncio.create_task(_at_once(paying, services.billing.run_wanted, "billing", tasks)))
         # What was imported never dies: keep the collector from walking it again and again. What lives on after a
         # request is rarely a cycle, so looking for those every 700 objects costs more than it finds.
         gc.collect()
@@ -125,12 +136,14 @@ def _turn(job: Job, services: Services):  # type: ignore[no-untyped-def]
     return turn
 
 
-async def _push_at_once(pushing: asyncio.Event, services: Services, tasks: Tasks) -> None:
-    """A new push goes out now, not at the job's next turn."""
+async def _at_once(
+    wanted: asyncio.Event, work: Callable[[], Coroutine[Any, Any, Any]], name: str, tasks: Tasks
+) -> None:
+    """A new push goes out, a payment extends a call: now, not at the job's next turn."""
     while True:
-        await pushing.wait()
-        pushing.clear()
-        tasks.spawn(services.pushes.run_due(), "pushes")
+        await wanted.wait()
+        wanted.clear()
+        tasks.spawn(work(), name)
 
 
 async def _last_words(services: Services) -> None:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import get_args
 
 from models.calls import commands as c
-from models.calls.call import Call, Leg, Party, Reason, Role, State, Timers
+from models.calls.call import Call, Charge, Leg, Party, Price, Purse, Reason, Role, State, Timers
 from models.calls.rules import MOVES, begin, step
 from models.errors import Refusal
 from server.json_schemas import first_line, words
@@ -28,6 +28,9 @@ Seen = dict[tuple[State, type], set[State]]
 
 _T0 = datetime(2026, 1, 1, tzinfo=UTC)
 _TIMERS = Timers()
+# Ten minutes that are paid for.
+_PRICE = Price(rate_per_minute_minor=100)
+_CHARGE = Charge(wallet="wallet", share_bps=0, held=Purse(0, 1000), granted_ms=600_000, reach_ms=600_000)
 _DEVICES = {Role.CALLER: "caller's", Role.CALLEE: "callee's", Role.SERVER: ""}
 _ROLES = (Role.CALLER, Role.CALLEE, Role.SERVER)
 
@@ -77,7 +80,8 @@ def _start(*, reports: bool, money: bool) -> Call:
         callee=Party(user_id="callee", username="callee", display_name="Callee"),
         caller_leg=Leg(device_id=_DEVICES[Role.CALLER], process="p", reports_media=reports),
         created_at=_T0,
-        authorised_until=_T0 + timedelta(minutes=10) if money else None,
+        price=_PRICE if money else Price(),
+        charge=_CHARGE if money else None,
     )
     return begin(call, timers=_TIMERS).call
 
@@ -148,10 +152,12 @@ def _commands(kind: type, role: Role, now: datetime) -> Iterator[c.Command]:
         for what in ("offer", "answer"):
             yield c.Describe(device, {"type": what, "sdp": role.value})
     elif kind is c.AskUpgrade:
-        yield c.AskUpgrade(device, "video")
+        yield c.AskUpgrade(device, "video", Price())
     elif kind is c.AnswerUpgrade:
         for accept in (True, False):
             yield c.AnswerUpgrade(device, accept)
+    elif kind is c.Grant:
+        yield c.Grant(_CHARGE)
     elif kind is c.Stop:
         yield c.Stop(Reason.POLICY)
     else:

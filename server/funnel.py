@@ -34,6 +34,9 @@ OP_ID_MAX = 128
 # What names an account at the doors that ask for a password, in the order in which they are looked at there.
 _ACCOUNT_NAMES = ("identifier", "email", "username", "phone", "phoneNumber", "phone_number")
 
+# Refusals of what a person types again, for the same thing and under the same key; see ``models.once.fingerprint``.
+_TYPED_AGAIN = frozenset({"PIN_WRONG", "PIN_LOCKED", "PIN_UNSET", "PASSWORD_WRONG"})
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -207,7 +210,7 @@ class Funnel:
         return data
 
     async def _keep_refusal(self, ctx: Context, key: str, refusal: Refusal) -> None:
-        if refusal.retry_after_ms is not None:
+        if refusal.retry_after_ms is not None or refusal.code in _TYPED_AGAIN:
             await self._once.forget(ctx.user_id, key)  # it said "later", so later must be possible
             return
         error = {"code": refusal.code, "details": refusal.details, "wait": None}

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
 # Importing a handler module puts what it declares into the catalogue.
 import handlers.auth
+import handlers.billing
 import handlers.calls
 import handlers.chat
 import handlers.notify
 import handlers.system
-import handlers.users  # noqa: F401
+import handlers.users
+import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
 from handlers.chat import ChatTeller
 from handlers.registry import catalogue
 from handlers.services import Services
+from handlers.wallet import WalletTeller
 from models.auth.devices.store import DeviceStore
 from models.auth.service import Accounts
 from models.auth.store import AccountStore
+from models.billing.meter import WalletMeter
+from models.billing.service import Billing
+from models.billing.tariffs import Tariffs
 from models.calls.call import Timers
 from models.calls.ice import IceServers
-from models.calls.meter import FreeMeter
 from models.calls.service import Attempts, Calls
 from models.calls.store import CallStore
 from models.chat.service import Chat
 from models.chat.store import ChatStore
 from models.db import Database
+from models.ledger.service import Ledger
+from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
 from models.notify.service import Pushes
 from models.notify.store import PushStore
 from models.once import Once
+from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
 from models.presence.service import Presence
 from models.users.service import Users
 from models.users.store import UserStore
+from models.wallet.service import Wallets
+from models.wallet.store import WalletStore
 from server.adapters.expo import ExpoSender
 from server.adapters.passwords import Passwords
 from server.config import Config
@@ -56,6 +67,7 @@ class Edges:
     doors: Doors
     process: str
     nudge: Callable[[], None] = lambda: None
+    nudge_billing: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +90,28 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     assert config.jwt_secret is not None
     clock, ids, doors = edges.clock, edges.ids, edges.doors
     users = Users(store=UserStore(db), clock=clock)
+    ledger = Ledger(LedgerStore(db), clock, ids)
+    call_store = CallStore(db)
+    meter = WalletMeter(
+        ledger=ledger,
+        calls=call_store,
+        tariffs=Tariffs(
+            currency=config.currency,
+            rate_minor=config.call_rate_minor,
+            video_rate_minor=config.call_video_rate_minor,
+            first_block_seconds=config.call_first_block_seconds,
+            block_seconds=config.call_block_seconds,
+            minimum_minor=config.call_minimum_minor,
+            connect_fee_minor=config.call_connect_fee_minor,
+        ),
+        share_bps=config.platform_share_bps,
+        dispute_seconds=config.dispute_window_seconds,
+        clock=clock,
+    )
     calls = Calls(
-        store=CallStore(db),
+        store=call_store,
         users=users,
-        meter=FreeMeter(config.currency),
+        meter=meter,
         clock=clock,
         ids=ids,
         alarms=edges.alarms,
@@ -125,8 +155,24 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     calls.announcer = CallTeller(
         mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
     )
+    billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
     chat = Chat(store=ChatStore(db), users=users, clock=clock, ids=ids)
     chat.announcer = ChatTeller(mailbox=mailbox, presence=presence)
+    wallets = Wallets(
+        ledger=ledger,
+        store=WalletStore(db),
+        payments=PaymentStore(db),
+        users=users,
+        hasher=passwords,
+        passwords=accounts,
+        clock=clock,
+        ids=ids,
+        currency=config.currency,
+        # Not the key itself: what signs tokens does nothing else.
+        pepper=hmac.digest(config.jwt_secret.encode(), b"ringmeter pin v1", "sha256"),
+        sandbox=not config.production,
+    )
+    ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
     services = Services(
         accounts=accounts,
         users=users,
@@ -142,6 +188,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         mailbox=mailbox,
         presence=presence,
         pushes=pushes,
+        ledger=ledger,
+        wallets=wallets,
+        billing=billing,
         doors=doors,
         clock=clock,
     )

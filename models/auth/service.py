@@ -273,6 +273,10 @@ class Accounts:
         if told is not None:
             await self._bouncer.enforce(told)
 
+    async def check_password(self, user_id: str, password: str) -> None:
+        """For what asks for the password once more. Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``."""
+        await self._proven(user_id, password)
+
     async def delete(self, user_id: str, *, password: str) -> None:
         """Delete the account for good: what is personal goes, its names are free again, its call ends.
 

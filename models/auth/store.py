@@ -180,6 +180,7 @@ class AccountStore:
                     ),
                     *(
                         "rate_per_minute_minor",
+                        "video_rate_per_minute_minor",
                         "email_verified_at",
                         "phone_verified_at",
                         "signed_in_at",

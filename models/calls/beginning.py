@@ -9,12 +9,16 @@ from typing import Any
 
 from models.calls import commands as c
 from models.calls import rules
-from models.calls.call import Call, Fact, Leg, Negotiation, Party, Reason, Role, State
+from models.calls.call import Call, Fact, Leg, Negotiation, Party, Price, Reason, Role, State
 from models.calls.engine import TRIES_MAX, Engine
 from models.calls.sdp import check_description
+from models.db import Stale
 from models.errors import Refusal
 from models.ports import Device
 from models.users.service import Profile
+
+# An obstacle that is gone at the next try. Not a user's id: those are UUIDs.
+STALE = "stale"
 
 
 class Beginning(Engine):
@@ -29,33 +33,27 @@ class Beginning(Engine):
         offer: Mapping[str, Any] | None = None,
         reports_media: bool = False,
         op_id: str | None = None,
+        max_rate_per_minute_minor: int | None = None,
     ) -> Call:
         """Ring somebody; the call, ringing (or accepted at once when they were ringing you: glare).
 
         Refuses with ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``, ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CALL_BUSY``
         (they are in a call), ``CALL_IN_PROGRESS`` (you are), ``RATE_LIMITED``, ``IDEMPOTENCY_MISMATCH`` (the ``op_id``
-        belongs to a call to somebody else), and as descriptions are.
+        belongs to a call to somebody else), ``PRICE_CHANGED`` (it is above ``max_rate_per_minute_minor``),
+        ``INSUFFICIENT_FUNDS``, ``WALLET_FROZEN``, and as descriptions are.
         """
         offer = check_description(offer, kind="offer", call_type=type) if offer is not None else None
-        if to == device.user_id:
-            raise Refusal("SELF_NOT_ALLOWED")
         if op_id is not None:
             known = await self._store.by_op(device.user_id, op_id)
             if known is not None:
                 return _asked_before(known, to)
-        meeting = await self._users.meet(device.user_id, to)
-        if meeting.callee is None:
-            raise Refusal("USER_UNKNOWN")
-        if meeting.blocked_by_caller:
-            raise Refusal("USER_BLOCKED")
-        if meeting.blocked_by_callee or not meeting.callee.active:
-            raise Refusal("USER_UNAVAILABLE")
-        caller, callee = _party(meeting.caller), _party(meeting.callee)
+        caller, callee = await self._both(device.user_id, to)
         # Also for somebody who is busy: each attempt leaves a missed call in their history.
         wait = self._attempts.take(f"{caller.user_id}>{callee.user_id}", self._clock.now().timestamp())
         if wait:
             raise Refusal("RATE_LIMITED", retry_after_ms=wait)
-        price = await self._meter.quote(caller_id=caller.user_id, callee_id=callee.user_id, call_type=type)
+        price = self._meter.quote(callee=callee, call_type=type)
+        agreed(price, max_rate_per_minute_minor)
         now = self._clock.now()
         call = Call(
             id=self._ids.new(),
@@ -74,26 +72,51 @@ class Beginning(Engine):
             obstacle = await self._begin(call)
             if obstacle is None:
                 return await self._unless_cancelled(call)
+            if obstacle is STALE:
+                continue
             settled = await self._around(call, device, obstacle, reports_media)
             if settled is not None:
                 return settled
         raise Refusal("SERVER_BUSY")
 
+    async def price(self, user_id: str, *, to: str, type: str) -> Price:
+        """The tariff of a call to somebody. Refuses as ``request`` does about the two people."""
+        _, callee = await self._both(user_id, to)
+        return self._meter.quote(callee=callee, call_type=type)
+
+    async def _both(self, caller_id: str, callee_id: str) -> tuple[Party, Party]:
+        """The two people, if the one may call the other."""
+        if callee_id == caller_id:
+            raise Refusal("SELF_NOT_ALLOWED")
+        meeting = await self._users.meet(caller_id, callee_id)
+        if meeting.callee is None:
+            raise Refusal("USER_UNKNOWN")
+        if meeting.blocked_by_caller:
+            raise Refusal("USER_BLOCKED")
+        if meeting.blocked_by_callee or not meeting.callee.active:
+            raise Refusal("USER_UNAVAILABLE")
+        return _party(meeting.caller), _party(meeting.callee)
+
     async def _begin(self, call: Call) -> str | None:
-        """Reserve, lock and ring. None when it rings, else what stood in the way: a busy user's id, or ``op_id``."""
+        """Reserve, lock and ring. None when it rings, else what stood in the way: a busy user's id, ``op_id``, or
+        ``STALE`` when the payer's wallet was moved meanwhile."""
         # Asking first spares a reservation and a transaction that would fail; the insert below decides.
         busy = await self._store.busy_of(call.caller.user_id, call.callee.user_id)
         if busy is not None:
             return busy
-        first = rules.begin(await self._meter.open(call), timers=self._timers)
         turn = self._turns.setdefault(call.id, asyncio.Lock())
         # In its turn like every move: whoever ends the call now tells so after its ring, or it would ring on.
         async with turn:
-            obstacle = await self._store.begin(first.call, first.facts, self._clock.now())
+            try:
+                async with self._meter.opening(call) as cover:
+                    first = rules.begin(replace(call, charge=cover.charge), timers=self._timers)
+                    now = self._clock.now()
+                    obstacle = await self._store.begin(first.call, first.facts, now, cover.post)
+                    cover.written = obstacle is None
+            except Stale:
+                return STALE
             if obstacle is None and not await self._cancelled_early(call):
                 await self._tell(first.call, first.facts)
-        if obstacle is not None:
-            await self._meter.release(first.call)
         return obstacle
 
     async def _cancelled_early(self, call: Call) -> bool:
@@ -216,6 +239,14 @@ def _asked_before(known: Call, to: str) -> Call:
     return known
 
 
+def agreed(price: Price, max_rate_per_minute_minor: int | None) -> None:
+    """Refuse with ``PRICE_CHANGED`` a rate above the one that the payer has seen."""
+    if max_rate_per_minute_minor is not None and price.rate_per_minute_minor > max_rate_per_minute_minor:
+        raise Refusal(
+            "PRICE_CHANGED", ratePerMinuteMinor=price.rate_per_minute_minor, currency=price.currency
+        )
+
+
 def _party(profile: Profile) -> Party:
     return Party(
         user_id=profile.user_id,
@@ -223,5 +254,6 @@ def _party(profile: Profile) -> Party:
         display_name=profile.display_name,
         avatar_url=profile.avatar_url,
         rate_per_minute_minor=profile.rate_per_minute_minor,
+        video_rate_per_minute_minor=profile.video_rate_per_minute_minor,
         currency=profile.currency,
     )

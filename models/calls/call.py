@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-
 _MS = timedelta(milliseconds=1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from models.calls.call import Reason, Role
+from models.calls.call import Charge, Price, Reason, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,11 @@ class Describe:
 
 @dataclass(frozen=True, slots=True)
 class AskUpgrade:
-    """Audio to video, with the other side's consent."""
+    """Audio to video at ``price``, with the other side's consent."""
 
     device_id: str
     type: str
+    price: Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,13 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """The meter has reserved or captured, or looked again at what is there: the call's money as it is now."""
+
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The server ends the call: policy, money, recovery."""
 
@@ -138,5 +146,6 @@ Command = (
     | Attach
     | Lose
     | Tick
+    | Grant
     | Stop
 )

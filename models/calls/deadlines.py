@@ -27,8 +27,9 @@ def dues(call: Call, timers: Timers) -> Iterable[tuple[datetime, str]]:
         case State.ACTIVE | State.RECONNECTING:
             assert call.active_at is not None
             yield call.active_at + timedelta(seconds=timers.longest), "longest"
-            if call.authorised_until is not None:
-                yield call.authorised_until, "money"
+            out_of_money = money_runs_out(call)
+            if out_of_money is not None:
+                yield out_of_money, "money"
             for leg in legs(call):
                 if leg.down_at is not None:
                     yield leg.down_at + timedelta(seconds=timers.reconnect), "reconnect"
@@ -36,6 +37,24 @@ def dues(call: Call, timers: Timers) -> Iterable[tuple[datetime, str]]:
                     yield proven_until(leg, timers), "lease"
         case State.ENDED:
             return
+
+
+def money_runs_out(call: Call) -> datetime | None:
+    """When the conversation that is paid for ends, if it goes on from here; None while nobody talks or it is free."""
+    if call.charge is None or call.charge.granted_ms is None:
+        return None
+    if not call.intervals or call.intervals[-1].end is not None:
+        return None
+    left = call.charge.granted_ms - call.talk_ms()
+    return call.intervals[-1].start + timedelta(milliseconds=max(0, left))
+
+
+def renewal(call: Call) -> datetime | None:
+    """When more money should be reserved, well ahead of the end of what is (RFC 8506 §5.3)."""
+    end = money_runs_out(call)
+    if end is None or call.charge is None or not call.charge.lead_ms:
+        return None
+    return end - timedelta(milliseconds=call.charge.lead_ms)
 
 
 def legs(call: Call) -> list[Leg]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 from models.calls.call import (
     Call,
+    Charge,
     Fact,
     Interval,
     Leg,
     Negotiation,
     Party,
     Price,
+    Purse,
     Reason,
     Role,
+    Segment,
+    Stage,
     State,
     Upgrade,
 )
@@ -57,7 +62,7 @@ def fact_document(fact: Fact) -> Document:
 def _plain(value: Any) -> Any:
     """Dataclasses, enums and tuples as MongoDB keeps them."""
     if value is None or isinstance(value, (str, int, float, datetime)):
-        return value.value if isinstance(value, (State, Reason, Role)) else value
+        return value.value if isinstance(value, Enum) else value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -82,7 +87,21 @@ def call_of(d: Document) -> Call:
         "intervals": tuple(Interval(i["start"], i["end"]) for i in d["intervals"]),
         "price": Price(**d["price"]),
         "negotiation": Negotiation(**negotiation),
-        "upgrade": Upgrade(Role(upgrade["by"]), upgrade["type"], upgrade["at"]) if upgrade else None,
+        "earlier": tuple(
+            Segment(type=s["type"], price=Price(**s["price"]), talk_ms=s["talk_ms"])
+            for s in d.get("earlier", ())
+        ),
+        "charge": _charge_of(d["charge"]) if d.get("charge") else None,
+        "upgrade": _upgrade_of(upgrade) if upgrade else None,
         "untold": tuple(Fact(f["kind"], f["version"], f["data"]) for f in d.get("untold", ())),
     }
     return Call(id=d["_id"], created_at=d["created_at"], op_id=d.get("op_id"), **values)
+
+
+def _upgrade_of(d: Document) -> Upgrade:
+    return Upgrade(Role(d["by"]), d["type"], d["at"], Price(**d["price"]))
+
+
+def _charge_of(d: Document) -> Charge:
+    purses = {name: Purse(**d[name]) for name in ("held", "captured", "refunded")}
+    return Charge(**{**d, **purses, "stage": Stage(d["stage"])})

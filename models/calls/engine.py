@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,7 @@ from models.calls.call import Call, Fact, Role, Timers
 from models.calls.meter import Meter
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
-from models.db import database_away
+from models.db import Stale, database_away
 from models.errors import Refusal
 from models.ports import Alarms, Clock, Doors, Ids
 from models.users.service import Users
@@ -42,6 +42,10 @@ class Announcer(Protocol):
 
     async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
         """Tell facts of a call; ``again`` after a crash, when some may have been told before."""
+        ...
+
+    async def cut(self, call: Call) -> None:
+        """Tell devices connected here that the money is over, though that cannot be written down just now."""
         ...
 
     async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
@@ -145,6 +149,12 @@ class Engine:
                     raise Refusal("CALL_UNKNOWN")
                 now = self._clock.now()
                 try:
+                    if rules.out_of_money(call, now):
+                        # Whatever is asked comes after the end of the money; the next round judges it.
+                        over = rules.step(call, c.Tick(), role=Role.SERVER, now=now, timers=self._timers)
+                        if await self._write(call, over, now) is None or not isinstance(command, c.Tick):
+                            continue
+                        return over.call
                     done = rules.step(call, command, role=role, now=now, timers=self._timers)
                 except Refusal:
                     if known is not None:
@@ -154,10 +164,27 @@ class Engine:
                     if known is not None:
                         continue
                     return call
-                if await self._store.swap(call, done.call, done.facts, now):
-                    await self._tell(done.call, done.facts)
-                    return done.call
+                written = await self._write(call, done, now)
+                if written is not None:
+                    return written
         raise Refusal("SERVER_BUSY")
+
+    async def _write(self, before: Call, done: rules.Step, now: datetime) -> Call | None:
+        """Swap, with the money that a new price takes, and tell. None when somebody was quicker."""
+        after = done.call
+        if after.live and after.price != before.price:
+            try:
+                async with self._meter.covering(after, now) as cover:
+                    after = rules.charged(after, cover.charge, timers=self._timers)
+                    cover.written = await self._store.swap(before, after, done.facts, now, cover.post)
+            except Stale:
+                return None
+            if not cover.written:
+                return None
+        elif not await self._store.swap(before, after, done.facts, now):
+            return None
+        await self._tell(after, done.facts)
+        return after
 
     async def _learn(self, call: Call) -> None:
         """Take over what another process has made of a call that this one knows at an older version."""
@@ -173,14 +200,18 @@ class Engine:
         else:
             self._alarms.clear(call.id)
         try:
-            if not call.live:
-                await self._meter.close(call)
-                if any(leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg):
-                    await self._store.drop_signals(call.id)  # others have none, or few that expire
+            if not call.live and any(
+                leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg
+            ):
+                await self._store.drop_signals(call.id)  # others have none, or few that expire
             for fact in facts:
                 await self._keep_described(call, fact)
             if facts:
                 await self.announcer.announce(call, facts, again=again)
+            if not call.live:
+                # What it cost stands with the call already; the money follows, at the latest by ``run_money``.
+                await self._meter.close(call)
+            if facts:
                 self._told.setdefault(call.id, set()).update(fact.version for fact in facts)
             await self._send(call, passing)
         except Exception as error:

@@ -1,48 +1,67 @@
-"""The places where a call meets money. In this version every call is free; a meter that charges stands here later."""
+"""Where a call meets money: what the verbs of a call ask of whoever charges.
+
+In the terms of RFC 8506: ``opening`` is the INITIAL_REQUEST (reserve before service), ``renewing`` the UPDATE_REQUEST
+(report use, reserve more, well ahead), ``covering`` an update because the tariff changes, ``close`` the
+TERMINATION_REQUEST (deduct what was used, give the rest back).
+"""
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from models.calls.call import Call, Price
+from models.calls.call import Call, Charge, Party, Price
+from models.calls.store import Also
+
+
+@dataclass(slots=True)
+class Cover:
+    """What the meter proposes: the call's money after it, and the postings that make it so.
+
+    ``post`` belongs into the transaction that writes the call with ``charge`` (None: nothing to post). Whoever wrote
+    it sets ``written``; at the end of the context the wallets' owners are told then.
+    """
+
+    charge: Charge | None
+    post: Also | None = None
+    written: bool = False
+
+
+class AlreadyRefunded(Exception):
+    """A refund with this key has been made before."""
 
 
 class Meter(Protocol):
-    """What the call's verbs ask of whoever charges (RFC 8506: INITIAL at ``open``, TERMINATION at ``close``)."""
+    """The context managers keep the payer's wallet in its turn: write the call inside of them, tell outside."""
 
-    async def quote(self, *, caller_id: str, callee_id: str, call_type: str) -> Price:
-        """The tariff that this call would have."""
+    def quote(self, *, callee: Party, call_type: str, follows: bool = False) -> Price:
+        """The tariff for calling somebody; ``follows`` for the later part of a call that is upgraded."""
         ...
 
-    async def open(self, call: Call) -> Call:
-        """Reserve before any ring: the call with its ``hold`` and ``authorised_until``, or a refusal."""
+    def opening(self, call: Call) -> AbstractAsyncContextManager[Cover]:
+        """Reserve before any ring. Refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
         ...
 
-    async def release(self, call: Call) -> None:
-        """Give back what ``open`` reserved for a call that did not begin. Safe to repeat."""
+    def renewing(self, call: Call, now: datetime) -> AbstractAsyncContextManager[Cover | None]:
+        """Capture what was used, reserve more if there is more; None when nothing changes."""
+        ...
+
+    def covering(self, call: Call, now: datetime) -> AbstractAsyncContextManager[Cover]:
+        """Reserve for a call that goes on at another price. Refuses as ``opening``."""
+        ...
+
+    def refunding(
+        self, call: Call, amount_minor: int, *, key: str, note: str | None, now: datetime
+    ) -> AbstractAsyncContextManager[Cover]:
+        """Give back of what a settled call cost. Refuses with ``AMOUNT_TOO_LARGE``; raises ``AlreadyRefunded``."""
         ...
 
     async def close(self, call: Call) -> None:
-        """Settle an ended call. Called at least once, also after a crash; keyed by the call's id."""
+        """Settle an ended call. Called at least once, also after a crash; repeating it changes nothing."""
         ...
 
-
-class FreeMeter:
-    """No call costs anything, and no wallet is needed."""
-
-    def __init__(self, currency: str) -> None:
-        self._price = Price(rate_per_minute_minor=0, currency=currency)
-
-    async def quote(self, *, caller_id: str, callee_id: str, call_type: str) -> Price:
-        """A rate of 0."""
-        return self._price
-
-    async def open(self, call: Call) -> Call:
-        """Nothing to reserve."""
-        return call
-
-    async def release(self, call: Call) -> None:
-        """Nothing to give back."""
-
-    async def close(self, call: Call) -> None:
-        """Nothing to settle."""
+    async def clear(self, call: Call) -> None:
+        """Let the payee spend what a settled call has earned. Repeating it changes nothing."""
+        ...

@@ -7,18 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from models.calls import commands as c
-from models.calls.call import Call, Interval, Leg, Negotiation, Reason, Role, State, Timers, Upgrade
-from models.calls.deadlines import dues, legs, proven_until
+from models.calls import tariff
+from models.calls.call import (
+    Call,
+    Interval,
+    Leg,
+    Negotiation,
+    Reason,
+    Role,
+    Segment,
+    State,
+    Timers,
+    Upgrade,
+)
+from models.calls.deadlines import dues, legs, money_runs_out, proven_until
 from models.errors import Refusal
 
 # Devices of one callee that are remembered as ringing; more than anybody owns.
 RUNG_DEVICES_MAX = 32
 # A call that is interrupted more often than this is no longer taken apart by reports; its document stays small.
 INTERVALS_MAX = 1_000
+# Whoever ends a call settles it at once; what is not settled after this is the job's to settle.
+SETTLED_WITHIN = timedelta(seconds=10)
 
 Told = list[tuple[str, dict[str, Any]]]
 Move = Callable[[Call, Any, Role, datetime, Timers], tuple[Call, Told]]
@@ -239,7 +253,7 @@ def ask_upgrade(
     if call.upgrade is not None:
         # Both want the same at once: that is the consent.
         return answer_upgrade(call, c.AnswerUpgrade(cmd.device_id, True), role, now, timers)
-    return replace(call, upgrade=Upgrade(role, cmd.type, now)), [
+    return replace(call, upgrade=Upgrade(role, cmd.type, now, cmd.price)), [
         ("upgrade_asked", {"by": role, "type": cmd.type})
     ]
 
@@ -255,8 +269,17 @@ def answer_upgrade(
         raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="nobody asked")
     if asked.by is role:
         raise Refusal("CALL_WRONG_SIDE", callId=call.id)
-    after = replace(call, upgrade=None, type=asked.type if cmd.accept else call.type)
-    return after, [("upgrade_answered", {"by": role, "accept": cmd.accept, "type": asked.type})]
+    told: Told = [("upgrade_answered", {"by": role, "accept": cmd.accept, "type": asked.type})]
+    if not cmd.accept:
+        return replace(call, upgrade=None), told
+    after = replace(call, upgrade=None, type=asked.type)
+    if asked.price == call.price:
+        return after, told
+    # From here on at the new price: what was said so far becomes a segment of its own.
+    paid_until = money_runs_out(call)
+    talked = call.talk_ms(min(now, paid_until or now))
+    said = Segment(type=call.type, price=call.price, talk_ms=talked - tariff.earlier_ms(call))
+    return replace(after, price=asked.price, earlier=(*call.earlier, said)), told
 
 
 # ------------------------------------------------------------------------------------------ time, and the server
@@ -293,6 +316,11 @@ def tick(call: Call, cmd: c.Tick, role: Role, now: datetime, timers: Timers) -> 
                     after = _with_leg(after, side, replace(leg, down_at=leg.proof_at or leg.lost_at))
             downs = [leg.down_at for leg in legs(after) if leg.down_at is not None]
             return _interrupted(after, min(downs)), [("updated", {})]
+
+
+def grant(call: Call, cmd: c.Grant, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
+    """The money of a live call has moved. Nobody is told by an event of the call: the billing ticks say it."""
+    return (call if cmd.charge == call.charge else replace(call, charge=cmd.charge)), []
 
 
 def stop(call: Call, cmd: c.Stop, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
@@ -353,6 +381,10 @@ def _closed(call: Call, at: datetime) -> tuple[Interval, ...]:
     if not call.intervals or call.intervals[-1].end is not None:
         return call.intervals
     last = call.intervals[-1]
+    # However late it is noticed: nobody has talked on longer than was paid for.
+    paid_until = money_runs_out(call)
+    if paid_until is not None:
+        at = min(at, paid_until)
     return (*call.intervals[:-1], Interval(last.start, max(last.start, at)))
 
 
@@ -367,7 +399,7 @@ def latest(call: Call) -> datetime:
 def _ended(call: Call, reason: Reason, by: str | None, at: datetime) -> Call:
     at = max(at, latest(call))
     # Addresses and fingerprints in the descriptions are nobody's business once the call is over.
-    return replace(
+    after = replace(
         call,
         state=State.ENDED,
         ended_at=at,
@@ -376,4 +408,6 @@ def _ended(call: Call, reason: Reason, by: str | None, at: datetime) -> Call:
         intervals=_closed(call, at),
         negotiation=Negotiation(number=call.negotiation.number),
         upgrade=None,
+        money_due_at=at + SETTLED_WITHIN if call.charge is not None else None,
     )
+    return replace(after, cost_minor=tariff.cost(after))

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from models.calls import commands as c
-from models.calls import moves
-from models.calls.call import Call, Fact, Role, State, Timers
-from models.calls.deadlines import deadline, legs
+from models.calls import moves, tariff
+from models.calls.call import Call, Charge, Fact, Role, Stage, State, Timers
+from models.calls.deadlines import deadline, legs, money_runs_out, renewal
 from models.calls.moves import Move, latest
 from models.errors import Refusal
 
@@ -66,8 +66,7 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
     after, told = row.move(call, command, role, now, timers)
     if after is call:
         return Step(call, (), changed=False)
-    after = replace(after, version=call.version + 1)
-    after = replace(after, deadline_at=deadline(after, timers))
+    after = _timed(replace(after, version=call.version + 1), timers)
     check(after)
     return Step(after, tuple(Fact(kind, after.version, data) for kind, data in told), changed=True)
 
@@ -75,9 +74,26 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
 def begin(call: Call, *, timers: Timers) -> Step:
     """The first version of a call: ringing, with its deadline and the fact that tells the callee."""
     assert call.version == 1, "a call begins ringing, at version 1"
-    call = replace(call, deadline_at=deadline(call, timers))
+    call = _timed(call, timers)
     check(call)
     return Step(call, (Fact("requested", 1, {}),), changed=True)
+
+
+def charged(call: Call, charge: Charge | None, *, timers: Timers) -> Call:
+    """A call that is about to be written, with its money."""
+    call = _timed(replace(call, charge=charge), timers)
+    check(call)
+    return call
+
+
+def out_of_money(call: Call, now: datetime) -> bool:
+    """Whether what was paid for is used up, so that the end of the call goes before anything else."""
+    end = money_runs_out(call)
+    return end is not None and end <= now
+
+
+def _timed(call: Call, timers: Timers) -> Call:
+    return replace(call, deadline_at=deadline(call, timers), renew_at=renewal(call))
 
 
 def _no(call: Call) -> Refusal:
@@ -103,6 +119,8 @@ def check(call: Call) -> None:
         assert call.active_at is not None
         down = any(leg.down_at is not None for leg in legs(call))
         assert down == (call.state is State.RECONNECTING), "reconnecting exactly while a leg is down"
+    if call.charge is not None and call.charge.stage is Stage.OPEN:
+        assert tariff.cost(call) <= call.charge.secured_minor, "what was talked is paid for"
     for one, following in zip(call.intervals, call.intervals[1:], strict=False):
         assert one.end is not None, "only the last interval runs"
         assert one.start <= one.end <= following.start, "intervals follow one another"
@@ -126,6 +144,7 @@ _ANSWERED: dict[type, Row] = {
     c.Describe: Row(_BOTH, moves.describe),
     c.Lose: Row(_SERVER, moves.lose),
     c.Tick: Row(_SERVER, moves.tick),
+    c.Grant: Row(_SERVER, moves.grant),
     c.Stop: Row(_SERVER, moves.stop),
 }
 
@@ -140,6 +159,7 @@ MOVES: dict[State, dict[type, Row]] = {
         c.Attach: Row(_SERVER, moves.attach),
         c.Lose: Row(_SERVER, moves.lose_ringing),
         c.Tick: Row(_SERVER, moves.tick),
+        c.Grant: Row(_SERVER, moves.grant),
         c.Stop: Row(_SERVER, moves.stop),
     },
     State.ACCEPTED: {**_ANSWERED, c.Attach: Row(_SERVER, moves.attach)},
@@ -157,6 +177,7 @@ MOVES: dict[State, dict[type, Row]] = {
         c.Attach: Row(_SERVER, moves.nothing),
         c.Lose: Row(_SERVER, moves.nothing),
         c.Tick: Row(_SERVER, moves.nothing),
+        c.Grant: Row(_SERVER, moves.nothing),
         c.Stop: Row(_SERVER, moves.nothing),
     },
 }

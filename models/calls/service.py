@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models.calls import commands as c
-from models.calls.beginning import Beginning
+from models.calls import tariff
+from models.calls.beginning import Beginning, agreed
 from models.calls.call import MISSED, Call, Reason, Role, State, Timers
 from models.calls.engine import Attempts, Tools
 from models.calls.meter import Meter
@@ -114,12 +115,23 @@ class Calls(Beginning, Upkeep):
         body = check_description(description, kind=None, call_type=call.type)
         return await self._apply(call_id, c.Describe(device.device_id, body), device.user_id)
 
-    async def ask_upgrade(self, device: Device, call_id: str, *, type: str) -> Call:
-        """Ask the other side for video."""
-        return await self._apply(call_id, c.AskUpgrade(device.device_id, type), device.user_id)
+    async def ask_upgrade(
+        self, device: Device, call_id: str, *, type: str, max_rate_per_minute_minor: int | None = None
+    ) -> Call:
+        """Ask the other side for video. What it would cost is fixed now, for the payer to agree to.
+
+        The caller pays, so a caller who asks has agreed; refuses with ``PRICE_CHANGED`` if that is above
+        ``max_rate_per_minute_minor``.
+        """
+        call = await self._seen(call_id, device.user_id)
+        price = self._meter.quote(callee=call.callee, call_type=type, follows=True)
+        if tariff.same_rate(price, call.price):
+            price = call.price
+        agreed(price, max_rate_per_minute_minor)
+        return await self._apply(call_id, c.AskUpgrade(device.device_id, type, price), device.user_id)
 
     async def answer_upgrade(self, device: Device, call_id: str, *, accept: bool) -> Call:
-        """Say yes or no to the other side's wish."""
+        """Say yes or no to the other side's wish. A yes refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
         return await self._apply(call_id, c.AnswerUpgrade(device.device_id, accept), device.user_id)
 
     # --------------------------------------------------------------------------------------------------- signaling

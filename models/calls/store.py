@@ -6,7 +6,7 @@ come with the call and go with it, in the same transaction, so a lock never outl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,9 @@ from models.calls.call import Call, Fact, Reason, Role, State
 from models.calls.documents import call_of, changed, document_of, fact_document
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 
+# What else belongs into the transaction of a change: the postings of its money.
+Also = Callable[[Session], Awaitable[None]]
+
 _STATES = [state.value for state in State]
 _LIVE = [state.value for state in State if state is not State.ENDED]
 
@@ -25,6 +28,8 @@ CALLS = collection(
     "calls",
     # Partial indexes: what the jobs look for is a handful among millions.
     index("deadline_at", where={"state": {"$in": _LIVE}}),
+    index("renew_at", where={"renew_at": {"$type": "date"}}),
+    index("money_due_at", where={"money_due_at": {"$type": "date"}}),
     index("untold_at", where={"untold": {"$exists": True}}),
     index("caller.user_id", "-created_at"),
     index("callee.user_id", "-created_at"),
@@ -115,14 +120,21 @@ class CallStore:
         found = await self._calls.find_one({"caller.user_id": caller_id, "op_id": op_id})
         return call_of(found) if found else None
 
-    async def begin(self, call: Call, facts: Sequence[Fact], now: datetime) -> str | None:
-        """Insert a ringing call with the locks of both. None when done, else who is busy already, or ``op_id``."""
+    async def begin(
+        self, call: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
+    ) -> str | None:
+        """Insert a ringing call with the locks of both. None when done, else who is busy already, or ``op_id``.
+
+        ``also`` writes its money in the same transaction: a call that rings has its reservation, and only such a call.
+        """
 
         async def body(session: Session) -> None:
             users = (call.caller.user_id, call.callee.user_id)
             locks = [{"_id": user_id, "call_id": call.id, "at": now} for user_id in users]
             await self._locks.insert_many(locks, session=session)
             await self._calls.insert_one(document_of(call, facts, now), session=session)
+            if also is not None:
+                await also(session)
 
         try:
             await self._db.transaction(body)
@@ -145,27 +157,37 @@ class CallStore:
             return False
         return True
 
-    async def swap(self, before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> bool:
+    async def swap(
+        self, before: Call, after: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
+    ) -> bool:
         """Replace one version by the next if nobody was quicker. An end takes the locks away in the same transaction.
 
-        ``facts`` are kept with the call until ``told``, next to older ones that are still untold.
+        ``facts`` are kept with the call until ``told``, next to older ones that are still untold. ``also`` writes the
+        money that goes with the change, in the same transaction.
         """
-        guard = {"_id": before.id, "version": before.version, "state": before.state.value}
-        change: Document = {"$set": changed(after)}
-        if facts:
-            change["$push"] = {"untold": {"$each": [fact_document(fact) for fact in facts]}}
-            change["$min"] = {"untold_at": now}
-        if after.live:
+        guard, change = _guarded(before, after, facts, now)
+        ends = before.live and not after.live
+        if not ends and also is None:
             return (await self._calls.update_one(guard, change)).modified_count == 1
 
         async def body(session: Session) -> bool:
-            if (await self._calls.update_one(guard, change, session=session)).modified_count != 1:
+            if not await self.swap_within(session, before, after, facts, now):
                 return False
-            users = [after.caller.user_id, after.callee.user_id]
-            await self._locks.delete_many({"_id": {"$in": users}, "call_id": after.id}, session=session)
+            if ends:
+                users = [after.caller.user_id, after.callee.user_id]
+                await self._locks.delete_many({"_id": {"$in": users}, "call_id": after.id}, session=session)
+            if also is not None:
+                await also(session)
             return True
 
         return await self._db.transaction(body)
+
+    async def swap_within(
+        self, session: Session, before: Call, after: Call, facts: Sequence[Fact], now: datetime
+    ) -> bool:
+        """The guarded update of ``swap`` alone, in somebody's transaction."""
+        guard, change = _guarded(before, after, facts, now)
+        return (await self._calls.update_one(guard, change, session=session)).modified_count == 1
 
     async def told(self, versions: Mapping[str, Collection[int]]) -> None:
         """The facts of these versions have been told; one round trip for all calls.
@@ -229,6 +251,20 @@ class CallStore:
         query = {"state": {"$in": _LIVE}, "deadline_at": {"$lte": now}}
         cursor = self._calls.find(query, {"_id": 1}, sort=[("deadline_at", 1)]).limit(most)
         return [d["_id"] async for d in cursor]
+
+    async def to_renew(self, before: datetime, most: int) -> list[str]:
+        """Live calls for which more money should have been reserved by ``before``, the most urgent first."""
+        cursor = self._calls.find(
+            {"renew_at": {"$type": "date", "$lte": before}}, {"_id": 1}, sort=[("renew_at", 1)]
+        )
+        return [d["_id"] async for d in cursor.limit(most)]
+
+    async def money_due(self, now: datetime, most: int) -> list[str]:
+        """Ended calls whose money is to be settled or cleared, the oldest first."""
+        cursor = self._calls.find(
+            {"money_due_at": {"$type": "date", "$lte": now}}, {"_id": 1}, sort=[("money_due_at", 1)]
+        )
+        return [d["_id"] async for d in cursor.limit(most)]
 
     async def untold(self, before: datetime, most: int) -> list[str]:
         """Calls with facts that somebody should have told by ``before``."""
@@ -347,6 +383,15 @@ class CallStore:
     async def last_beats(self, processes: Collection[str]) -> dict[str, datetime]:
         """When these processes beat last."""
         return {d["_id"]: d["beat_at"] async for d in self._processes.find({"_id": {"$in": list(processes)}})}
+
+
+def _guarded(before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> tuple[Document, Document]:
+    guard = {"_id": before.id, "version": before.version, "state": before.state.value}
+    change: Document = {"$set": changed(after)}
+    if facts:
+        change["$push"] = {"untold": {"$each": [fact_document(fact) for fact in facts]}}
+        change["$min"] = {"untold_at": now}
+    return guard, change
 
 
 def _all_but(versions: Collection[int]) -> Document:

@@ -82,6 +82,11 @@ def earlier_cost(call: Call) -> int:
     return sum(cost_of(segment.price, segment.talk_ms) for segment in call.earlier)
 
 
+def same_rate(one: Price, other: Price) -> bool:
+    """Whether the time costs the same under both tariffs."""
+    return following(one) == following(other)
+
+
 def cost(call: Call, now: datetime | None = None) -> int:
     """The price of a call so far: of its closed intervals, and of the running one up to ``now`` where it is given."""
     return earlier_cost(call) + cost_of(call.price, call.talk_ms(now) - earlier_ms(call))

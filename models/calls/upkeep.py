@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from models.calls import commands as c
-from models.calls.call import Call, Reason, Role
-from models.calls.engine import DUE_MAX, Engine
+from models.calls import rules
+from models.calls.call import Call, Fact, Reason, Role
+from models.calls.engine import DUE_MAX, TRIES_MAX, Engine
+from models.calls.meter import AlreadyRefunded
+from models.db import Stale
+from models.errors import Refusal
+
+# How long the end of the money may wait for the database before the phones are told without it.
+CUT_OFF_PATIENCE = 0.05
+# A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
+RENEWED_BY_OTHERS_AFTER_SECONDS = 2
 
 
 class Upkeep(Engine):
@@ -63,6 +74,125 @@ class Upkeep(Engine):
         due = await self._store.due(self._clock.now(), DUE_MAX)
         await self._each(due, self.tick)
         return len(due)
+
+    async def alarm(self, call_id: str) -> None:
+        """A local timer has rung. The end of the money is told within ``CUT_OFF_PATIENCE``, database or not.
+
+        What was paid for is over either way: whoever reads the call later ends it at the same instant. Only a payment
+        that reached another process while the database is out of reach here could not be known.
+        """
+        call = self.board.call(call_id)
+        if call is None or not rules.out_of_money(call, self._clock.now()):
+            await self.tick(call_id)
+            return
+        ending = asyncio.ensure_future(self.tick(call_id))
+        done, _ = await asyncio.wait({ending}, timeout=CUT_OFF_PATIENCE)
+        if not done or ending.exception() is not None:
+            over = rules.step(call, c.Tick(), role=Role.SERVER, now=self._clock.now(), timers=self._timers)
+            await self.announcer.cut(over.call)
+        await ending
+
+    # ------------------------------------------------------------------------------------------------------- money
+
+    async def renew(self, call_id: str) -> bool:
+        """Reserve more for a live call, or see that there is less to reserve; whether anything has changed."""
+        turn = self._turns.setdefault(call_id, asyncio.Lock())
+        async with turn:
+            for attempt in range(TRIES_MAX):
+                known = self.board.call(call_id) if attempt == 0 else None
+                call = known or await self._loaded(call_id)
+                now = self._clock.now()
+                if not call.live or call.charge is None or rules.out_of_money(call, now):
+                    return False
+                try:
+                    async with self._meter.renewing(call, now) as cover:
+                        if cover is None:
+                            return False
+                        assert cover.charge is not None
+                        done = rules.step(
+                            call, c.Grant(cover.charge), role=Role.SERVER, now=now, timers=self._timers
+                        )
+                        cover.written = await self._store.swap(call, done.call, (), now, cover.post)
+                except Stale:
+                    continue
+                if cover.written:
+                    await self._tell(done.call, ())
+                    return True
+        return False
+
+    async def renew_for(self, user_id: str) -> None:
+        """What the user can spend has changed: the call that they pay for may go on longer, or less long."""
+        call = self.board.call_of(user_id)
+        if call is None:
+            lock = await self._store.lock_of(user_id)
+            call = await self._store.load(lock.call_id) if lock else None
+        if call is not None and call.caller.user_id == user_id:
+            await self.renew(call.id)
+
+    async def run_renewals(self) -> int:
+        """Renew what is due here, and what another process should have renewed; how many there were."""
+        now = self._clock.now()
+        due = {call.id for call in self.board.calls() if call.renew_at is not None and call.renew_at <= now}
+        late = now - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
+        due.update(await self._store.to_renew(late, DUE_MAX))
+        await self._each(sorted(due), self.renew)
+        return len(due)
+
+    async def run_money(self) -> int:
+        """Settle ended calls that nobody has settled, and clear those whose dispute window is over; how many."""
+        due = await self._store.money_due(self._clock.now(), DUE_MAX)
+
+        async def go_on(call_id: str) -> None:
+            call = await self._loaded(call_id)
+            await self._meter.close(call)
+            await self._meter.clear(call)
+
+        await self._each(due, go_on)
+        return len(due)
+
+    async def refund(
+        self,
+        call_id: str,
+        *,
+        amount_minor: int | None = None,
+        key: str | None = None,
+        note: str | None = None,
+    ) -> Call:
+        """Give the payer back what a call cost, or ``amount_minor`` of it; the call after it.
+
+        The payee and the platform bear it as they shared it. With a ``key`` it is done once however often it is asked.
+        Refuses with ``CALL_UNKNOWN``, ``CALL_WRONG_STATE`` (live, or free), ``AMOUNT_TOO_LARGE`` (more than is left).
+        """
+        for _ in range(TRIES_MAX):
+            call = await self._loaded(call_id)
+            if call.live or call.charge is None:
+                raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value)
+            await self._meter.close(call)
+            call = await self._loaded(call_id)
+            assert call.charge is not None
+            amount = call.cost_minor if amount_minor is None else amount_minor
+            now = self._clock.now()
+            try:
+                async with self._meter.refunding(
+                    call, amount, key=key or str(call.charge.refunds + 1), note=note, now=now
+                ) as cover:
+                    after = replace(
+                        call,
+                        version=call.version + 1,
+                        charge=cover.charge,
+                        cost_minor=call.cost_minor - amount,
+                        untold=(),
+                    )
+                    facts = (Fact("updated", after.version, {}),)
+                    cover.written = await self._store.swap(call, after, facts, now, cover.post)
+            except Stale:
+                continue
+            except AlreadyRefunded:
+                return call
+            if cover.written:
+                await self._tell(after, facts)
+                return after
+        raise Refusal("SERVER_BUSY")
 
     async def beat(self) -> None:
         """This process lives; sockets may be leased to it."""

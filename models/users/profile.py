@@ -14,13 +14,14 @@ USER, ADMIN = "user", "admin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A person as others may see them. ``rate_per_minute_minor`` None is the server's rate."""
+    """A person as others may see them. A rate that is None is the server's."""
 
     user_id: str
     username: str
     display_name: str
     avatar_url: str | None
     rate_per_minute_minor: int | None
+    video_rate_per_minute_minor: int | None
     currency: str
     status: str
     role: str

@@ -68,7 +68,11 @@ class Users:
 
         Refuses with ``VALIDATION_FAILED`` and ``ACCOUNT_EXISTS`` (``field``: username).
         """
-        row = {name: changes[name] for name in ("avatar_url", "rate_per_minute_minor") if name in changes}
+        row = {
+            name: changes[name]
+            for name in ("avatar_url", "rate_per_minute_minor", "video_rate_per_minute_minor")
+            if name in changes
+        }
         if "username" in changes:
             row["username"] = checked_username(changes["username"])
             row["username_key"] = folded(row["username"])

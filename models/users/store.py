@@ -56,6 +56,7 @@ USERS = collection(
                 "password_hash": _TEXT,
                 "avatar_url": {"bsonType": ["string", "null"]},
                 "rate_per_minute_minor": _MINOR,
+                "video_rate_per_minute_minor": _MINOR,
                 "currency": _TEXT,
                 "role": {"enum": [USER, ADMIN]},
                 "status": {"enum": [ACTIVE, BANNED, DELETED]},
@@ -94,7 +95,8 @@ BLOCKS = collection("blocks", index("blocked_id"), index("blocker_id"))
 
 _PROFILE = dict.fromkeys(
     (
-        *("username", "display_name", "avatar_url", "rate_per_minute_minor"),
+        *("username", "display_name", "avatar_url"),
+        *("rate_per_minute_minor", "video_rate_per_minute_minor"),
         *("currency", "status", "role"),
     ),
     1,
@@ -221,6 +223,7 @@ def profile_of(document: Document) -> Profile:
         display_name=document["display_name"],
         avatar_url=document.get("avatar_url"),
         rate_per_minute_minor=document.get("rate_per_minute_minor"),
+        video_rate_per_minute_minor=document.get("video_rate_per_minute_minor"),
         currency=document["currency"],
         status=document["status"],
         role=document["role"],

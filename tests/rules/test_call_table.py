@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.calls import commands as c
-from models.calls import rules
-from models.calls.call import Call, Leg, Party, Reason, Role, State, Timers
+from models.calls import rules, tariff
+from models.calls.call import Call, Charge, Leg, Party, Price, Purse, Reason, Role, State, Timers
 from models.errors import Refusal
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -39,7 +39,12 @@ def do(call: Call, command: c.Command, role: Role, seconds: float, timers: Timer
     return rules.step(call, command, role=role, now=at(seconds), timers=timers).call
 
 
-def ringing(*, reports: bool = True, timers: Timers = TIMERS) -> Call:
+# 100 a second, and what is held for the first ten seconds of it.
+PRICE = Price(rate_per_minute_minor=6_000, first_block_seconds=1, block_seconds=1)
+CHARGE = Charge(wallet="ann:NGN", share_bps=0, held=Purse(400, 600), granted_ms=10_000, reach_ms=10_000)
+
+
+def ringing(*, reports: bool = True, timers: Timers = TIMERS, paid: bool = False) -> Call:
     """Ann's device a1, on process p1, rings Bob at second 0."""
     call = Call(
         id="call",
@@ -50,6 +55,8 @@ def ringing(*, reports: bool = True, timers: Timers = TIMERS) -> Call:
         callee=person("bob"),
         caller_leg=Leg(device_id="a1", process="p1", reports_media=reports),
         created_at=START,
+        price=PRICE if paid else Price(),
+        charge=CHARGE if paid else None,
     )
     return rules.begin(call, timers=timers).call
 
@@ -98,7 +105,7 @@ def _commands(device: str) -> dict[str, c.Command]:
         "resume": c.Resume(device, "p2"),
         "offer": c.Describe(device, OFFER),
         "answer": c.Describe(device, ANSWER),
-        "ask video": c.AskUpgrade(device, "video"),
+        "ask video": c.AskUpgrade(device, "video", Price()),
         "answer video": c.AnswerUpgrade(device, True),
     }
 
@@ -111,6 +118,7 @@ SERVERS: dict[str, c.Command] = {
     "lose callee": c.Lose(Role.CALLEE, "b1", "p1", at(10)),
     "lose other": c.Lose(Role.CALLER, "a2", "p1", at(10)),
     "lose moved": c.Lose(Role.CALLER, "a1", "p9", at(10)),
+    "grant": c.Grant(Charge(wallet="ann:NGN", share_bps=0, granted_ms=600_000)),
     "tick early": c.Tick(),
     "tick late": c.Tick(),
     "stop": c.Stop(Reason.POLICY),
@@ -154,6 +162,7 @@ lose caller      wwR      wwA       wwX     ww=           ww=
 lose callee      ww=      wwA       wwX     wwX           ww=
 lose other       ww=      ww=       ww=     ww=           ww=
 lose moved       ww=      ww=       ww=     ww=           ww=
+grant            wwR      wwA       wwC     wwX           ww=
 tick early       ww=      ww=       ww=     ww=           ww=
 tick late        wwE      wwE       wwE     wwE           ww=
 stop             wwE      wwE       wwE     wwE           ww=
@@ -364,7 +373,7 @@ def _command(dice: Random, now: datetime) -> tuple[c.Command, Role]:
         c.Report(device, {"rttMs": 1}, dice.choice((True, True, False, None))),
         c.Resume(device, process, dice.choice((True, False, None))),
         c.Describe(device, dice.choice((OFFER, OTHER_OFFER, ANSWER))),
-        c.AskUpgrade(device, "video"),
+        c.AskUpgrade(device, "video", Price()),
         c.AnswerUpgrade(device, reports),
     ]
     by_server: list[c.Command] = [
@@ -383,8 +392,17 @@ def _command(dice: Random, now: datetime) -> tuple[c.Command, Role]:
     return dice.choice([*by_side, *by_server]), dice.choice(ROLES)
 
 
+def _more_money(charge: Charge, seconds: int) -> c.Grant:
+    """The meter has reserved ``seconds`` more."""
+    held, ms = charge.held + Purse(0, 100 * seconds), (charge.granted_ms or 0) + 1000 * seconds
+    return c.Grant(replace(charge, held=held, granted_ms=ms, reach_ms=ms))
+
+
 def invariants(call: Call, now: datetime) -> None:
     rules.check(call)
+    if call.charge is not None:
+        assert call.talk_ms() <= (call.charge.granted_ms or 0), "nobody talks longer than is paid for"
+        assert call.live or call.cost_minor == tariff.cost(call) <= call.charge.held.total
     assert (call.deadline_at is None) == (not call.live)
     previous = call.accepted_at
     for stretch in call.intervals:
@@ -425,12 +443,14 @@ def left_alone(call: Call, timers: Timers, now: datetime) -> None:
 def test_wherever_a_call_wanders_its_invariants_hold(seed: int) -> None:
     dice = Random(seed)
     timers = Timers(longest=dice.choice((60, 14_400)))
-    call, now = ringing(reports=dice.random() < 0.5, timers=timers), START
+    call, now = ringing(reports=dice.random() < 0.5, timers=timers, paid=dice.random() < 0.5), START
     for _ in range(60):
         now += timedelta(seconds=dice.choice((0, 0, 0.001, 1, 1, 1, 1, 5, 5, 14.999, 15, 31)))
         # Another process may be a little behind, and one of them by five minutes (E41).
         skewed = now - timedelta(seconds=dice.choice((0,) * 20 + (0.05, 300)))
         command, role = _command(dice, now)
+        if call.charge is not None and dice.random() < 0.1:
+            command, role = _more_money(call.charge, dice.choice((1, 5, 30))), Role.SERVER
         try:
             done = rules.step(call, command, role=role, now=skewed, timers=timers)
         except Refusal:

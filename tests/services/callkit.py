@@ -16,17 +16,23 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
+from handlers.billing import tick_letters
 from handlers.calls_views import CallTeller
 from handlers.context import Context
 from handlers.services import Services
 from handlers.system import welcome
+from models.billing.meter import WalletMeter
+from models.billing.service import Billing
+from models.billing.tariffs import Tariffs
 from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
-from models.calls.meter import FreeMeter
 from models.calls.service import Calls
-from models.calls.store import CALLS, LOCKS, CallStore
+from models.calls.store import CALLS, LOCKS, Also, CallStore
 from models.db import Database
 from models.errors import Refusal
+from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing
+from models.ledger.service import Ledger
+from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
 from models.mailbox.store import LETTERS, MailboxStore
 from models.ports import Device, Letter
@@ -192,14 +198,18 @@ class WitnessedStore(CallStore):
         super().__init__(db)
         self._book = book
 
-    async def begin(self, call: Call, facts: Sequence[Fact], now: datetime) -> str | None:
-        obstacle = await super().begin(call, facts, now)
+    async def begin(
+        self, call: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
+    ) -> str | None:
+        obstacle = await super().begin(call, facts, now, also)
         if obstacle is None:
             self._book.setdefault(call.id, []).extend(facts)
         return obstacle
 
-    async def swap(self, before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> bool:
-        done = await super().swap(before, after, facts, now)
+    async def swap(
+        self, before: Call, after: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
+    ) -> bool:
+        done = await super().swap(before, after, facts, now, also)
         if done:
             self._book.setdefault(after.id, []).extend(facts)
         return done
@@ -216,10 +226,19 @@ class Process:
         self.mailbox = Mailbox(MailboxStore(db, name), self.doors, town.clock)
         users = Users(store=UserStore(db), clock=town.clock)
         store: Any = WitnessedStore(db, town.facts)
+        self.ledger = Ledger(LedgerStore(db), town.clock, town.ids)
+        self.meter = WalletMeter(
+            ledger=self.ledger,
+            calls=store,
+            tariffs=town.tariffs,
+            share_bps=town.share_bps,
+            dispute_seconds=town.dispute_seconds,
+            clock=town.clock,
+        )
         self.calls = Calls(
             store=Raced(store) if raced else store,
             users=users,
-            meter=FreeMeter("NGN"),
+            meter=self.meter,
             clock=town.clock,
             ids=town.ids,
             alarms=self.alarms,
@@ -230,6 +249,9 @@ class Process:
         )
         users.bind(self.calls)
         self.users = users
+        self.billing = Billing(
+            calls=self.calls, ledger=self.ledger, doors=self.doors, clock=town.clock, nudge=lambda: None
+        )
         self.presence = Presence(self.doors, lambda user_id: self.calls.board.call_of(user_id) is not None)
         teller: Any = CallTeller(
             mailbox=self.mailbox,
@@ -244,7 +266,11 @@ class Process:
         """One turn of every timed job of the calls."""
         await self.calls.run_leases(DEAD_AFTER_SECONDS)
         await self.calls.run_due()
+        await self.calls.run_renewals()
+        await self.billing.run_wanted()
         await self.calls.run_untold()
+        await self.calls.run_money()
+        await self.mailbox.post(tick_letters(await self.billing.run_ticks()))
         await self.calls.flush_told()
         await self.hear()
 
@@ -359,6 +385,9 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         mailbox=process.mailbox,
         presence=process.presence,
         pushes=None,  # type: ignore[arg-type]
+        ledger=process.ledger,
+        wallets=None,  # type: ignore[arg-type]
+        billing=process.billing,
         doors=process.doors,
         clock=town.clock,
     )
@@ -372,10 +401,14 @@ class Town:
     def __init__(self, db: Database, clock: VirtualClock, ids: CountingIds) -> None:
         self.db, self.clock, self.ids = db, clock, ids
         self.timers = Timers()
+        # Set before the processes are made; calls are free unless a test says otherwise.
+        self.tariffs = Tariffs(rate_minor=0)
+        self.share_bps, self.dispute_seconds = 2_000, 86_400
         self.pusher = FakePusher()
         self.facts: dict[str, list[Fact]] = {}
         self.processes: list[Process] = []
         self.store = CallStore(db)
+        self.ledger = Ledger(LedgerStore(db), clock, ids)
 
     def process(self, name: str, *, raced: bool = False) -> Process:
         made = Process(self, name, raced=raced)
@@ -406,6 +439,32 @@ class Town:
                 for name in names
             ]
         )
+
+    async def pay_in(
+        self, process: Process, user_id: str, amount_minor: int, *, into: Pocket = Pocket.PRIMARY
+    ) -> Wallet:
+        """Money for somebody, as a gateway would bring it; it is posted through ``process``."""
+        wallet = await process.ledger.ensure(user_id, self.tariffs.currency)
+        legs = (
+            Leg(clearing("sandbox"), -amount_minor, wallet.currency),
+            Leg(account_of(wallet.key, into), amount_minor, wallet.currency),
+        )
+        reference = self.ids.new()
+        entry = Entry(
+            id=f"pay:sandbox:{reference}",
+            kind=Kind.DEPOSIT,
+            at=self.clock.now(),
+            legs=legs,
+            payment_id=reference,
+        )
+        posted = await process.ledger.post([wallet.key], lambda wallets: [entry])
+        return posted.wallets[wallet.key]
+
+    async def wallet(self, user_id: str) -> Wallet:
+        """Somebody's wallet as it stands in the database."""
+        found = await self.ledger.wallet(user_id, self.tariffs.currency)
+        assert found is not None
+        return found
 
     def phone(self, process: Process, user_id: str, device_id: str = "", *, rest: bool = False) -> Phone:
         phone = Phone(process, user_id, device_id or f"{user_id}-phone", rest)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from models.billing.meter import WalletMeter
 from models.calls.call import Call, Reason, State
-from models.calls.meter import FreeMeter
 from models.calls.store import CALLS
 from models.db import Database
 from models.errors import Refusal
@@ -273,17 +273,16 @@ async def test_flapping_media_does_not_make_a_call_grow_for_ever(
     assert (await bob.end(call)).end_reason is Reason.COMPLETED
 
 
-class Till(FreeMeter):
-    """A meter that cannot be reached the first time."""
+class Till(WalletMeter):
+    """A meter that cannot be reached the first time it has to settle."""
 
-    def __init__(self) -> None:
-        super().__init__("NGN")
-        self.asked: list[str] = []
+    asked: list[str]
 
     async def close(self, call: Call) -> None:
         self.asked.append(call.id)
         if len(self.asked) == 1:
             raise OSError
+        await super().close(call)
 
 
 async def test_e07_what_an_early_cancel_had_reserved_is_settled_in_the_end(
@@ -292,7 +291,8 @@ async def test_e07_what_an_early_cancel_had_reserved_is_settled_in_the_end(
     town = Town(db, clock, ids)
     await town.people("ann", "bob")
     here = town.process("here")
-    till = here.calls._meter = Till()
+    here.meter.__class__, till = Till, here.meter
+    till.asked = []
     ann, bob = town.phone(here, "ann").connect(), town.phone(here, "bob").connect()
     assert await here.calls.end(ann.device, op_id="tap") is None
     call = await ann.request(bob, op_id="tap")

@@ -1,0 +1,86 @@
+"""Charging: what the meter says while two people talk, and its timed jobs. Its prices are part of ``calls.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marshmallow import fields
+
+from handlers.registry import job, notice
+from handlers.services import Services
+from handlers.shapes import Shape
+from models.billing.service import Tick
+from models.ports import Letter
+
+
+class BillingTick(Shape):
+    """A running call's money."""
+
+    call_id = fields.String(required=True)
+    charged_minor = fields.Integer(required=True, metadata={"description": "What the call has cost so far."})
+    currency = fields.String(required=True)
+    remaining_seconds = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "How long the money lasts if you go on talking; null without end."},
+    )
+    available_minor = fields.Integer(
+        metadata={"description": "To the payer: what is left to spend, call credits and primary balance."}
+    )
+
+
+class LowBalance(Shape):
+    """The money is running out."""
+
+    call_id = fields.String(required=True)
+    remaining_seconds = fields.Integer(required=True)
+
+
+BILLING_TICK = notice(
+    "BILLING_TICK",
+    BillingTick,
+    "To both, at the start and at least every 5 s of a paid call: the money running.",
+)
+BILLING_LOW_BALANCE = notice(
+    "BILLING_LOW_BALANCE", LowBalance, "To the payer, when 60 and when 15 seconds are left."
+)
+
+
+def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
+    """Ticks as letters to those who are connected: they are about now, so none is kept."""
+    letters = []
+    for tick in ticks:
+        call = tick.call
+        payload = {
+            "callId": call.id,
+            "chargedMinor": tick.charged_minor,
+            "currency": call.price.currency,
+            "remainingSeconds": tick.remaining_seconds,
+        }
+        payer, payee = call.caller.user_id, call.callee.user_id
+        mine = {**payload, "availableMinor": tick.available_minor}
+        letters.append(Letter(user_id=payer, event=BILLING_TICK, payload=mine))
+        letters.append(Letter(user_id=payee, event=BILLING_TICK, payload=payload))
+        if tick.warning:
+            warning = {"callId": call.id, "remainingSeconds": tick.remaining_seconds}
+            letters.append(Letter(user_id=payer, event=BILLING_LOW_BALANCE, payload=warning))
+    return letters
+
+
+@job("ticks", every_seconds=0.5)
+async def ticks(services: Services) -> None:
+    """Say how the money of running calls stands, and warn of its end."""
+    await services.mailbox.post(tick_letters(await services.billing.run_ticks()))
+
+
+@job("renewals", every_seconds=1.0)
+async def renewals(services: Services) -> None:
+    """Reserve ahead for calls that go on."""
+    await services.calls.run_renewals()
+    await services.billing.run_wanted()  # what a nudge could not do for want of a database
+
+
+@job("money", every_seconds=2.0)
+async def money(services: Services) -> None:
+    """Settle what a process has ended and not lived to settle; clear earnings whose dispute window is over."""
+    await services.calls.run_money()

@@ -1,0 +1,1 @@
+"""Charging: tariffs, reservations, settlement. The prices themselves are ``models/calls/tariff.py``."""

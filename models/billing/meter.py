@@ -1,0 +1,224 @@
+"""The meter that charges: reservations from the caller's wallet, settlement to the callee's.
+
+It proposes and the calls write: the postings of a reservation are in the same transaction as the change of the call
+that they belong to, so there is no reservation without a call and no call without its reservation, whenever a process
+may die. After the end the call's ``charge.stage`` says how far its money has come, and every step of it is a
+transaction of its own that can be done once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from models.billing import rules
+from models.billing.rules import Plan
+from models.billing.tariffs import Tariffs
+from models.calls.call import Call, Charge, Party, Price, Stage
+from models.calls.meter import AlreadyRefunded, Cover
+from models.calls.store import CallStore
+from models.db import Session
+from models.errors import Refusal
+from models.ledger.journal import Entry, Wallet, wallet_key
+from models.ledger.service import Draft, Ledger
+from models.ports import Clock
+
+# Rounds of settling one call against another process that settles it as well.
+ROUNDS_MAX = 8
+
+
+class Overtaken(Exception):
+    """Another process has taken this step of a call's money."""
+
+
+class WalletMeter:
+    """``models.calls.meter.Meter`` on the ledger. One per process."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        calls: CallStore,
+        tariffs: Tariffs,
+        share_bps: int,
+        dispute_seconds: int,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._calls = calls
+        self._tariffs = tariffs
+        self._share_bps = share_bps
+        self._dispute = timedelta(seconds=dispute_seconds)
+        self._clock = clock
+
+    def quote(self, *, callee: Party, call_type: str, follows: bool = False) -> Price:
+        """The tariff for calling somebody (RFC 8506 §6: PRICE_ENQUIRY, nothing is reserved)."""
+        return self._tariffs.quote(callee, call_type, follows=follows)
+
+    # ------------------------------------------------------------------------------------------------- a live call
+
+    @asynccontextmanager
+    async def opening(self, call: Call) -> AsyncIterator[Cover]:
+        """The first reservation, or a refusal before any ring. A free call needs no wallet."""
+        if call.price.free:
+            yield Cover(None)
+            return
+        async with self._covered(call, call.created_at) as cover:
+            yield cover
+
+    @asynccontextmanager
+    async def covering(self, call: Call, now: datetime) -> AsyncIterator[Cover]:
+        """A reservation at the call's new price, or a refusal."""
+        if call.price.free and call.charge is None:
+            yield Cover(None)
+            return
+        async with self._covered(call, now) as cover:
+            yield cover
+
+    @asynccontextmanager
+    async def _covered(self, call: Call, now: datetime) -> AsyncIterator[Cover]:
+        key = wallet_key(call.caller.user_id, call.price.currency)
+        charge = call.charge or Charge(wallet=key, share_bps=self._share_bps)
+        assert charge.wallet == key, "a call is paid in one currency"
+        call = replace(call, charge=charge)
+        async with self._ledger.turn(key):
+            wallet = (await self._ledger.store.wallets([key])).get(key)
+            plan = self._next_second_secured(call, wallet, now)
+            draft = self._draft(wallet, plan)
+            cover = self._cover(plan, draft)
+            yield cover
+        if cover.written:
+            await self._ledger.tell(draft)
+
+    @staticmethod
+    def _next_second_secured(call: Call, wallet: Wallet | None, now: datetime) -> Plan:
+        if wallet is not None and wallet.frozen and not call.price.free:
+            raise Refusal("WALLET_FROZEN")
+        if wallet is not None:
+            plan = rules.reserve(call, wallet, now)
+            granted = plan.charge.granted_ms
+            if granted is None or granted >= call.talk_ms(now) + 1000:
+                return plan
+        raise Refusal(
+            "INSUFFICIENT_FUNDS",
+            requiredMinor=rules.cheapest(call),
+            availableMinor=wallet.spendable if wallet is not None else 0,
+            currency=call.price.currency,
+        )
+
+    @asynccontextmanager
+    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
+        """Capture and reserve ahead; None when the money of the call stays as it is."""
+        assert call.charge is not None
+        key = call.charge.wallet
+        async with self._ledger.turn(key):
+            wallet = (await self._ledger.store.wallets([key])).get(key)
+            assert wallet is not None, "a wallet is never removed"
+            plan = rules.reserve(call, wallet, now)
+            if plan.charge == call.charge:
+                yield None
+                return
+            draft = self._draft(wallet, plan)
+            cover = self._cover(plan, draft)
+            yield cover
+        if cover.written:
+            await self._ledger.tell(draft)
+
+    def _draft(self, wallet: Wallet | None, plan: Plan) -> Draft:
+        return self._ledger.draft({wallet.key: wallet} if wallet is not None else {}, plan.entries)
+
+    def _cover(self, plan: Plan, draft: Draft) -> Cover:
+        async def post(session: Session) -> None:
+            await self._ledger.write(draft, session)
+
+        return Cover(plan.charge, post if plan.entries else None)
+
+    # ----------------------------------------------------------------------------------------------- an ended call
+
+    async def close(self, call: Call) -> None:
+        """Capture, release and settle, one step after the other, from wherever the call's money has come to."""
+        for _ in range(ROUNDS_MAX):
+            if call.charge is None or call.charge.stage in (Stage.SETTLED, Stage.CLEARED):
+                return
+            step = self._captured if call.charge.stage is Stage.OPEN else self._settled
+            try:
+                call = await step(call)
+            except Overtaken:
+                found = await self._calls.load(call.id)
+                assert found is not None
+                call = found
+        raise Refusal("SERVER_BUSY")
+
+    async def _captured(self, call: Call) -> Call:
+        assert call.charge is not None
+        plan = rules.capture(call)
+        due = None if plan.charge.stage is Stage.CLEARED else call.money_due_at
+        return await self._step(call, plan, [call.charge.wallet], due)
+
+    async def _settled(self, call: Call) -> Call:
+        payee = await self._ledger.ensure(call.callee.user_id, call.price.currency)
+        assert call.ended_at is not None
+        return await self._step(
+            call, rules.settle(call, payee.key), [payee.key], call.ended_at + self._dispute
+        )
+
+    async def _step(self, call: Call, plan: Plan, keys: list[str], due: datetime | None) -> Call:
+        """One step of an ended call's money with its entries, in one transaction. Raises ``Overtaken``."""
+        after = replace(call, version=call.version + 1, charge=plan.charge, money_due_at=due)
+
+        async def also(session: Session) -> None:
+            if not await self._calls.swap_within(session, call, after, (), self._clock.now()):
+                raise Overtaken
+
+        posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
+        if posted.again:
+            raise Overtaken
+        return after
+
+    async def clear(self, call: Call) -> None:
+        """Let the payee have what a settled call has earned, once the dispute window is over."""
+        found = await self._calls.load(call.id)
+        assert found is not None
+        charge, now = found.charge, self._clock.now()
+        if charge is None or charge.stage is not Stage.SETTLED:
+            return
+        if found.money_due_at is None or found.money_due_at > now:
+            return
+        key = wallet_key(found.callee.user_id, found.price.currency)
+        after = replace(
+            found, version=found.version + 1, charge=replace(charge, stage=Stage.CLEARED), money_due_at=None
+        )
+
+        def plan(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
+            return rules.clear(found, wallets[key], now).entries
+
+        async def also(session: Session) -> None:
+            if not await self._calls.swap_within(session, found, after, (), now):
+                raise Overtaken
+
+        try:
+            await self._ledger.post([key], plan, also=also)
+        except Overtaken:
+            return  # by another process; the job looks again if there is more to do
+
+    @asynccontextmanager
+    async def refunding(
+        self, call: Call, amount_minor: int, *, key: str, note: str | None, now: datetime
+    ) -> AsyncIterator[Cover]:
+        """The money of a settled call after a refund, with its postings."""
+        assert call.charge is not None
+        if await self._ledger.store.entry(f"call:{call.id}:refund:{key}") is not None:
+            raise AlreadyRefunded
+        if not 0 < amount_minor <= call.cost_minor:
+            raise Refusal("AMOUNT_TOO_LARGE", availableMinor=call.cost_minor, currency=call.price.currency)
+        payer, payee = call.charge.wallet, wallet_key(call.callee.user_id, call.price.currency)
+        async with self._ledger.turn(payer, payee):
+            wallets = await self._ledger.store.wallets([payer, payee])
+            plan = rules.refund(call, amount_minor, wallets.get(payee), key=key, note=note, now=now)
+            draft = self._ledger.draft(wallets, plan.entries)
+            cover = self._cover(plan, draft)
+            yield cover
+        if cover.written:
+            await self._ledger.tell(draft)

@@ -1,0 +1,191 @@
+"""What people see of the meter while they talk: ticks and warnings, made in memory from the calls of this process.
+
+A tick says what the call has cost so far and how long the money lasts; a warning comes once when 60 and once when
+15 seconds are left. Neither writes anything: the reservations of ``meter.py`` already cover the time in between. A
+change of what a caller can spend (a payment, a transfer) is taken up at once by ``run_wanted``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from models.calls import tariff
+from models.calls.call import Call, Price, State
+from models.calls.service import Calls
+from models.db import database_away
+from models.ledger.journal import Entry, Kind, Wallet
+from models.ledger.service import Ledger
+from models.ports import Clock, Doors
+
+log = structlog.get_logger(__name__)
+
+# CONTRACT §2.1: at least every 5 s. The job looks twice a second.
+TICK_SECONDS = 5.0
+WARN_AT_SECONDS = (60, 15)
+# What the meter itself moves for a call that lives or ends changes nothing in how long the money lasts.
+_BY_CALLS = frozenset({Kind.HOLD, Kind.CAPTURE, Kind.RELEASE, Kind.SETTLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A running call's money at an instant. ``warning``: the payer has just come to one of ``WARN_AT_SECONDS``."""
+
+    call: Call
+    charged_minor: int
+    remaining_seconds: int | None
+    available_minor: int
+    warning: bool
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was last said about a call."""
+
+    at: datetime | None = None
+    warned: int = 0
+    until_ms: int | None = None
+    running: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Memory:
+    told: dict[str, _Told] = field(default_factory=dict)
+    available: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Enquiry:
+    """A tariff, and how far the asker's money goes with it."""
+
+    price: Price
+    available_minor: int
+    affordable_seconds: int | None
+
+
+class Billing:
+    """One per process. ``nudge`` is called when there is something for ``run_wanted`` to do at once."""
+
+    def __init__(
+        self, *, calls: Calls, ledger: Ledger, doors: Doors, clock: Clock, nudge: Callable[[], None]
+    ) -> None:
+        self._calls = calls
+        self._ledger = ledger
+        self._doors = doors
+        self._clock = clock
+        self._nudge = nudge
+        self._memory = _Memory()
+        self._wanted: set[str] = set()
+        ledger.listeners.append(self._moved)
+
+    async def enquire(self, user_id: str, *, to: str, type: str) -> Enquiry:
+        """What a call would cost; nothing is reserved (RFC 8506 §6: PRICE_ENQUIRY and CHECK_BALANCE).
+
+        Refuses as a request for that call would, but for being busy: ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``,
+        ``USER_BLOCKED``, ``USER_UNAVAILABLE``.
+        """
+        price = await self._calls.price(user_id, to=to, type=type)
+        wallet = None if price.free else await self._ledger.wallet(user_id, price.currency)
+        available = wallet.spendable if wallet is not None and not wallet.frozen else 0
+        return Enquiry(price, available, tariff.affordable_seconds(price, available))
+
+    async def _moved(self, wallets: Sequence[Wallet], entries: Sequence[Entry]) -> None:
+        """A listener of the ledger: whoever can spend more or less now may be paying for a call."""
+        for wallet in wallets:
+            if wallet.key in self._memory.available:
+                self._memory.available[wallet.key] = wallet.spendable
+        if all(entry.kind in _BY_CALLS for entry in entries):
+            return
+        self.want([wallet.user_id for wallet in wallets])
+
+    def want(self, user_ids: Sequence[str]) -> None:
+        """Look at the calls that these users pay for, soon."""
+        self._wanted.update(user_ids)
+        self._nudge()
+
+    async def run_wanted(self) -> None:
+        """Extend (or shorten) the calls of those whose money has changed."""
+        while self._wanted:
+            user_id = self._wanted.pop()
+            try:
+                await self._calls.renew_for(user_id)
+            except Exception as error:
+                if database_away(error):
+                    self._wanted.add(user_id)  # the job's next turn tries again
+                    raise
+                log.error("a call was not extended", user_id=user_id, exc_info=error)
+
+    async def run_ticks(self) -> list[Tick]:
+        """The ticks that are due for people connected to this process."""
+        now = self._clock.now()
+        running = [call for call in self._calls.board.calls() if self._ticks(call)]
+        self._forget(running)
+        due = [(call, tick) for call in running if (tick := self._due(call, now)) is not None]
+        if not due:
+            return []
+        await self._look(sorted({call.charge.wallet for call, _ in due if call.charge is not None}))
+        return [self._tick(call, now, warning) for call, warning in due]
+
+    def _ticks(self, call: Call) -> bool:
+        if call.charge is None or call.state not in (State.ACTIVE, State.RECONNECTING):
+            return False
+        return self._doors.online(call.caller.user_id) or self._doors.online(call.callee.user_id)
+
+    def _forget(self, running: Sequence[Call]) -> None:
+        ids = {call.id for call in running}
+        for call_id in [known for known in self._memory.told if known not in ids]:
+            del self._memory.told[call_id]
+        keys = {call.charge.wallet for call in running if call.charge is not None}
+        for key in [known for known in self._memory.available if known not in keys]:
+            del self._memory.available[key]
+
+    def _due(self, call: Call, now: datetime) -> bool | None:
+        """None: nothing to say now. Otherwise whether it is a warning."""
+        assert call.charge is not None
+        told = self._memory.told.setdefault(call.id, _Told())
+        remaining = remaining_ms(call, now)
+        level = 0 if remaining is None else sum(remaining <= 1000 * at for at in WARN_AT_SECONDS)
+        warning = level > told.warned
+        changed = told.until_ms != call.charge.reach_ms or told.running != _running(call)
+        late = told.at is None or now - told.at >= timedelta(seconds=TICK_SECONDS)
+        told.warned = level
+        if not (warning or changed or late):
+            return None
+        told.at, told.until_ms, told.running = now, call.charge.reach_ms, _running(call)
+        return warning
+
+    async def _look(self, keys: Sequence[str]) -> None:
+        """What is available in the wallets of these payers; as last seen while the database is away."""
+        try:
+            found = await self._ledger.store.wallets(keys)
+        except Exception as error:
+            if not database_away(error):
+                raise
+            return
+        for key, wallet in found.items():
+            self._memory.available[key] = wallet.spendable
+
+    def _tick(self, call: Call, now: datetime, warning: bool) -> Tick:
+        assert call.charge is not None
+        remaining = remaining_ms(call, now)
+        return Tick(
+            call=call,
+            charged_minor=tariff.cost(call, now),
+            remaining_seconds=None if remaining is None else remaining // 1000,
+            available_minor=self._memory.available.get(call.charge.wallet, 0),
+            warning=warning,
+        )
+
+
+def remaining_ms(call: Call, now: datetime) -> int | None:
+    """How much longer the money lasts if the two go on talking; None without end."""
+    if call.charge is None or call.charge.reach_ms is None:
+        return None
+    return max(0, call.charge.reach_ms - call.talk_ms(now))
+
+
+def _running(call: Call) -> datetime | None:
+    return call.intervals[-1].start if call.intervals and call.intervals[-1].end is None else None
