@@ -333,7 +333,7 @@ def _line(ctx: Context, line: StatementLine, people: Mapping[str, Profile]) -> d
         view["call_id"] = line.call_id
     if line.payment_id is not None:
         view["payment_id"] = line.payment_id
-    if line.counterparty in people:
+    if line.counterparty is not None and line.counterparty in people:
         view["counterparty"] = public_user(ctx, people[line.counterparty])
     return view
 

@@ -78,7 +78,7 @@ CODES: dict[str, Code] = {
     "WALLET_EXISTS": Code(409, "There is a wallet already."),
     "WALLET_FROZEN": Code(403, "This wallet is frozen; ask the support."),
     "PIN_WRONG": Code(403, "The PIN is wrong."),
-    "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it.", 900_000),
+    "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it."),
     "PIN_UNSET": Code(409, "There is no PIN yet; create a wallet with one."),
     "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in with this gateway here."),
     "PAYMENT_UNKNOWN": Code(404, "There is no such payment."),

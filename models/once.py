@@ -85,7 +85,20 @@ class Once:
         await self._rows.delete_one({"_id": f"{user_id}:{key}", "answer": {"$exists": False}})
 
 
+# Not part of a fingerprint, by their names without case, _ and -: the digest of a payload with a PIN of four digits is
+# the PIN for who tries ten thousand of them. Typed wrong and then right, it is the same request.
+_SECRETS = frozenset(
+    "pin newpin oldpin currentpin transactionpin newtransactionpin currenttransactionpin password newpassword "
+    "currentpassword oldpassword".split()
+)
+
+
 def fingerprint(ask: Mapping[str, Any]) -> str:
-    """A digest of a payload that does not depend on the order of its fields."""
-    text = json.dumps(ask, sort_keys=True, separators=(",", ":"), default=str)
+    """A digest of a payload that does not depend on the order of its fields, nor on the secrets in it."""
+    said = {name: value for name, value in ask.items() if not _secret(name)}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _secret(name: str) -> bool:
+    return name.lower().replace("_", "").replace("-", "") in _SECRETS

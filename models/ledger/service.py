@@ -15,12 +15,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+import structlog
+
 from models.db import DuplicateKeyError, Session, Stale
 from models.errors import Refusal
 from models.ledger import rules
 from models.ledger.journal import Entry, Sealed, Wallet, wallet_key
 from models.ledger.store import Also, LedgerStore
 from models.ports import Clock, Ids
+
+log = structlog.get_logger(__name__)
 
 # Readings of one posting against writers in other processes before it gives up as busy.
 TRIES_MAX = 12
@@ -123,8 +127,15 @@ class Ledger:
     async def tell(self, draft: Draft) -> None:
         """After the commit: tell whoever listens. A listener's fault is its own."""
         if draft.sealed:
-            for listener in self.listeners:
-                await listener(draft.changed, draft.entries)
+            await self.announce(draft.changed, draft.entries)
+
+    async def announce(self, wallets: Sequence[Wallet], entries: Sequence[Entry] = ()) -> None:
+        """Tell how wallets are now, also when no entry made them so (frozen). What is committed stays so."""
+        for listener in self.listeners:
+            try:
+                await listener(wallets, entries)
+            except Exception as error:
+                log.error("a change of wallets was not told", exc_info=error)
 
     async def post(self, keys: Collection[str], plan: Plan, *, also: Also | None = None) -> Posted:
         """Read, plan, write, tell.

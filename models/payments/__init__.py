@@ -1,0 +1,1 @@
+"""Payments: money on its way in through a gateway."""
