@@ -161,8 +161,9 @@ class LedgerStore:
         Raises ``Stale`` when a wallet is not as in ``before`` any more, and the driver's ``DuplicateKeyError`` when an
         entry is there already; both abort the transaction. The wallets, for which others wait, come last.
         """
-        if sealed:
-            await self._journal.insert_many([_document(one) for one in sealed], session=session)
+        for one in sealed:
+            # Not insert_many, whose duplicate key is another exception.
+            await self._journal.insert_one(_document(one), session=session)
         for key, wallet in sorted(after.items()):
             if wallet.version == before[key].version:
                 continue
