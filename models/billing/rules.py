@@ -58,8 +58,10 @@ def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
         hold, granted, lead = 0, None, 0
     else:
         period = next(ms for bound, ms in PERIODS_MS if reach - talked >= bound or not bound)
+        ahead = (tariff.reach_ms(call, charge.secured_minor) or 0) - talked
         wanted = min(reach, talked + 2 * period)
-        hold = max(0, _price_up_to(call, wanted) - charge.secured_minor)
+        # While more than a period is left nothing is due; somebody only asked whether more is there.
+        hold = max(0, _price_up_to(call, wanted) - charge.secured_minor) if ahead <= period else 0
         granted = tariff.reach_ms(call, charge.secured_minor + hold)
         assert granted is not None
         lead = period if granted < reach else LAST_LOOK_MS if granted - talked > LAST_LOOK_MS else 0
