@@ -1,0 +1,212 @@
+"""Reading a whole database as it was at one instant, while others go on writing to it.
+
+Every query of a ``Snapshot`` is answered as of the same point in time (a snapshot session: MongoDB 5.0 and newer, on a
+replica set). MongoDB keeps such a point for ``minSnapshotHistoryWindowInSeconds``, 300 by default: a reading that
+takes longer ends with ``SnapshotTooOld``. What helps is a longer window, set on every member for the time of the
+audit: ``db.adminCommand({setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600})``.
+
+Everything is streamed. Two streams that are ordered by the same key are joined by reading them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from models.calls.call import Call
+from models.calls.documents import call_of
+from models.calls.store import CALLS
+from models.db import Database, Document, Session
+from models.ledger.journal import Entry, Kind, Sealed, Wallet
+from models.ledger.store import JOURNAL, WALLETS, sealed_of, wallet_of
+from models.payments.payment import Payment, Status
+from models.payments.store import PAYMENTS, payment_of
+
+BATCH = 1000
+# Orphans of a kind that are looked for by name; the audit names fewer.
+ORPHANS_MAX = 1000
+
+_SNAPSHOT_TOO_OLD = 239
+_SNAPSHOT_UNAVAILABLE = 246
+# Readings that meet a collection or an index that is just being made begin anew.
+TRIES_MAX = 50
+
+# Documents that are not what any version of ours has written.
+Unreadable = (KeyError, TypeError, ValueError, AttributeError)
+
+
+class SnapshotTooOld(Exception):
+    """The reading took longer than MongoDB keeps its instant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """A document that cannot be read as what it should be."""
+
+    id: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfCall:
+    """A call and the entries that name it. Either side may be missing."""
+
+    call_id: str
+    call: Call | Torn | None
+    entries: tuple[Entry, ...]
+
+
+class Snapshot:
+    """The database at one instant."""
+
+    def __init__(self, db: Database, session: Session) -> None:
+        self._db, self._session = db, session
+
+    async def begin(self) -> None:
+        """Choose the instant. Raises ``OperationFailure`` while a collection is being made."""
+        for name in (WALLETS, JOURNAL, CALLS, PAYMENTS):
+            await self._db[name].find_one({}, {"_id": 1}, session=self._session)
+
+    async def counts(self) -> dict[str, int]:
+        """How many documents there are, about, by collection: for a progress bar."""
+        names = (WALLETS, JOURNAL, CALLS, PAYMENTS)
+        return {name: await self._db.db[name].estimated_document_count() for name in names}
+
+    async def wallets(self) -> AsyncIterator[Wallet | Torn]:
+        """All wallets."""
+        async for d in self._find(WALLETS):
+            yield _read(wallet_of, d)
+
+    async def journal(self) -> AsyncIterator[Sealed | Torn]:
+        """All entries in the order in which they were written."""
+        async for d in self._find(JOURNAL, sort="$natural"):
+            yield _read(sealed_of, d)
+
+    async def links(self, wallet: str, after: int) -> AsyncIterator[Sealed]:
+        """A wallet's entries after a version, in the order of its versions, sorted by MongoDB."""
+        mine = {"$filter": {"input": "$seals", "cond": {"$eq": ["$$this.wallet", wallet]}}}
+        pipeline: list[Document] = [
+            {"$match": {"seals.wallet": wallet}},
+            {"$set": {"order": {"$min": {"$map": {"input": mine, "in": "$$this.version"}}}}},
+            {"$match": {"order": {"$gt": after}}},
+            {"$sort": {"order": 1, "_id": 1}},
+        ]
+        cursor = await self._db.db[JOURNAL].aggregate(
+            pipeline, session=self._session, allowDiskUse=True, batchSize=BATCH
+        )
+        async for d in cursor:
+            found = _read(sealed_of, d)
+            if not isinstance(found, Torn):  # it was told when the journal was read
+                yield found
+
+    async def calls(self) -> AsyncIterator[OfCall]:
+        """All calls with their entries, and entries whose call does not exist: two streams by the call's id."""
+        groups = self._by_call()
+        group = await anext(groups, None)
+        async for d in self._find(CALLS, sort="_id"):
+            while group is not None and group[0] < d["_id"]:
+                yield OfCall(group[0], None, group[1])
+                group = await anext(groups, None)
+            entries: tuple[Entry, ...] = ()
+            if group is not None and group[0] == d["_id"]:
+                entries = group[1]
+                group = await anext(groups, None)
+            yield OfCall(d["_id"], _read(call_of, d), entries)
+        while group is not None:
+            yield OfCall(group[0], None, group[1])
+            group = await anext(groups, None)
+
+    async def _by_call(self) -> AsyncIterator[tuple[str, tuple[Entry, ...]]]:
+        call_id: str | None = None
+        entries: list[Entry] = []
+        query = {"call_id": {"$type": "string"}}
+        async for d in self._find(JOURNAL, query, without="seals", sort="call_id"):
+            if d["call_id"] != call_id:
+                if call_id is not None:
+                    yield call_id, tuple(entries)
+                call_id, entries = d["call_id"], []
+            found = _read(sealed_of, {**d, "seals": ()})
+            if not isinstance(found, Torn):
+                entries.append(found.entry)
+        if call_id is not None:
+            yield call_id, tuple(entries)
+
+    async def payments(self) -> AsyncIterator[tuple[Payment, Entry | None]]:
+        """Completed payments with the entries that credited them."""
+        batch: list[Payment] = []
+        async for d in self._find(PAYMENTS, {"status": Status.COMPLETED.value}):
+            batch.append(payment_of(d))
+            if len(batch) == BATCH:
+                for pair in await self._credited(batch):
+                    yield pair
+                batch = []
+        for pair in await self._credited(batch):
+            yield pair
+
+    async def _credited(self, payments: Sequence[Payment]) -> list[tuple[Payment, Entry | None]]:
+        names = [credit_id(payment) for payment in payments]
+        if not names:
+            return []
+        entries = {d["_id"]: d async for d in self._find(JOURNAL, {"_id": {"$in": names}}, without="seals")}
+        pairs: list[tuple[Payment, Entry | None]] = []
+        for payment, name in zip(payments, names, strict=True):
+            found = _read(sealed_of, {**entries[name], "seals": ()}) if name in entries else None
+            pairs.append((payment, found.entry if isinstance(found, Sealed) else None))
+        return pairs
+
+    async def unpaid(self) -> list[str]:
+        """Deposits in the journal that no completed payment stands behind, by name; at most ``ORPHANS_MAX``."""
+        theirs = {"from": PAYMENTS, "localField": "payment_id", "foreignField": "_id", "as": "payments"}
+        pipeline: list[Document] = [
+            {"$match": {"kind": Kind.DEPOSIT.value}},
+            {"$lookup": theirs},
+            {"$match": {"payments.status": {"$ne": Status.COMPLETED.value}}},
+            {"$limit": ORPHANS_MAX},
+            {"$project": {"_id": 1}},
+        ]
+        cursor = await self._db.db[JOURNAL].aggregate(pipeline, session=self._session)
+        return [d["_id"] async for d in cursor]
+
+    def _find(
+        self, name: str, query: Document | None = None, *, sort: str | None = None, without: str | None = None
+    ) -> Any:
+        fields = {without: 0} if without else None
+        cursor = self._db[name].find(query or {}, fields, session=self._session, batch_size=BATCH)
+        return cursor.sort([(sort, 1)]) if sort else cursor
+
+
+def credit_id(payment: Payment) -> str:
+    """The name of the entry that credits a payment."""
+    return f"pay:{payment.gateway}:{payment.reference}"
+
+
+def _read(reader: Any, d: Document) -> Any:
+    try:
+        return reader(d)
+    except Unreadable as fault:
+        return Torn(str(d["_id"]), f"{type(fault).__name__}: {fault}")
+
+
+@asynccontextmanager
+async def snapshot(db: Database) -> AsyncIterator[Snapshot]:
+    """The database as it is now, for as long as MongoDB keeps it. Raises ``SnapshotTooOld``."""
+    for attempt in range(1, TRIES_MAX + 1):
+        async with db.client.start_session(snapshot=True) as session:
+            found = Snapshot(db, session)
+            try:
+                await found.begin()
+            except OperationFailure as fault:
+                if fault.code == _SNAPSHOT_UNAVAILABLE and attempt < TRIES_MAX:
+                    continue
+                raise
+            try:
+                yield found
+            except OperationFailure as fault:
+                if fault.code == _SNAPSHOT_TOO_OLD:
+                    raise SnapshotTooOld from fault
+                raise
+            return
