@@ -14,13 +14,15 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from models.calls.call import Call, Fact, Reason, Role, State
+from models.calls.call import Call, Fact, Reason, Role, Stage, State
 from models.calls.documents import call_of, changed, document_of, fact_document
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 
 # What else belongs into the transaction of a change: the postings of its money.
 Also = Callable[[Session], Awaitable[None]]
 
+_MINOR = {"bsonType": ["int", "long"], "minimum": 0}
+_PURSE = {"bsonType": "object", "properties": {"credits": _MINOR, "primary": _MINOR}}
 _STATES = [state.value for state in State]
 _LIVE = [state.value for state in State if state is not State.ENDED]
 
@@ -58,6 +60,14 @@ CALLS = collection(
                 "deadline_at": {"bsonType": ["date", "null"]},
                 "end_reason": {"enum": [None, *(reason.value for reason in Reason)]},
                 "cost_minor": {"bsonType": ["int", "long"], "minimum": 0},
+                "charge": {
+                    "bsonType": ["object", "null"],
+                    "properties": {
+                        "stage": {"enum": [stage.value for stage in Stage]},
+                        **dict.fromkeys(("held", "captured", "refunded"), _PURSE),
+                        **dict.fromkeys(("earned_minor", "commission_minor"), _MINOR),
+                    },
+                },
             },
         }
     },

@@ -101,6 +101,8 @@ class Upkeep(Engine):
             for attempt in range(TRIES_MAX):
                 known = self.board.call(call_id) if attempt == 0 else None
                 call = known or await self._loaded(call_id)
+                if known is None:
+                    await self._learn(call)
                 now = self._clock.now()
                 if not call.live or call.charge is None or rules.out_of_money(call, now):
                     return False

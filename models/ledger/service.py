@@ -17,11 +17,11 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from models.db import DuplicateKeyError, Session, Stale
+from models.db import Session, Stale
 from models.errors import Refusal
 from models.ledger import rules
 from models.ledger.journal import Entry, Sealed, Wallet, wallet_key
-from models.ledger.store import Also, LedgerStore
+from models.ledger.store import AlreadyPosted, Also, LedgerStore
 from models.ports import Clock, Ids
 
 log = structlog.get_logger(__name__)
@@ -154,10 +154,7 @@ class Ledger:
                     await self.store.transact(draft.sealed, draft.before, draft.after, also)
                 except Stale:
                     continue
-                except DuplicateKeyError:
-                    known = [await self.store.entry(entry.id) for entry in draft.entries]
-                    if not any(known):
-                        raise
+                except AlreadyPosted:
                     return Posted(await self.store.wallets(keys), again=True)
                 break
             else:

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pymongo.errors import BulkWriteError
+
 from models.db import Database, Document, DuplicateKeyError, Session, Stale, collection, index
 from models.ledger.journal import Entry, Kind, Leg, Line, Pocket, Seal, Sealed, Wallet
 from models.money import AMOUNT_MAX
@@ -20,6 +22,8 @@ Also = Callable[[Session], Awaitable[None]]
 
 # Versions of a wallet that one query of its statement looks at.
 STRETCH = 500
+
+DUPLICATE_KEY = 11000
 
 _LONG = {"bsonType": ["int", "long"]}
 _BALANCE = {**_LONG, "minimum": 0, "maximum": AMOUNT_MAX}
@@ -62,7 +66,8 @@ def _sum_of(currency: str) -> Document:
 
 JOURNAL = collection(
     "journal",
-    index("seals.wallet", "seals.version"),
+    # Each version of a wallet is made by one entry: the chain cannot fork, whatever a program may have computed.
+    index("seals.wallet", "seals.version", unique=True, where={"seals.wallet": {"$exists": True}}),
     index("call_id", where={"call_id": {"$type": "string"}}),
     validator={
         "$jsonSchema": {
@@ -100,6 +105,10 @@ JOURNAL = collection(
         },
     },
 )
+
+
+class AlreadyPosted(Exception):
+    """An entry with this idempotency key is in the journal."""
 
 
 class LedgerStore:
@@ -158,12 +167,19 @@ class LedgerStore:
     ) -> None:
         """Insert the entries and move the wallets, within the caller's transaction.
 
-        Raises ``Stale`` when a wallet is not as in ``before`` any more, and the driver's ``DuplicateKeyError`` when an
-        entry is there already; both abort the transaction. The wallets, for which others wait, come last.
+        Raises ``Stale`` when a wallet is not as in ``before`` any more, ``AlreadyPosted`` when an entry is there; both
+        abort the transaction. The wallets, for which others wait, come last.
         """
-        for one in sealed:
-            # Not insert_many, whose duplicate key is another exception.
-            await self._journal.insert_one(_document(one), session=session)
+        if sealed:
+            try:
+                await self._journal.insert_many([_document(one) for one in sealed], session=session)
+            except BulkWriteError as error:  # in a transaction a batch ends at its first error
+                first = error.details["writeErrors"][0]
+                if first["code"] != DUPLICATE_KEY:
+                    raise
+                if "_id" in first["keyPattern"]:
+                    raise AlreadyPosted(first["keyValue"]["_id"]) from None
+                raise Stale("the next version of a wallet is taken") from None
         for key, wallet in sorted(after.items()):
             if wallet.version == before[key].version:
                 continue
