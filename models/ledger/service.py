@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from models.db import Session, Stale
+from models.db import DuplicateKeyError, Session, Stale
 from models.errors import Refusal
 from models.ledger import rules
 from models.ledger.journal import Entry, Sealed, Wallet, wallet_key
@@ -155,6 +155,13 @@ class Ledger:
                 except Stale:
                     continue
                 except AlreadyPosted:
+                    return Posted(await self.store.wallets(keys), again=True)
+                except (
+                    DuplicateKeyError
+                ):  # of ``also``: what it inserts may have come with an entry posted before
+                    known = [await self.store.entry(entry.id) for entry in draft.entries]
+                    if not any(known):
+                        raise
                     return Posted(await self.store.wallets(keys), again=True)
                 break
             else:

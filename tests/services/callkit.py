@@ -21,6 +21,7 @@ from handlers.calls_views import CallTeller
 from handlers.context import Context
 from handlers.services import Services
 from handlers.system import welcome
+from handlers.wallet import WalletTeller
 from models.billing.meter import WalletMeter
 from models.billing.service import Billing
 from models.billing.tariffs import Tariffs
@@ -28,17 +29,21 @@ from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
 from models.calls.service import Calls
 from models.calls.store import CALLS, LOCKS, Also, CallStore
-from models.db import Database
+from models.db import Database, Session
 from models.errors import Refusal
 from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
 from models.mailbox.store import LETTERS, MailboxStore
+from models.payments.payment import SANDBOX, Payment, Status
+from models.payments.store import PaymentStore
 from models.ports import Device, Letter
 from models.presence.service import Presence
 from models.users.service import Users
 from models.users.store import USERS, UserStore
+from models.wallet.service import Wallets
+from models.wallet.store import WalletStore
 from server.limits import SlidingWindow
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
 
@@ -249,6 +254,23 @@ class Process:
         )
         users.bind(self.calls)
         self.users = users
+        # Nobody types a PIN here.
+        self.wallets = Wallets(
+            ledger=self.ledger,
+            store=WalletStore(db),
+            payments=PaymentStore(db),
+            users=users,
+            hasher=None,  # type: ignore[arg-type]
+            passwords=None,  # type: ignore[arg-type]
+            clock=town.clock,
+            ids=town.ids,
+            currency=town.tariffs.currency,
+            pepper=b"",
+            sandbox=True,
+        )
+        self.ledger.listeners.append(
+            WalletTeller(mailbox=self.mailbox, clock=town.clock, others_live=lambda: self.calls.others_live)
+        )
         self.billing = Billing(
             calls=self.calls, ledger=self.ledger, doors=self.doors, clock=town.clock, nudge=lambda: None
         )
@@ -386,7 +408,7 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         presence=process.presence,
         pushes=None,  # type: ignore[arg-type]
         ledger=process.ledger,
-        wallets=None,  # type: ignore[arg-type]
+        wallets=process.wallets,
         billing=process.billing,
         doors=process.doors,
         clock=town.clock,
@@ -446,18 +468,33 @@ class Town:
         """Money for somebody, as a gateway would bring it; it is posted through ``process``."""
         wallet = await process.ledger.ensure(user_id, self.tariffs.currency)
         legs = (
-            Leg(clearing("sandbox"), -amount_minor, wallet.currency),
+            Leg(clearing(SANDBOX), -amount_minor, wallet.currency),
             Leg(account_of(wallet.key, into), amount_minor, wallet.currency),
         )
-        reference = self.ids.new()
+        payment = Payment(
+            id=self.ids.new(),
+            reference=self.ids.new(),
+            user_id=user_id,
+            gateway=SANDBOX,
+            amount_minor=amount_minor,
+            currency=wallet.currency,
+            into="primary" if into is Pocket.PRIMARY else "call_credits",
+            status=Status.COMPLETED,
+            checkout_url=None,
+            created_at=self.clock.now(),
+        )
         entry = Entry(
-            id=f"pay:sandbox:{reference}",
+            id=f"pay:sandbox:{payment.reference}",
             kind=Kind.DEPOSIT,
             at=self.clock.now(),
             legs=legs,
-            payment_id=reference,
+            payment_id=payment.id,
         )
-        posted = await process.ledger.post([wallet.key], lambda wallets: [entry])
+
+        async def also(session: Session) -> None:
+            await PaymentStore(self.db).add(payment, session)
+
+        posted = await process.ledger.post([wallet.key], lambda wallets: [entry], also=also)
         return posted.wallets[wallet.key]
 
     async def wallet(self, user_id: str) -> Wallet:
