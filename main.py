@@ -1,4 +1,4 @@
-"""Ringmeter's command line: ``python main.py [run|doctor|users|docs] …``; each with ``--help``.
+"""Ringmeter's command line: ``python main.py [run|doctor|users|audit|docs] …``; each with ``--help``.
 
 Exit status: 0 when well, 1 when a command found something wrong, 2 on wrong use or wrong configuration.
 """
@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from server import cli_docs, cli_doctor, cli_run, cli_users
+from server import cli_audit, cli_docs, cli_doctor, cli_run, cli_users
 from server.config import ConfigFault, load_config
 
 
@@ -20,7 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="main.py", description="Ringmeter: calls that are paid by the minute."
     )
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    modules = {"run": cli_run, "doctor": cli_doctor, "users": cli_users, "docs": cli_docs}
+    modules = {
+        "run": cli_run,
+        "doctor": cli_doctor,
+        "users": cli_users,
+        "audit": cli_audit,
+        "docs": cli_docs,
+    }
     for module in modules.values():
         module.add_parser(commands)
     words = list(sys.argv[1:] if argv is None else argv)

@@ -41,14 +41,15 @@ _OTHER_ACCOUNTS = re.compile(r"(?:platform:[a-z_]+|gateway:[^:]+:[a-z_]+|escrow:
 class Chain:
     """One wallet's entries as far as they have been followed.
 
-    ``pockets`` are its balances by the legs (a debt counts positive), ``stated`` what its statement lines say.
+    ``pockets`` are its balances by the legs (a debt counts positive), ``stated`` what its statement lines say (None:
+    not known, because an entry is missing).
     ``whole``: no entry was missing so far, so ``pockets`` are what they were at ``version``.
     """
 
     version: int = 0
     head: str = ""
     pockets: dict[Pocket, int] = field(default_factory=lambda: dict.fromkeys(Pocket, 0))
-    stated: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATEMENT_ACCOUNTS, 0))
+    stated: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(STATEMENT_ACCOUNTS, 0))
     whole: bool = True
 
 
@@ -114,12 +115,10 @@ class Books:
                 self._found.broken("I10", JOURNAL, entry.id, said)
                 continue
             if seal.version > chain.version + 1:
-                missing = f"{chain.version + 1} to {seal.version - 1}"
-                said = f"has no entry for versions {missing}, the ones before {entry.id}"
+                said = f"has no entries for versions {chain.version + 1} to {seal.version - 1}, before {entry.id}"
                 self._found.broken("I10", WALLETS, key, said)
                 chain.version, chain.head, chain.whole = seal.version - 1, seal.previous, False
-                for line in seal.lines:
-                    chain.stated[line.account] = line.after_minor - line.amount_minor
+                chain.stated = dict.fromkeys(STATEMENT_ACCOUNTS)
             self._follow(chain, entry, seal, moves)
 
     def holds(self, wallet: str, purse: Purse) -> None:
@@ -198,7 +197,8 @@ class Books:
             account: amount for account, amount in amounts.items() if amount
         }
         for line in seal.lines:
-            good = good and line.after_minor == chain.stated.get(line.account, 0) + line.amount_minor
+            before = chain.stated.get(line.account)
+            good = good and before in (None, line.after_minor - line.amount_minor)
             chain.stated[line.account] = line.after_minor
         if not good:
             said = (
