@@ -33,15 +33,24 @@ def minor_of(amount: str | int | Decimal, currency: str) -> int:
     if not value.is_finite():
         raise ValueError("not a finite number")
     # Before anything is multiplied out: 1E+999999 is short to write and long to count.
+    if not value:
+        return 0
     if value.adjusted() > 15:
         raise ValueError("larger than any amount")
-    scaled = value.scaleb(exponent(currency))
-    if scaled != scaled.to_integral_value():
-        raise ValueError(f"more decimals than {currency} has")
-    minor = int(scaled)
-    if abs(minor) > AMOUNT_MAX:
+    # By its digits: decimal's own arithmetic rounds to 28 of them, and to nothing what is very small.
+    sign, digits, power = value.as_tuple()
+    assert isinstance(power, int), "it is finite"
+    shift = power + exponent(currency)
+    number = int("".join(map(str, digits)))
+    if shift < 0:
+        if -shift > len(digits) or number % 10**-shift:
+            raise ValueError(f"more decimals than {currency} has")
+        number //= 10**-shift
+    else:
+        number *= 10**shift
+    if number > AMOUNT_MAX:
         raise ValueError("larger than any amount")
-    return minor
+    return -number if sign else number
 
 
 def major_of(amount_minor: int, currency: str) -> Decimal:
