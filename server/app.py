@@ -22,7 +22,7 @@ from server.config import Config
 from server.docs import add_documents
 from server.funnel import Answer
 from server.health import Health
-from server.metrics import JOB_RUNS
+from server.metrics import JOB_RUNS, CountedEnds, count_entries
 from server.rest import BODY_MAX, add_routes, answer_with
 from server.security import Origins, protect
 from server.sockets import Sockets
@@ -69,6 +69,8 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     wired = wire(config, db, edges)
     services = wired.services
     alarms.ring = services.calls.alarm
+    services.ledger.listeners.append(count_entries)
+    services.calls.announcer = CountedEnds(services.calls.announcer)
     sockets.bind(services=services, funnel=wired.funnel, catalogue=catalogue, welcome=welcome)
 
     protect(app, origins=origins, production=config.production, new_id=ids.new)

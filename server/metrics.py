@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from models.calls.call import Call, Fact
+from models.calls.engine import Announcer
+from models.calls.switchboard import Forward
+from models.db import Database
+from models.ledger.journal import Entry, Kind, Wallet
 
 REGISTRY = CollectorRegistry()
 
@@ -26,3 +34,61 @@ LIVE_CALLS = Gauge(
 CALLS_ENDED = Counter("ringmeter_calls_ended", "Calls that ended, by reason.", ["reason"], registry=REGISTRY)
 JOB_RUNS = Counter("ringmeter_job_runs", "Turns of timed jobs.", ["job", "outcome"], registry=REGISTRY)
 DATABASE_UP = Gauge("ringmeter_database_up", "1 while the database answers.", registry=REGISTRY)
+TRANSACTIONS = Counter(
+    "ringmeter_transactions", "Transactions of the database that were begun.", registry=REGISTRY
+)
+TRANSACTION_RETRIES = Counter(
+    "ringmeter_transaction_retries", "How often a transaction had to be run again.", registry=REGISTRY
+)
+LEDGER_ENTRIES = Counter(
+    "ringmeter_ledger_entries", "Entries posted by this process, by kind.", ["kind"], registry=REGISTRY
+)
+RENEWALS = Counter("ringmeter_renewals", "Holds for calls that go on, after their first.", registry=REGISTRY)
+
+# The facts that an end is told by; what is told of a call after that is no end of its own.
+_ENDS = frozenset({"ended", "rejected", "timed_out"})
+
+
+class TransactionCount:
+    """What a database connection counts, carried over to the counters of this process at each scrape."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._begun = 0
+        self._retries = 0
+
+    def carry(self) -> None:
+        """Add what has come since the last time."""
+        begun, retries = self._db.transactions, self._db.transaction_retries
+        TRANSACTIONS.inc(begun - self._begun)
+        TRANSACTION_RETRIES.inc(retries - self._retries)
+        self._begun, self._retries = begun, retries
+
+
+async def count_entries(wallets: Sequence[Wallet], entries: Sequence[Entry]) -> None:
+    """A listener of the ledger."""
+    for entry in entries:
+        LEDGER_ENTRIES.labels(entry.kind.value).inc()
+        if entry.kind is Kind.HOLD and not entry.id.endswith(":h:0"):
+            RENEWALS.inc()
+
+
+class CountedEnds:
+    """An announcer that counts the calls whose end it tells, by reason: cut-offs are ``insufficient_funds``."""
+
+    def __init__(self, inner: Announcer) -> None:
+        self._inner = inner
+
+    async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
+        """Count once, and pass on."""
+        if call.end_reason is not None and not again and any(fact.kind in _ENDS for fact in facts):
+            CALLS_ENDED.labels(call.end_reason.value).inc()
+        await self._inner.announce(call, facts, again=again)
+
+    async def cut(self, call: Call) -> None:
+        """Pass on; what could not be written is counted when it is."""
+        await self._inner.cut(call)
+
+    async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
+        """Pass on."""
+        await self._inner.forward(call, forwards)
