@@ -41,13 +41,16 @@ def minor_of(amount: str | int | Decimal, currency: str) -> int:
     sign, digits, power = value.as_tuple()
     assert isinstance(power, int), "it is finite"
     shift = power + exponent(currency)
-    number = int("".join(map(str, digits)))
+    if -shift > len(digits):
+        raise ValueError(f"more decimals than {currency} has")
+    number: int = int("".join(map(str, digits)))
+    unit: int = 10 ** abs(shift)
     if shift < 0:
-        if -shift > len(digits) or number % 10**-shift:
+        if number % unit:
             raise ValueError(f"more decimals than {currency} has")
-        number //= 10**-shift
+        number //= unit
     else:
-        number *= 10**shift
+        number *= unit
     if number > AMOUNT_MAX:
         raise ValueError("larger than any amount")
     return -number if sign else number

@@ -86,26 +86,9 @@ def test_an_amount_is_what_was_written(value: object, decimal: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        True,
-        False,
-        None,
-        [],
-        {},
-        "",
-        "1e3",
-        "1_000",
-        "1,000",
-        "-5",
-        "+5",
-        ".5",
-        "5.",
-        " 5",
-        "5\n",
-        "NaN",
-        "0x10",
-        "１０",
-    ]
-    + ["1" * 17, "0.123456789", float("nan"), float("inf"), 1e12, 10**12, -1e300],
+        *(True, False, None, [], {}, "", "1e3", "1_000", "1,000", "-5", "+5", ".5", "5.", " 5", "5\n"),
+        *("NaN", "0x10", "１０", "1" * 17, "0.123456789", float("nan"), float("inf"), 1e12, 10**12, -1e300),
+    ],
 )
 def test_what_is_no_plain_decimal_is_no_amount(value: object) -> None:
     assert rules.major_asked(value) is None
