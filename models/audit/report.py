@@ -85,7 +85,8 @@ class Findings:
 
     def checked(self, *invariants: str) -> None:
         """One more row has been looked at for these."""
-        self._checked.update(invariants)
+        for invariant in invariants:
+            self._checked[invariant] += 1
 
     def broken(self, invariant: str, collection: str, row: str, sentence: str) -> None:
         """A row breaks an invariant."""
