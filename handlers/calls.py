@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from marshmallow import fields
-
 from handlers.calls_shapes import (
     AcceptCall,
     AskPrice,
@@ -30,15 +28,10 @@ from handlers.calls_shapes import (
 )
 from handlers.calls_views import call_view, candidate_letters
 from handlers.context import Context
-from handlers.registry import event, job, route
-from handlers.services import Services
-from handlers.shapes import Nothing, Page, Shape, cursor_instant, decode_cursor, encode_cursor
+from handlers.registry import event, route
+from handlers.shapes import Nothing, Page, cursor_instant, decode_cursor, encode_cursor
 from models.calls.call import Call, Reason
 from models.ports import Device, Letter
-
-# A process that has not beaten for this long is dead; its sockets' legs are lost.
-BEAT_SECONDS = 2.0
-DEAD_AFTER_SECONDS = 8.0
 
 _ANY_CALL = [
     "CALL_UNKNOWN",
@@ -386,49 +379,3 @@ async def call_signals(ctx: Context, ask: dict[str, Any]) -> Page:
     """For a client with no socket: descriptions and candidates after a number, in order."""
     found = await ctx.services.calls.signals(ctx.user_id, ask["call_id"], after=ask["after"])
     return Page(list(found), None)
-
-
-class IceServer(Shape):
-    """A STUN or TURN server as ``RTCPeerConnection`` takes it."""
-
-    urls = fields.List(fields.String(), required=True)
-    username = fields.String()
-    credential = fields.String()
-
-
-class IceServers(Shape):
-    """What goes into ``RTCConfiguration``, and how long its credentials are good for."""
-
-    ice_servers = fields.List(fields.Nested(IceServer), required=True)
-    ttl_seconds = fields.Integer(required=True)
-    ice_candidate_pool_size = fields.Integer(required=True)
-
-
-@route("GET", "/api/ice-servers", gives=IceServers)
-async def ice_servers(ctx: Context, ask: dict[str, Any]) -> Any:
-    """STUN and TURN servers with time-limited credentials of your own (coturn's ``use-auth-secret``)."""
-    return ctx.services.ice.servers(ctx.user_id)
-
-
-@job("deadlines", every_seconds=1.0)
-async def deadlines(services: Services) -> None:
-    """Rings that time out, connections that do not come back, calls that are over: what no local alarm has done."""
-    await services.calls.run_due()
-
-
-@job("leases", every_seconds=BEAT_SECONDS)
-async def leases(services: Services) -> None:
-    """Beat, and find the legs whose socket went with its process."""
-    await services.calls.run_leases(DEAD_AFTER_SECONDS)
-
-
-@job("untold", every_seconds=2.0)
-async def untold(services: Services) -> None:
-    """Tell what a process has written and not lived to tell."""
-    await services.calls.run_untold()
-
-
-@job("told", every_seconds=0.25)
-async def told(services: Services) -> None:
-    """Write down what has been told."""
-    await services.calls.flush_told()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import handlers.auth
 import handlers.billing
 import handlers.calls
+import handlers.calls_jobs
 import handlers.chat
+import handlers.ice
 import handlers.notify
 import handlers.system
 import handlers.users

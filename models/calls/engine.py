@@ -203,7 +203,7 @@ class Engine:
             if not call.live and any(
                 leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg
             ):
-                await self._store.drop_signals(call.id)  # others have none, or few that expire
+                await self._store.signals.drop(call.id)  # others have none, or few that expire
             for fact in facts:
                 await self._keep_described(call, fact)
             if facts:
@@ -238,7 +238,7 @@ class Engine:
             await self.announcer.forward(call, forwards)
 
     async def _keep(self, call: Call, to: Role, kind: str, bodies: Sequence[Any]) -> None:
-        await self._store.keep_signals(
+        await self._store.signals.keep(
             call.id, to, kind, call.party(to.other).user_id, bodies, self._clock.now()
         )
 

@@ -19,10 +19,8 @@ from models.calls.call import (
     Negotiation,
     Reason,
     Role,
-    Segment,
     State,
     Timers,
-    Upgrade,
 )
 from models.calls.deadlines import dues, legs, money_runs_out, proven_until
 from models.errors import Refusal
@@ -137,7 +135,7 @@ def hang_up(call: Call, cmd: c.HangUp, role: Role, now: datetime, timers: Timers
 
 
 def connected(call: Call, cmd: c.Connected, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
-    leg = _held(call, role, cmd.device_id)
+    leg = held(call, role, cmd.device_id)
     if leg.lost_at is not None:
         raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="resume first")
     if leg.down_at is None:
@@ -147,7 +145,7 @@ def connected(call: Call, cmd: c.Connected, role: Role, now: datetime, timers: T
 
 def report(call: Call, cmd: c.Report, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
     """Keep the figures; what one side receives proves the other side's leg, and its own media."""
-    mine, peer = _held(call, role, cmd.device_id), call.leg(role.other)
+    mine, peer = held(call, role, cmd.device_id), call.leg(role.other)
     assert peer is not None
     told: Told = []
     after = replace(call, quality={**call.quality, role.value: dict(cmd.stats)})
@@ -206,7 +204,7 @@ def resume(call: Call, cmd: c.Resume, role: Role, now: datetime, timers: Timers)
 
 def describe(call: Call, cmd: c.Describe, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:
     """Offer and answer (JSEP, RFC 9429). The caller is impolite, the callee polite: one offer survives a glare."""
-    _held(call, role, cmd.device_id)
+    held(call, role, cmd.device_id)
     body, before = cmd.description, call.negotiation
     if body["type"] == "answer":
         if before.offer is None or before.offerer is not role.other or call.state is State.RINGING:
@@ -240,46 +238,6 @@ def lose(call: Call, cmd: c.Lose, role: Role, now: datetime, timers: Timers) -> 
     if call.state is State.ACTIVE and not proven:
         return _interrupted(after, seen), [("updated", {})]
     return after, []
-
-
-def ask_upgrade(
-    call: Call, cmd: c.AskUpgrade, role: Role, now: datetime, timers: Timers
-) -> tuple[Call, Told]:
-    _held(call, role, cmd.device_id)
-    if call.type == cmd.type:
-        return call, []
-    if call.upgrade is not None and call.upgrade.by is role:
-        return call, []
-    if call.upgrade is not None:
-        # Both want the same at once: that is the consent.
-        return answer_upgrade(call, c.AnswerUpgrade(cmd.device_id, True), role, now, timers)
-    return replace(call, upgrade=Upgrade(role, cmd.type, now, cmd.price)), [
-        ("upgrade_asked", {"by": role, "type": cmd.type})
-    ]
-
-
-def answer_upgrade(
-    call: Call, cmd: c.AnswerUpgrade, role: Role, now: datetime, timers: Timers
-) -> tuple[Call, Told]:
-    _held(call, role, cmd.device_id)
-    asked = call.upgrade
-    if asked is None:
-        if cmd.accept and call.type == "video":
-            return call, []
-        raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="nobody asked")
-    if asked.by is role:
-        raise Refusal("CALL_WRONG_SIDE", callId=call.id)
-    told: Told = [("upgrade_answered", {"by": role, "accept": cmd.accept, "type": asked.type})]
-    if not cmd.accept:
-        return replace(call, upgrade=None), told
-    after = replace(call, upgrade=None, type=asked.type)
-    if asked.price == call.price:
-        return after, told
-    # From here on at the new price: what was said so far becomes a segment of its own.
-    paid_until = money_runs_out(call)
-    talked = call.talk_ms(min(now, paid_until or now))
-    said = Segment(type=call.type, price=call.price, talk_ms=talked - tariff.earlier_ms(call))
-    return replace(after, price=asked.price, earlier=(*call.earlier, said)), told
 
 
 # ------------------------------------------------------------------------------------------ time, and the server
@@ -345,7 +303,7 @@ def _is_lease(leg: Leg, cmd: c.Lose) -> bool:
     return leg.device_id == cmd.device_id and leg.process == cmd.process
 
 
-def _held(call: Call, role: Role, device_id: str) -> Leg:
+def held(call: Call, role: Role, device_id: str) -> Leg:
     """The leg of ``role`` if ``device_id`` holds it."""
     leg = call.leg(role)
     if leg is None:
@@ -356,7 +314,7 @@ def _held(call: Call, role: Role, device_id: str) -> Leg:
 
 
 def _mine_or_elsewhere(call: Call, device_id: str) -> Call:
-    _held(call, Role.CALLEE, device_id)
+    held(call, Role.CALLEE, device_id)
     return call
 
 

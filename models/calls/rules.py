@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from models.calls import commands as c
-from models.calls import moves, tariff
+from models.calls import moves, tariff, upgrades
 from models.calls.call import Call, Charge, Fact, Role, Stage, State, Timers
 from models.calls.deadlines import deadline, legs, money_runs_out, renewal
 from models.calls.moves import Move, latest
@@ -166,8 +166,8 @@ MOVES: dict[State, dict[type, Row]] = {
     State.ACTIVE: {
         **_ANSWERED,
         c.Attach: Row(_SERVER, moves.attach),
-        c.AskUpgrade: Row(_BOTH, moves.ask_upgrade),
-        c.AnswerUpgrade: Row(_BOTH, moves.answer_upgrade),
+        c.AskUpgrade: Row(_BOTH, upgrades.ask_upgrade),
+        c.AnswerUpgrade: Row(_BOTH, upgrades.answer_upgrade),
     },
     # A device that is back does not talk yet: its leg comes up by Resume, which the app sends.
     State.RECONNECTING: {**_ANSWERED, c.Attach: Row(_SERVER, moves.nothing)},

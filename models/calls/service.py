@@ -13,7 +13,8 @@ from models.calls.call import MISSED, Call, Reason, Role, State, Timers
 from models.calls.engine import Attempts, Tools
 from models.calls.meter import Meter
 from models.calls.sdp import check_candidate, check_description
-from models.calls.store import CallStore, Signal
+from models.calls.signals.store import Signal
+from models.calls.store import CallStore
 from models.calls.switchboard import Forward
 from models.calls.upkeep import Upkeep
 from models.ports import Alarms, Clock, Device, Doors, Ids
@@ -164,7 +165,7 @@ class Calls(Beginning, Upkeep):
         call = await self._seen(call_id, user_id)
         role = call.role_of(user_id)
         assert role is not None
-        kept = await self._store.signals(call_id, role, after, SIGNALS_PER_POLL_MAX)
+        kept = await self._store.signals.after(call_id, role, after, SIGNALS_PER_POLL_MAX)
         now = call.negotiation
         rung = now.pending and now.offerer is Role.CALLER and (call.state is State.RINGING or now.number == 1)
         if role is Role.CALLEE and after < 1 and rung:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from models.calls.call import Call, Fact, Reason, Role, Stage, State
+from models.calls.call import Call, Fact, Reason, Stage, State
 from models.calls.documents import call_of, changed, document_of, fact_document
+from models.calls.signals.store import SignalStore
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 
 # What else belongs into the transaction of a change: the postings of its money.
@@ -74,17 +74,10 @@ CALLS = collection(
 )
 LOCKS = collection("call_locks")
 TOMBSTONES = collection("call_tombstones", index("expires_at", ttl_seconds=0))
-SIGNALS = collection(
-    "call_signals", index("call_id", "to", "number", unique=True), index("expires_at", ttl_seconds=0)
-)
 PROCESSES = collection("processes", index("beat_at", ttl_seconds=86_400))
 
 # How long an early cancel waits for its start (reference/calls.md §9: tombstones at least 24 h).
 TOMBSTONE_HOURS = 24
-# Signals for REST clients outlive the longest call by a little.
-SIGNAL_HOURS = 6
-SIGNALS_PER_LEG_MAX = 1024
-
 DUPLICATE_KEY = 11000
 
 
@@ -96,17 +89,6 @@ class Lock:
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A description or candidate kept for a leg that polls. ``number`` rises by one per leg and call."""
-
-    number: int
-    kind: str
-    sender: str
-    body: Any
-    at: datetime
-
-
 class CallStore:
     """Loads, guarded swaps and queries of calls."""
 
@@ -115,8 +97,8 @@ class CallStore:
         self._calls = db[CALLS]
         self._locks = db[LOCKS]
         self._tombstones = db[TOMBSTONES]
-        self._signals = db[SIGNALS]
         self._processes = db[PROCESSES]
+        self.signals = SignalStore(db)
 
     # ------------------------------------------------------------------------------------------------- one call
 
@@ -335,50 +317,6 @@ class CallStore:
         for side in ("caller", "callee"):
             blank = {f"{side}.username": name, f"{side}.display_name": name, f"{side}.avatar_url": None}
             await self._calls.update_many({f"{side}.user_id": user_id}, {"$set": blank})
-
-    # -------------------------------------------------------------------------------------- signals for REST clients
-
-    async def keep_signals(
-        self, call_id: str, to: Role, kind: str, sender: str, bodies: Sequence[Any], now: datetime
-    ) -> int:
-        """Append signals for a leg that polls; how many fitted.
-
-        Numbers are dense per leg. A callee's begin at 2: number 1 is the offer that came with the ring.
-        """
-        newest = await self._signals.find_one(
-            {"call_id": call_id, "to": to.value}, {"number": 1}, sort=[("number", -1)]
-        )
-        number = newest["number"] if newest else int(to is Role.CALLEE)
-        kept = 0
-        while kept < len(bodies) and number < SIGNALS_PER_LEG_MAX:
-            number += 1
-            row = {
-                "call_id": call_id,
-                "to": to.value,
-                "number": number,
-                "kind": kind,
-                "sender": sender,
-                "body": bodies[kept],
-                "at": now,
-                "expires_at": now + timedelta(hours=SIGNAL_HOURS),
-            }
-            try:
-                await self._signals.insert_one(row)
-            except DuplicateKeyError:
-                continue  # another process took the number
-            kept += 1
-        return kept
-
-    async def signals(self, call_id: str, to: Role, after: int, most: int) -> list[Signal]:
-        """What a leg has not polled yet, in order."""
-        cursor = self._signals.find(
-            {"call_id": call_id, "to": to.value, "number": {"$gt": after}}, sort=[("number", 1)]
-        ).limit(most)
-        return [Signal(d["number"], d["kind"], d["sender"], d["body"], d["at"]) async for d in cursor]
-
-    async def drop_signals(self, call_id: str) -> None:
-        """Forget the addresses in a call's signals once it is over."""
-        await self._signals.delete_many({"call_id": call_id})
 
     # ------------------------------------------------------------------------------------------------ process leases
 

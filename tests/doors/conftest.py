@@ -33,6 +33,7 @@ _ENV = {
     "TURN_URLS": "turn:turn.example.org:3478?transport=udp",
     "TURN_SECRET": "shared with coturn",
     "EXPO_URL": "http://127.0.0.1:9/",
+    "CALL_RATE_MINOR": "0",  # calls are free unless a test is about their price
 }
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "main.py"
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
-# Quick hashes, no public STUN server, no waiting between sign-ins: what a test needs and no user wants.
+# Quick hashes, no public STUN server, no waiting between sign-ins, free calls: what a test needs and no user wants.
 TEST_ENV = {
     "PORT": "0",
     "STUN_URLS": "none",
@@ -33,6 +33,7 @@ TEST_ENV = {
     "AUTH_PER_MINUTE": "100000",
     "EXPO_URL": "http://127.0.0.1:9/",
     "LOG_LEVEL": "info",
+    "CALL_RATE_MINOR": "0",
 }
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "COVERAGE_PROCESS_START")
 

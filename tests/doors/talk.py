@@ -36,6 +36,7 @@ CALL_FIELDS = {
         "endsInMs",
     ),
     "quality",
+    "upgrade",
 }
 USER_FIELDS = {
     "id",
@@ -44,6 +45,7 @@ USER_FIELDS = {
     "avatarUrl",
     "presence",
     "ratePerMinuteMinor",
+    "videoRatePerMinuteMinor",
     "currency",
 }
 PRICE_FIELDS = {

@@ -13,7 +13,16 @@ from tests.doors.conftest import PASSWORD, House, Person, open_house
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PHONES = (f"+2348031234{number}" for number in itertools.count(100))
-PUBLIC_USER = {"id", "username", "displayName", "avatarUrl", "presence", "ratePerMinuteMinor", "currency"}
+PUBLIC_USER = {
+    "id",
+    "username",
+    "displayName",
+    "avatarUrl",
+    "presence",
+    "currency",
+    "ratePerMinuteMinor",
+    "videoRatePerMinuteMinor",
+}
 OWN_USER = PUBLIC_USER | {
     "email", "phone", "emailVerified", "phoneVerified", "role", "status", "createdAt", "updatedAt",
 }  # fmt: skip

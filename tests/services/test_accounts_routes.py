@@ -94,6 +94,7 @@ async def server(db: Database, mongo_uri: str) -> AsyncIterator[Server]:
             "JWT_SECRET": SECRET,
             "BCRYPT_ROUNDS": "4",
             "AUTH_PER_MINUTE": "100",
+            "CALL_RATE_MINOR": "0",
         }
     )
     async with TestClient(TestServer(make_app(config, mongo_uri))) as client:
@@ -114,7 +115,8 @@ async def test_the_answers_have_the_form_of_the_contract(server: Server) -> None
     assert answer["refresh_token"] == answer["refreshToken"]
     assert (answer["tokenType"], answer["expiresIn"]) == ("Bearer", 900)
     assert set(answer["user"]) == {
-        *("id", "username", "displayName", "avatarUrl", "presence", "ratePerMinuteMinor", "currency"),
+        *("id", "username", "displayName", "avatarUrl", "presence", "currency"),
+        *("ratePerMinuteMinor", "videoRatePerMinuteMinor"),
         *("email", "phone", "emailVerified", "phoneVerified", "role", "status", "createdAt", "updatedAt"),
     }
     status, again = await server.ask("POST", "/api/auth/login", {"identifier": "ada", "password": PASSWORD})

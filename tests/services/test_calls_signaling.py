@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.calls.call import Call, Reason, State
-from models.calls.store import SIGNALS
+from models.calls.signals.store import SIGNALS
 from models.calls.switchboard import HELD_MAX
 from models.db import Database
 from models.errors import Refusal
