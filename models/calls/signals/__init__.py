@@ -1,0 +1,1 @@
+"""Descriptions and candidates kept for clients that poll."""

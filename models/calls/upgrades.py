@@ -1,0 +1,53 @@
+"""The moves by which a call changes its type, and its price with it. Pure, like ``moves.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from models.calls import commands as c
+from models.calls import tariff
+from models.calls.call import Call, Role, Segment, Timers, Upgrade
+from models.calls.deadlines import money_runs_out
+from models.calls.moves import Told, held
+from models.errors import Refusal
+
+
+def ask_upgrade(
+    call: Call, cmd: c.AskUpgrade, role: Role, now: datetime, timers: Timers
+) -> tuple[Call, Told]:
+    held(call, role, cmd.device_id)
+    if call.type == cmd.type:
+        return call, []
+    if call.upgrade is not None and call.upgrade.by is role:
+        return call, []
+    if call.upgrade is not None:
+        # Both want the same at once: that is the consent.
+        return answer_upgrade(call, c.AnswerUpgrade(cmd.device_id, True), role, now, timers)
+    return replace(call, upgrade=Upgrade(role, cmd.type, now, cmd.price)), [
+        ("upgrade_asked", {"by": role, "type": cmd.type})
+    ]
+
+
+def answer_upgrade(
+    call: Call, cmd: c.AnswerUpgrade, role: Role, now: datetime, timers: Timers
+) -> tuple[Call, Told]:
+    held(call, role, cmd.device_id)
+    asked = call.upgrade
+    if asked is None:
+        if cmd.accept and call.type == "video":
+            return call, []
+        raise Refusal("CALL_WRONG_STATE", callId=call.id, state=call.state.value, hint="nobody asked")
+    if asked.by is role:
+        raise Refusal("CALL_WRONG_SIDE", callId=call.id)
+    told: Told = [("upgrade_answered", {"by": role, "accept": cmd.accept, "type": asked.type})]
+    if not cmd.accept:
+        return replace(call, upgrade=None), told
+    after = replace(call, upgrade=None, type=asked.type)
+    if asked.price == call.price:
+        return after, told
+    # From here on at the new price: what was said so far becomes a segment of its own.
+    paid_until = money_runs_out(call)
+    talked = call.talk_ms(min(now, paid_until or now))
+    said = Segment(type=call.type, price=call.price, talk_ms=talked - tariff.earlier_ms(call))
+    return replace(after, price=asked.price, earlier=(*call.earlier, said)), told
