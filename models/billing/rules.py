@@ -8,7 +8,7 @@ buys another block is held, and the end of the grant is the end of the call (the
 Postings (credit positive, see ``models/ledger``; every id is an idempotency key):
 
     hold      call:{c}:h:{n}     available → held                    reserve, renew
-    call      call:{c}:cap:{n}   held → escrow                       what was used
+    call      call:{c}:cap:{n}   held → escrow                       what was used (back, if too much)
     release   call:{c}:rel       held → available                    what was not
     settle    call:{c}:settle    escrow → payee's pending, commission
     earning   call:{c}:clear     pending → available (first of all, what the payee owes)
@@ -51,7 +51,8 @@ def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
     assert charge is not None
     assert charge.stage is Stage.OPEN, "a live call"
     talked, spent = call.talk_ms(now), tariff.cost(call, now)
-    capture = spent - charge.captured.total
+    # Less has been talked than was captured when a leg turned out to have been silent before a renewal.
+    capture = max(0, spent - charge.captured.total)
     spendable = 0 if wallet.frozen else wallet.spendable
     reach = tariff.reach_ms(call, charge.secured_minor + spendable)
     if reach is None:
@@ -89,11 +90,15 @@ def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
 
 
 def capture(call: Call) -> Plan:
-    """The end: capture the rest of the price, give back the rest of what was held."""
+    """The end: capture the rest of the price, give back the rest of what was held.
+
+    The rest is negative when a renewal has captured conversation that was not proven in the end (a phone that had been
+    silent for a while was given up): that much returns from the escrow to what is held, and is released with it.
+    """
     charge, at = call.charge, call.ended_at
     assert charge is not None
     assert at is not None
-    rest = _taken(charge.held, call.cost_minor - charge.captured.total)
+    rest = _rest(charge, call.cost_minor)
     left = charge.held - rest
     entries = []
     if rest.total:
@@ -225,6 +230,15 @@ def _taken(held: Purse, amount_minor: int) -> Purse:
     assert 0 <= amount_minor <= held.total, "no more is captured than was held"
     credits = min(held.credits, amount_minor)
     return Purse(credits, amount_minor - credits)
+
+
+def _rest(charge: Charge, cost_minor: int) -> Purse:
+    """What is still to be captured of the price; what was captured too much is negative, the primary balance first."""
+    if cost_minor >= charge.captured.total:
+        return _taken(charge.held, cost_minor - charge.captured.total)
+    over = charge.captured.total - cost_minor
+    primary = min(over, charge.captured.primary)
+    return Purse(primary - over, -primary)
 
 
 def _reserved(wallet: Wallet, amount_minor: int) -> Purse:

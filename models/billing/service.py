@@ -97,8 +97,8 @@ class Billing:
         for wallet in wallets:
             if wallet.key in self._memory.available:
                 self._memory.available[wallet.key] = wallet.spendable
-        if all(entry.kind in _BY_CALLS for entry in entries):
-            return
+        if entries and all(entry.kind in _BY_CALLS for entry in entries):
+            return  # without entries something else has changed: the wallet was frozen or thawed
         self.want([wallet.user_id for wallet in wallets])
 
     def want(self, user_ids: Sequence[str]) -> None:

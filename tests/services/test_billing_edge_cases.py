@@ -1,0 +1,500 @@
+"""The money cases E43 to E51 on a real mongod, with virtual time: nobody pays twice, too much, or for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from models.billing.tariffs import Tariffs
+from models.calls.call import Call, Reason, State
+from models.calls.tariff import cost
+from models.db import Database
+from models.errors import Refusal
+from models.ledger.journal import Kind
+from models.users.store import USERS
+from tests.fakes import CountingIds, VirtualClock
+from tests.services.billing_house import BY_THE_SECOND, MINUTE, Stage, intervals_ms, opened, price_of
+
+# ------------------------------------------------------------------------------------------------- E43: once each
+
+
+async def test_e43_two_workers_renewing_one_call_all_the_time_charge_each_second_once(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=100_000)
+    there = s.town.process("there")
+    call = await s.talk()
+    for _ in range(25):
+        clock.pass_(10)
+        # Both know the call, each at its own version of it, and nobody waits for the other.
+        there.calls.board.update(await s.now(call))
+        await asyncio.gather(
+            *(p.calls.renew(call.id) for p in (s.here, there)),
+            *(p.calls.run_renewals() for p in (s.here, there)),
+            *(p.calls.run_due() for p in (s.here, there)),
+        )
+    renewed = await s.now(call)
+    assert renewed.charge is not None
+    assert await s.town.kinds(call) == {
+        Kind.HOLD: renewed.charge.postings,
+        Kind.CAPTURE: renewed.charge.postings - 1,
+    }
+    assert renewed.charge.postings == 5, "at the ring, and every minute"
+    clock.pass_(0.25)
+    await s.ann.end(call)
+    await asyncio.gather(*(p.calls.run_money() for p in (s.here, there)))
+    over = await s.town.charged_rightly(call)
+    assert over.cost_minor == 250 * 100
+    await s.town.books()
+
+
+async def test_e43_events_delivered_twice_charge_once(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=100_000)
+    first = await s.ann.request(s.bob, op_id="tap")
+    again = await s.ann.request(s.bob, op_id="tap")
+    assert again.id == first.id
+    assert await s.town.kinds(first) == {Kind.HOLD: 1}
+    await s.bob.accept(first)
+    await s.bob.accept(first)
+    clock.pass_(60)
+    for _ in range(3):
+        await s.here.calls.run_renewals()
+    assert await s.town.kinds(first) == {Kind.HOLD: 2, Kind.CAPTURE: 1}
+    clock.pass_(30)
+    for phone in (s.ann, s.ann, s.bob, s.bob):
+        await phone.end(first)
+    for _ in range(3):
+        await s.here.meter.close(await s.now(first))
+        await s.here.calls.run_money()
+    assert await s.town.kinds(first) == {Kind.HOLD: 2, Kind.CAPTURE: 2, Kind.RELEASE: 1, Kind.SETTLE: 1}
+    clock.pass_(86_400)
+    for _ in range(3):
+        await s.here.meter.clear(await s.now(first))
+    assert (await s.town.kinds(first))[Kind.CLEAR] == 1
+    assert (await s.town.charged_rightly(first)).cost_minor == 9_000
+    assert (await s.town.wallet("bob")).primary == 7_200
+    await s.town.books()
+
+
+# --------------------------------------------------------------------------------------------- E44: never connected
+
+
+async def connects_never(s: Stage) -> Call:
+    call = await s.ann.request(s.bob, reports_media=True)
+    call = await s.bob.accept(call, reports_media=True)
+    assert call.state is State.ACCEPTED
+    await s.town.pass_(31, s.here)
+    return call
+
+
+async def rings_out(s: Stage) -> Call:
+    call = await s.ann.request(s.bob)
+    await s.bob.ringing(call)
+    await s.town.pass_(46, s.here)
+    return call
+
+
+async def rings_nowhere(s: Stage) -> Call:
+    call = await s.ann.request(s.bob)
+    await s.town.pass_(46, s.here)
+    return call
+
+
+async def is_declined(s: Stage) -> Call:
+    return await s.bob.reject(await s.ann.request(s.bob))
+
+
+async def meets_a_phone_call(s: Stage) -> Call:
+    return await s.bob.reject(await s.ann.request(s.bob), reason=Reason.BUSY)
+
+
+async def is_cancelled(s: Stage) -> Call:
+    call = await s.ann.request(s.bob)
+    s.town.clock.pass_(5)
+    return await s.ann.end(call)
+
+
+async def is_cancelled_before_it_came(s: Stage) -> Call:
+    assert await s.here.calls.end(s.ann.device, op_id="tap") is None
+    return await s.ann.request(s.bob, op_id="tap")
+
+
+async def loses_its_caller(s: Stage) -> Call:
+    call = await s.ann.request(s.bob)
+    await s.bob.ringing(call)
+    await s.ann.drop()
+    await s.town.pass_(20, s.here)
+    return call
+
+
+NEVER: dict[Reason, list[Callable[[Stage], Awaitable[Call]]]] = {
+    Reason.CONNECT_FAILED: [connects_never],
+    Reason.NO_ANSWER: [rings_out],
+    Reason.UNREACHABLE: [rings_nowhere],
+    Reason.DECLINED: [is_declined],
+    Reason.BUSY: [meets_a_phone_call],
+    Reason.CANCELLED: [is_cancelled, is_cancelled_before_it_came],
+    Reason.CALLER_LOST: [loses_its_caller],
+}
+
+
+async def test_e44_a_call_that_never_connected_costs_nothing_and_gives_all_back(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    # With a fee and a minimum, which are due only once two people have talked.
+    tariffs = replace(BY_THE_SECOND, connect_fee_minor=500, minimum_minor=1_000)
+    s = await opened(db, clock, ids, money=100_000, tariffs=tariffs)
+    for reason, ways in NEVER.items():
+        for way in ways:
+            s.ann.connect()
+            over = await s.now(await way(s))
+            assert (over.end_reason, over.cost_minor) == (reason, 0), way.__name__
+            assert over.charge is not None, "money was held"
+            assert await s.town.kinds(over) == {Kind.HOLD: 1, Kind.RELEASE: 1}, way.__name__
+            assert await s.town.pockets("ann") == (100_000, 0), way.__name__
+            clock.pass_(60)
+    assert await s.town.ledger.wallet("bob", "NGN") is None, "nobody was paid"
+    await s.town.books()
+
+
+async def test_e44_somebody_who_is_in_a_call_already_costs_nothing_either(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=100_000, others=["eve"])
+    await s.town.pay_in(s.here, "eve", 100_000)
+    await s.talk()
+    eve = s.town.phone(s.here, "eve")
+    with pytest.raises(Refusal, match="CALL_BUSY"):
+        await eve.request(s.bob)
+    assert await s.town.pockets("eve") == (100_000, 0)
+    (busy,) = await s.town.calls_of("eve")
+    assert (busy.end_reason, busy.cost_minor, busy.charge) == (Reason.BUSY, 0, None)
+    await s.town.books()
+
+
+# ------------------------------------------------------------------------------------------------ E45: just enough
+
+
+@pytest.mark.parametrize("block", [1, 6, 60])
+async def test_e45_money_for_exactly_one_slice_is_one_slice_to_the_millisecond(
+    db: Database, clock: VirtualClock, ids: CountingIds, block: int
+) -> None:
+    tariffs = replace(BY_THE_SECOND, first_block_seconds=block, block_seconds=block)
+    s = await opened(db, clock, ids, money=100 * block, tariffs=tariffs)
+    call = await s.talk()
+    clock.pass_(block - 0.001)
+    await s.here.jobs()
+    assert (await s.now(call)).state is State.ACTIVE
+    clock.pass_(0.001)
+    await s.here.calls.alarm(call.id)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.ended_at, over.cost_minor) == (
+        Reason.INSUFFICIENT_FUNDS,
+        clock.now(),
+        100 * block,
+    )
+    assert await s.town.pockets("ann") == (0, 0)
+    await s.town.books()
+
+
+async def test_e45_what_is_sent_away_in_mid_call_shortens_it_but_never_what_was_promised(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=300 * 100, others=["eve"])
+    call = await s.talk()
+    clock.pass_(10)
+    before = await s.town.wallet("ann")
+    assert before.primary_held == 12_000, "two periods are reserved"
+    with pytest.raises(Refusal, match="INSUFFICIENT_FUNDS"):
+        await s.town.send(s.here, "ann", "eve", before.primary + 1)
+    await s.town.send(s.here, "ann", "eve", before.primary)
+    await s.here.billing.run_wanted()
+    shorter = await s.now(call)
+    assert shorter.charge is not None
+    assert (shorter.charge.reach_ms, shorter.charge.granted_ms) == (120_000, 120_000)
+    assert await s.town.pockets("ann") == (0, 12_000)
+    await s.town.pass_(112, s.here, step=1)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.INSUFFICIENT_FUNDS, 12_000)
+    await s.town.books()
+
+
+# --------------------------------------------------------------------------------------- E46: money comes and goes
+
+
+async def test_e46_a_payment_that_reaches_another_process_in_the_last_second_lets_the_call_go_on(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=1_000)
+    there = s.town.process("there")
+    call = await s.talk()
+    await s.here.jobs()
+    clock.pass_(9.5)
+    await s.town.pay_in(there, "ann", 20_000)
+    await there.billing.run_wanted()
+    # The process that holds the call has heard nothing yet when its own timer rings.
+    clock.pass_(0.5)
+    await s.here.calls.alarm(call.id)
+    assert s.ann.letters("CALL_ENDED") == []
+    assert (await s.now(call)).state is State.ACTIVE
+    await s.here.jobs()
+    assert s.ann.letters("BILLING_TICK")[-1]["remainingSeconds"] == 200
+    await s.town.pass_(150, s.here, step=5)
+    await s.ann.end(call)
+    assert (await s.town.charged_rightly(call)).cost_minor == 16_000
+    await s.town.books()
+
+
+async def test_e46_money_that_comes_or_goes_moves_the_end_of_the_call_at_once(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=200 * 100, others=["eve"])
+    call = await s.talk()
+    said = []
+    for change in (0, 6_000, -10_000):
+        clock.pass_(10)
+        if change > 0:
+            await s.town.pay_in(s.here, "ann", change)
+        elif change:
+            await s.town.send(s.here, "ann", "eve", -change)
+        held = (await s.town.wallet("ann")).primary_held
+        await s.here.billing.run_wanted()
+        assert (await s.town.wallet("ann")).primary_held == held, "nothing is due yet"
+        await s.here.jobs()
+        said.append(s.ann.letters("BILLING_TICK")[-1]["remainingSeconds"])
+    assert said == [190, 240, 130]
+    await s.ann.end(call)
+    assert (await s.town.charged_rightly(call)).cost_minor == 3_000
+    await s.town.books()
+
+
+async def test_e46_a_wallet_frozen_in_mid_call_pays_what_it_has_promised_and_no_more(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=100_000)
+    call = await s.talk()
+    clock.pass_(10)
+    frozen = await s.here.ledger.store.freeze("ann:NGN", True)
+    assert frozen is not None
+    await s.here.ledger.announce([frozen])
+    await s.here.billing.run_wanted()
+    await s.here.jobs()
+    assert s.ann.letters("BILLING_TICK")[-1]["remainingSeconds"] == 110
+    await s.town.pass_(112, s.here, step=1)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.INSUFFICIENT_FUNDS, 12_000)
+    assert await s.town.pockets("ann") == (88_000, 0)
+    with pytest.raises(Refusal, match="WALLET_FROZEN"):
+        await s.ann.request(s.bob)
+    await s.town.books()
+
+
+# --------------------------------------------------------------------------------------------- E47: reconnecting
+
+
+async def test_e47_the_slices_of_a_call_that_reconnects_are_its_intervals_and_no_more(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=60 * 100)
+    call = await s.talk()
+    for talked, away in ((10.4, 5), (0.35, 20), (12.2, 29)):
+        clock.pass_(talked)
+        await s.bob.drop()
+        assert (await s.now(call)).state is State.RECONNECTING
+        await s.town.pass_(away, s.here)
+        tick = s.ann.letters("BILLING_TICK")
+        assert len({one["chargedMinor"] for one in tick[-2:]}) == 1, "nothing is charged meanwhile"
+        await s.bob.back()
+        await s.bob.resume(call)
+    # 54 s were lost and not paid for: what was bought is still 60 s of conversation.
+    going = await s.now(call)
+    assert going.charge is not None
+    assert going.charge.granted_ms == 60_000
+    assert going.deadline_at is not None
+    assert round((going.deadline_at - clock.now()).total_seconds(), 3) == 60 - 22.95
+    await s.town.pass_(38, s.here, step=0.5)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.INSUFFICIENT_FUNDS, 6_000)
+    assert intervals_ms(over) == [10_400, 350, 12_200, 37_050]
+    kinds = await s.town.kinds(call)
+    assert kinds[Kind.SETTLE] == 1
+    await s.town.books()
+
+
+async def test_e47_who_never_comes_back_pays_up_to_the_last_proof(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=100_000)
+    call = await s.talk()
+    clock.pass_(100)
+    await s.here.jobs()
+    await s.bob.drop(unheard_seconds=7.5)
+    await s.town.pass_(31, s.here)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.CONNECTION_LOST, 9_200)
+    await s.town.books()
+
+
+# ------------------------------------------------------------------------------------------------ E48: two ends
+
+
+async def test_e48_hang_ups_of_both_and_the_end_of_the_money_at_one_instant_settle_once(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=10_000)
+    there = s.town.process("there")
+    call = await s.ann.request(s.bob)
+    s.bob.process = there
+    await s.bob.back()
+    call = await s.bob.accept(call)
+    clock.pass_(100)
+    await asyncio.gather(
+        s.ann.end(call),
+        s.bob.end(call),
+        s.here.calls.alarm(call.id),
+        there.calls.alarm(call.id),
+        there.calls.run_due(),
+        s.here.calls.run_money(),
+    )
+    over = await s.town.charged_rightly(call)
+    # Whoever was quicker: the money was over at this instant.
+    assert (over.end_reason, over.cost_minor, over.ended_at) == (
+        Reason.INSUFFICIENT_FUNDS,
+        10_000,
+        clock.now(),
+    )
+    kinds = await s.town.kinds(call)
+    assert (kinds[Kind.SETTLE], Kind.RELEASE in kinds) == (1, False)
+    for process in (s.here, there):
+        await process.jobs()
+    for phone in (s.ann, s.bob):
+        assert (await s.town.log(phone.user_id)).count("CALL_ENDED") == 1
+    await s.town.books()
+
+
+# ------------------------------------------------------------------------------------------ E49: the quoted tariff
+
+
+async def test_e49_whatever_the_rate_becomes_meanwhile_the_call_costs_what_was_quoted(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=1_000_000)
+    await s.here.users.change_profile(
+        "bob", {"rate_per_minute_minor": 1_200, "video_rate_per_minute_minor": 2_400}
+    )
+    s.town.tariffs = replace(BY_THE_SECOND, rate_minor=60_000, block_seconds=60, minimum_minor=9_999)
+    s.town.share_bps = 5_000
+    there = s.town.process("there")
+    call = await s.ann.request(s.bob)
+    assert call.price.rate_per_minute_minor == 1_200
+    await s.here.users.change_profile("bob", {"rate_per_minute_minor": 600_000})
+    call = await s.bob.accept(call)
+    # From here on the other process does all the work.
+    s.here.life.dead = True
+    s.bob.process = s.ann.process = there
+    for phone in (s.ann, s.bob):
+        await phone.back()
+    await s.town.pass_(130, there)
+    await there.calls.ask_upgrade(s.bob.device, call.id, type="video")
+    asked = (await s.now(call)).upgrade
+    assert asked is not None
+    assert asked.price.rate_per_minute_minor == 2_400
+    await there.users.change_profile("bob", {"video_rate_per_minute_minor": 1_000_000})
+    call = await there.calls.answer_upgrade(s.ann.device, call.id, accept=True)
+    clock.pass_(30)
+    over = await s.ann.end(call)
+    over = await s.town.charged_rightly(over)
+    (audio,) = over.earlier
+    assert over.cost_minor == price_of(audio.price, [130_000]) + price_of(over.price, [30_000])
+    assert (audio.price.rate_per_minute_minor, over.price.rate_per_minute_minor) == (1_200, 2_400)
+    assert over.charge is not None
+    assert over.charge.commission_minor == over.cost_minor - over.cost_minor * 8 // 10, (
+        "the share of the ring"
+    )
+    await s.town.books()
+
+
+# --------------------------------------------------------------------------------------------- E50: the payee goes
+
+
+@pytest.mark.parametrize("how", ["blocked by the payer", "blocked by the payee", "banned or deleted"])
+async def test_e50_a_payee_who_is_gone_in_mid_call_is_paid_for_the_proven_time(
+    db: Database, clock: VirtualClock, ids: CountingIds, how: str
+) -> None:
+    s = await opened(db, clock, ids, money=100_000)
+    call = await s.talk()
+    clock.pass_(42)
+    match how:
+        case "blocked by the payer":
+            await s.here.users.block("ann", "bob")
+        case "blocked by the payee":
+            await s.here.users.block("bob", "ann")
+        case _:
+            await db[USERS].update_one({"_id": "bob"}, {"$set": {"status": "banned"}})
+            await s.here.calls.end_all("bob")
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.POLICY, 4_200)
+    assert (await s.town.wallet("bob")).pending == 3_360
+    assert await s.town.pockets("ann") == (95_800, 0)
+    clock.pass_(86_400)
+    await s.here.jobs()
+    assert (await s.town.wallet("bob")).primary == 3_360
+    await s.town.books()
+
+
+# ------------------------------------------------------------------------------------------- E51: at any instant
+
+
+async def test_e51_the_books_agree_at_every_instant_of_a_long_day(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    tariffs = Tariffs(
+        rate_minor=3_333, first_block_seconds=30, block_seconds=7, minimum_minor=50, connect_fee_minor=11
+    )
+    s = await opened(db, clock, ids, money=50_000, tariffs=tariffs, others=["eve"])
+    await s.town.pay_in(s.here, "eve", 5_000)
+    eve = s.town.phone(s.here, "eve")
+
+    async def pass_(seconds: float, step: float = 13) -> None:
+        while seconds > 0:
+            clock.pass_(min(step, seconds))
+            seconds -= step
+            await s.here.jobs()
+            await s.town.books()
+
+    call = await s.ann.request(s.bob)
+    await s.town.books()
+    await s.bob.accept(call)
+    await pass_(100)
+    await s.bob.drop()
+    await pass_(10)
+    await s.bob.back()
+    await s.bob.resume(call)
+    await s.town.send(s.here, "ann", "eve", 20_000)
+    await s.here.billing.run_wanted()
+    await pass_(150)
+    first = await s.ann.end(call)
+    await s.town.books()
+    back = await eve.request(s.bob)
+    await pass_(5)
+    await s.bob.reject(back)
+    await s.town.books()
+    second = await s.bob.accept(await eve.request(s.bob))
+    await pass_(40)
+    await s.bob.end(second)
+    await s.here.calls.refund(first.id, amount_minor=1_234, key="first")
+    await s.town.books()
+    await pass_(86_400, step=43_200)
+    await s.here.calls.refund(second.id)
+    await s.here.calls.refund(first.id)
+    await s.town.books()
+    assert (await s.now(first)).cost_minor == (await s.now(second)).cost_minor == 0
+    assert cost(await s.now(second)) > 0
+    balances = [await s.town.wallet(name) for name in ("ann", "eve", "bob")]
+    assert [w.spendable + w.primary_held for w in balances] == [30_000, 25_000, 0]
+    assert (balances[2].owed, balances[2].pending) == (0, 0)
