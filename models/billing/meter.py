@@ -103,8 +103,8 @@ class WalletMeter:
                 return plan
         raise Refusal(
             "INSUFFICIENT_FUNDS",
-            requiredMinor=rules.cheapest(call),
-            availableMinor=wallet.spendable if wallet is not None else 0,
+            requiredMinor=rules.cheapest(call, now),
+            availableMinor=rules.left(call, wallet, now) if wallet is not None else 0,
             currency=call.price.currency,
         )
 

@@ -39,10 +39,16 @@ class Plan:
     entries: tuple[Entry, ...]
 
 
-def cheapest(call: Call) -> int:
+def cheapest(call: Call, now: datetime) -> int:
     """What the next second of a call costs at least, on top of what it has cost so far, in minor units."""
-    talked = call.talk_ms() - tariff.earlier_ms(call)
+    talked = call.talk_ms(now) - tariff.earlier_ms(call)
     return tariff.cost_of(call.price, talked + 1000) - tariff.cost_of(call.price, talked)
+
+
+def left(call: Call, wallet: Wallet, now: datetime) -> int:
+    """What there is for going on: all that can be spent, and what is reserved for the call and not used yet."""
+    secured = call.charge.secured_minor if call.charge is not None else 0
+    return wallet.spendable + secured - tariff.cost(call, now)
 
 
 def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
