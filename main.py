@@ -1,4 +1,4 @@
-"""Ringmeter's command line: ``python main.py [run|doctor|users|audit|docs] …``; each with ``--help``.
+"""Ringmeter's command line: ``python main.py [run|doctor|users|wallets|audit|docs] …``; each with ``--help``.
 
 Exit status: 0 when well, 1 when a command found something wrong, 2 on wrong use or wrong configuration.
 """
@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from server import cli_audit, cli_docs, cli_doctor, cli_run, cli_users
+from server import cli_audit, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
 from server.config import ConfigFault, load_config
 
 
@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "run": cli_run,
         "doctor": cli_doctor,
         "users": cli_users,
+        "wallets": cli_wallets,
         "audit": cli_audit,
+        "verify-receipt": cli_receipt,
         "docs": cli_docs,
     }
     for module in modules.values():

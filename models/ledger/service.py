@@ -98,6 +98,19 @@ class Ledger:
         assert made is not None, "somebody else made it"
         return made
 
+    async def freeze(self, user_id: str, *, frozen: bool, currency: str | None = None) -> list[Wallet]:
+        """Let nothing out of a user's wallet (of all, without ``currency``), or again; they are told.
+
+        What comes in still does, and calls that run go on. Safe to repeat. Refuses with ``WALLET_UNKNOWN``.
+        """
+        mine = await self.store.wallets_of(user_id)
+        keys = [wallet.key for wallet in mine if currency in (None, wallet.currency)]
+        done = [wallet for key in keys if (wallet := await self.store.freeze(key, frozen))]
+        if not done:
+            raise Refusal("WALLET_UNKNOWN")
+        await self.announce(done)
+        return done
+
     @asynccontextmanager
     async def turn(self, *keys: str) -> AsyncIterator[None]:
         """The right to post to these wallets, within this process. Always taken in the same order."""

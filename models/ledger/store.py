@@ -130,6 +130,10 @@ class LedgerStore:
         cursor = self._wallets.find({"user_id": user_id}, sort=[("created_at", 1), ("_id", 1)]).limit(64)
         return [wallet_of(d) async for d in cursor]
 
+    async def newest(self, limit: int) -> list[Wallet]:
+        """Wallets, the newest first (ids rise with time), at most ``limit``."""
+        return [wallet_of(d) async for d in self._wallets.find({}, sort=[("id", -1)]).limit(limit)]
+
     async def create(self, wallet: Wallet) -> bool:
         """Insert an empty wallet; False if the user has one in that currency already."""
         assert wallet.version == 0, "a wallet begins empty"

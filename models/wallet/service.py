@@ -200,13 +200,7 @@ class Wallets:
 
         What comes in still does. Refuses with ``WALLET_UNKNOWN``.
         """
-        mine = await self._ledger.store.wallets_of(user_id)
-        keys = [wallet.key for wallet in mine if currency in (None, wallet.currency)]
-        done = [wallet for key in keys if (wallet := await self._ledger.store.freeze(key, frozen))]
-        if not done:
-            raise Refusal("WALLET_UNKNOWN")
-        await self._ledger.announce(done)
-        return done
+        return await self._ledger.freeze(user_id, frozen=frozen, currency=currency)
 
     # ------------------------------------------------------------------------------------------------------ transfers
 

@@ -31,7 +31,7 @@ AUTH_REFRESH CHAT_MESSAGE
 PROMISED_NOTICES = """
 CALL_REQUEST CALL_RINGING CALL_ACCEPT CALL_REJECT CALL_BUSY CALL_TIMEOUT CALL_ANSWERED_ELSEWHERE CALL_ENDED
 CALL_UPDATED SESSION_DESCRIPTION ICE_CANDIDATE CALL_UPGRADE CALL_UPGRADE_ACCEPT CALL_UPGRADE_REJECT
-AUTH_EXPIRING SYNC error CHAT_MESSAGE
+AUTH_EXPIRING SYNC error CHAT_MESSAGE WALLET_UPDATED
 """.split()
 PROMISED_ROUTES = """
 POST /api/auth/register
@@ -78,6 +78,30 @@ GET /calls/{}
 GET /api/calls/{}/signals
 GET /api/ice-servers
 GET /api/chat/history/{}
+POST /api/wallet/create
+GET /api/wallet
+GET /wallet
+GET /api/wallets
+GET /wallets
+GET /api/wallets/{}
+GET /wallets/{}
+POST /api/wallet/deposit
+POST /api/wallet/add-funds
+POST /wallet/add-funds
+POST /api/wallet/verify-deposit
+GET /api/payments
+GET /payments
+GET /api/payments/{}
+GET /payments/{}
+POST /api/payments/verify/{}
+POST /payments/verify/{}
+GET /api/wallet/transactions
+GET /transactions
+POST /api/wallet/validate-pin
+POST /api/wallet/change-pin
+POST /api/wallet/reset-pin
+POST /api/wallet/transfer
+POST /wallet/transfer
 """.strip().splitlines()
 # Codes that stand in the table for events that are not there yet.
 COMING = {"MESSAGE_UNKNOWN"}

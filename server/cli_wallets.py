@@ -1,0 +1,187 @@
+"""``python main.py wallets list|show|freeze|unfreeze``: on a running system, from beside it.
+
+A freeze holds from the next posting on, in every process: the database refuses a posting that has not seen it. The
+owner's devices learn of it at their next connect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.auth.stewards import Stewards
+from models.auth.store import AccountStore
+from models.db import Database, database_away
+from models.errors import CODES, Refusal
+from models.ledger.journal import Wallet
+from models.ledger.service import Ledger
+from models.ledger.store import LedgerStore
+from models.money import spoken
+from models.ports import Clock
+from models.users.store import UserStore
+from models.wallet.rules import StatementLine, lines_of
+from models.wallet.store import WalletStore
+from server.clock import SystemClock, SystemIds
+from server.config import Config
+from server.mongod import running_uri
+
+# More wallets than anybody reads through in a terminal.
+LISTED = 200
+LINES_SHOWN = 10
+PIPE_COLUMNS = 400
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add ``wallets`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "wallets", help="list, show, freeze or unfreeze wallets", description="Look after people's wallets."
+    )
+    verbs = parser.add_subparsers(dest="wallets_verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="Whose wallets there are, newest first")
+    listing.add_argument("--limit", type=_whole, default=LISTED, help=f"at most this many (default {LISTED})")
+    for verb, said in (
+        ("show", "Somebody's wallets, their PIN's state and the newest lines"),
+        ("freeze", "Let nothing out of somebody's wallets; what comes in still does"),
+        ("unfreeze", "Let money out of somebody's wallets again"),
+    ):
+        one = verbs.add_parser(verb, help=said, description=f"{said}.")
+        one.add_argument("name", metavar="NAME", help="username, e-mail address, phone number or id")
+        if verb != "show":
+            one.add_argument("--currency", help="only the wallet in this currency")
+    return parser
+
+
+async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
+    """Do what ``args`` say. 0: done; 1: no such user or wallet, or no database to ask."""
+    # A pipe has no width: there a line is as long as it is.
+    console = console or Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    uri = config.mongo_uri or await running_uri(config.data_dir)
+    if uri is None:
+        console.print(
+            f"No server runs with the data in {config.data_dir}: start it, or set MONGO_URI.", markup=False
+        )
+        return 1
+    db = Database(uri, config.mongo_database)
+    try:
+        await _do(args, db, console)
+    except Refusal as refusal:
+        console.print(CODES[refusal.code].sentence, markup=False)
+        return 1
+    except Exception as error:
+        if not database_away(error):
+            raise
+        console.print(CODES["DATABASE_AWAY"].sentence, markup=False)
+        return 1
+    finally:
+        await db.close()
+    return 0
+
+
+async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
+    clock, ids, people = SystemClock(), SystemIds(), UserStore(db)
+    ledger = Ledger(LedgerStore(db), clock, ids)
+    if args.wallets_verb == "list":
+        wallets = await ledger.store.newest(args.limit)
+        owners = await people.profiles({wallet.user_id for wallet in wallets})
+        names = {user_id: owner.username for user_id, owner in owners.items()}
+        console.print(_wallets(wallets, names))
+        return
+    stewards = Stewards(store=AccountStore(db), people=people, clock=clock, ids=ids)
+    owner = (await stewards.find(args.name)).profile
+    if args.wallets_verb == "show":
+        await _show(owner.user_id, owner.username, ledger, WalletStore(db), clock, console)
+        return
+    frozen = args.wallets_verb == "freeze"
+    for wallet in await ledger.freeze(owner.user_id, frozen=frozen, currency=args.currency):
+        state = "frozen" if frozen else "open"
+        console.print(f"The {wallet.currency} wallet of {owner.username} is {state}.", markup=False)
+
+
+async def _show(
+    user_id: str, name: str, ledger: Ledger, pins: WalletStore, clock: Clock, console: Console
+) -> None:
+    wallets = await ledger.store.wallets_of(user_id)
+    if not wallets:
+        raise Refusal("WALLET_UNKNOWN")
+    console.print(_wallets(wallets, {user_id: name}))
+    pin, now = await pins.pin(user_id), clock.now()
+    if pin is None:
+        state = "not set"
+    elif not pin.locked(now):
+        state = "set"
+    else:
+        state = (
+            f"locked until {pin.locked_until:%Y-%m-%d %H:%M} UTC" if pin.locked_until else "locked: reset it"
+        )
+    console.print(f"PIN: {state}.", markup=False)
+    for wallet in wallets:
+        found = await ledger.store.statement(wallet.key, below_version=wallet.version + 1, most=LINES_SHOWN)
+        lines = [
+            line
+            for sealed in found
+            for seal in sealed.seals
+            if seal.wallet == wallet.key
+            for line in lines_of(sealed.entry, seal, wallet.currency)
+        ]
+        if lines:
+            console.print(_lines(lines[:LINES_SHOWN]))
+
+
+def _wallets(wallets: Sequence[Wallet], names: dict[str, str]) -> Table:
+    # Ids and names are for copying: a narrow terminal wraps them, it never cuts them.
+    table = Table()
+    for name in ("username", "currency"):
+        table.add_column(name, overflow="fold")
+    for name in ("available", "held", "credits", "credits held", "pending", "owed"):
+        table.add_column(name, justify="right")
+    for name in ("state", "since", "id"):
+        table.add_column(name, overflow="fold")
+    for wallet in wallets:
+        amounts = (
+            *(wallet.primary, wallet.primary_held, wallet.credits),
+            *(wallet.credits_held, wallet.pending, wallet.owed),
+        )
+        cells = (
+            names.get(wallet.user_id, wallet.user_id),
+            wallet.currency,
+            *(spoken(amount, wallet.currency) for amount in amounts),
+            "frozen" if wallet.frozen else "open",
+            f"{wallet.created_at:%Y-%m-%d}",
+            wallet.id,
+        )
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _lines(lines: Sequence[StatementLine]) -> Table:
+    table = Table()
+    for name in ("at", "kind", "account"):
+        table.add_column(name, overflow="fold")
+    for name in ("amount", "after"):
+        table.add_column(name, justify="right")
+    for name in ("call or payment", "note"):
+        table.add_column(name, overflow="fold")
+    for line in lines:
+        cells = (
+            f"{line.created_at:%Y-%m-%d %H:%M:%S}",
+            line.kind,
+            line.account,
+            spoken(line.amount_minor, line.currency),
+            spoken(line.balance_after_minor, line.currency),
+            line.call_id or line.payment_id or "",
+            line.note or "",
+        )
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 1000000 is expected")
+    return int(text)
