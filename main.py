@@ -1,4 +1,4 @@
-"""Ringmeter's command line: ``python main.py [run|doctor|users|wallets|audit|docs] …``; each with ``--help``.
+"""Ringmeter's command line: ``python main.py COMMAND …``, without one ``run``; each command has ``--help``.
 
 Exit status: 0 when well, 1 when a command found something wrong, 2 on wrong use or wrong configuration.
 """
