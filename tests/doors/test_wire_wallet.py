@@ -1,0 +1,52 @@
+"""A wallet as the phones of its owner hear of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from tests.doors.conftest import House, Person
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PIN = "4071"
+KEYS = (f"wire-{number}" for number in itertools.count(1))
+
+
+async def pay_in(person: Person, minor: int) -> None:
+    body = {"amountMinor": minor}
+    done = await person.post("/api/wallet/deposit", body, headers={"Idempotency-Key": next(KEYS)})
+    assert done.status == 201, done.body
+
+
+async def test_every_phone_of_both_hears_of_a_transfer(house: House) -> None:
+    ann, bob = await house.person("ann"), await house.person("bob")
+    for person in (ann, bob):
+        assert (await person.post("/api/wallet/create", {"pin": PIN})).status == 201
+    a1, a2, b = await asyncio.gather(ann.phone("a1"), ann.phone("a2"), bob.phone("b"))
+    await pay_in(ann, 1000)
+    for phone in (a1, a2):
+        assert (await phone.happens("WALLET_UPDATED"))["wallet"]["availableMinor"] == 1000
+    body = {"to": bob.username, "amountMinor": 300, "pin": PIN}
+    done = await ann.post("/api/wallet/transfer", body, headers={"Idempotency-Key": next(KEYS)})
+    for phone in (a1, a2):
+        assert await phone.happens("WALLET_UPDATED") == {"wallet": done.body["wallet"]}
+    assert (await b.happens("WALLET_UPDATED"))["wallet"]["availableMinor"] == 300
+    await b.settled()
+    assert b.names().count("WALLET_UPDATED") == 1, "Ann's balance is not Bob's business"
+    await house.services.wallets.freeze(bob.id, frozen=True)
+    assert (await b.happens("WALLET_UPDATED"))["wallet"]["frozen"] is True
+
+
+async def test_a_phone_that_connects_is_greeted_with_the_wallet(house: House) -> None:
+    ann = await house.person("ann")
+    first = await ann.dial("first")
+    assert (await first.happens("SYNC"))["wallet"] is None
+    await ann.post("/api/wallet/create", {"pin": PIN})
+    await pay_in(ann, 250)
+    second = await ann.dial("second")
+    wallet = (await ann.get("/api/wallet")).body["wallet"]
+    assert (await second.happens("SYNC"))["wallet"] == wallet
+    assert wallet["availableMinor"] == 250
