@@ -276,7 +276,8 @@ async def test_people_are_found_page_by_page_looked_at_and_blocked(server: Serve
     person = page["items"][-1]
     assert person["presence"] == "offline"
     assert set(person) == {
-        *("id", "username", "displayName", "avatarUrl", "presence", "ratePerMinuteMinor", "currency"),
+        *("id", "username", "displayName", "avatarUrl", "presence", "currency"),
+        *("ratePerMinuteMinor", "videoRatePerMinuteMinor"),
     }
     one = f"/api/users/{person['id']}"
     assert await server.ask("GET", one, token=token) == (200, {"user": person})
