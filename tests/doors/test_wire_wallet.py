@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from tests.doors.conftest import House, Person
+from tests.doors.conftest import House, Person, open_house
+from tests.doors.phones import Exchange
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,3 +52,21 @@ async def test_a_phone_that_connects_is_greeted_with_the_wallet(house: House) ->
     wallet = (await ann.get("/api/wallet")).body["wallet"]
     assert (await second.happens("SYNC"))["wallet"] == wallet
     assert wallet["availableMinor"] == 250
+
+
+async def test_a_phone_at_another_process_hears_of_it_too(mongo_uri: str, exchange: Exchange) -> None:
+    async with (
+        open_house(mongo_uri, exchange) as one,
+        open_house(mongo_uri, exchange, clock=one.clock, database=one.db.db.name) as two,
+    ):
+        for house in (one, two):
+            await house.services.calls.run_leases(5)
+        ann = await one.person("ann")
+        await ann.post("/api/wallet/create", {"pin": PIN})
+        there = await replace(ann, house=two).phone("there")
+        for total in (100, 200):
+            await pay_in(ann, 100)
+            await two.services.mailbox.fetch()
+            assert (await there.happens("WALLET_UPDATED"))["wallet"]["availableMinor"] == total
+        await there.settled()
+        assert there.names().count("WALLET_UPDATED") == 2
