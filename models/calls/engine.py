@@ -156,15 +156,15 @@ class Engine:
                             continue
                         return over.call
                     done = rules.step(call, command, role=role, now=now, timers=self._timers)
+                    if not done.changed:
+                        if known is not None:
+                            continue
+                        return call
+                    written = await self._write(call, done, now)
                 except Refusal:
                     if known is not None:
                         continue  # what is in memory may be old; a no needs the truth
                     raise
-                if not done.changed:
-                    if known is not None:
-                        continue
-                    return call
-                written = await self._write(call, done, now)
                 if written is not None:
                     return written
         raise Refusal("SERVER_BUSY")

@@ -117,6 +117,10 @@ class Upkeep(Engine):
                         cover.written = await self._store.swap(call, done.call, (), now, cover.post)
                 except Stale:
                     continue
+                except Refusal:
+                    if known is not None:
+                        continue  # the money of a call that is over or renewed elsewhere is not where it was
+                    raise
                 if cover.written:
                     await self._tell(done.call, ())
                     return True
