@@ -362,8 +362,11 @@ async def call_price(ctx: Context, ask: dict[str, Any]) -> Any:
     refuses=["CALL_UNKNOWN"],
 )
 async def call_get(ctx: Context, ask: dict[str, Any]) -> Any:
-    """One call with its intervals."""
-    return _view(ctx, await ctx.services.calls.get(ctx.user_id, ask["call_id"]))
+    """One call with its intervals and, once it is settled, its receipt."""
+    call = await ctx.services.calls.get(ctx.user_id, ask["call_id"])
+    role = call.role_of(ctx.user_id)
+    assert role is not None
+    return {**_view(ctx, call), "receipt": await ctx.services.receipts.of(call, role)}
 
 
 @route(

@@ -7,6 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, pre_load, validate, validates_schema
 
+from handlers.receipt_shapes import Receipt
 from handlers.shapes import NUMBER_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
 from models.calls.call import Reason, State
 
@@ -283,9 +284,10 @@ class IntervalView(Shape):
 
 
 class CallWithIntervals(CallView):
-    """A call with the intervals in which both sides were there."""
+    """A call with the intervals in which both sides were there, and your copy of its receipt."""
 
     intervals = fields.List(fields.Nested(IntervalView), required=True)
+    receipt = Receipt(required=True)
 
 
 class CallsView(Shape):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models.auth.service import Accounts
+    from models.billing.receipts import Receipts
     from models.billing.service import Billing
     from models.calls.ice import IceServers
     from models.calls.service import Calls
@@ -35,5 +36,6 @@ class Services:
     ledger: Ledger
     wallets: Wallets
     billing: Billing
+    receipts: Receipts
     doors: Doors
     clock: Clock

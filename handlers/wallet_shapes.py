@@ -55,7 +55,8 @@ class Money(Synonyms):
         load_default=None,
         allow_none=True,
         metadata={
-            "description": 'In major units, as text ("10.50") or as a number; at most the currency\'s decimals.'
+            "description": 'In major units, as text ("10.50") or as a number; at most the currency\'s decimals.',
+            "type": ["string", "number", "null"],
         },
     )
     currency = Text(

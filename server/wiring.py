@@ -26,7 +26,9 @@ from models.auth.devices.store import DeviceStore
 from models.auth.service import Accounts
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
+from models.billing.receipts import Receipts
 from models.billing.service import Billing
+from models.billing.signing import Signer
 from models.billing.tariffs import Tariffs
 from models.calls.call import Timers
 from models.calls.ice import IceServers
@@ -193,6 +195,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ledger=ledger,
         wallets=wallets,
         billing=billing,
+        receipts=Receipts(
+            calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)
+        ),
         doors=doors,
         clock=clock,
     )

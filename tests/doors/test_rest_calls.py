@@ -125,7 +125,7 @@ async def test_one_call_with_its_intervals(rest: House, base: str) -> None:
     await rest.pass_(90)
     assert (await ada.post("/api/calls/end", {"callId": call_id})).status == 200
     for person in (ada, bob):
-        call = call_of(await person.get(f"{base}/{call_id}"), more=frozenset({"intervals"}))
+        call = call_of(await person.get(f"{base}/{call_id}"), more=frozenset({"intervals", "receipt"}))
         (interval,) = call["intervals"]
         assert (interval["start"], interval["end"]) == (call["activeAt"], call["endedAt"])
         assert (call["durationSeconds"], call["billedSeconds"], call["costMinor"]) == (90, 90, 0)
@@ -145,7 +145,10 @@ async def test_others_calls_do_not_exist(rest: House) -> None:
         signal = {"callId": id_, "description": offer(), "candidate": candidate()}
         (await eve.post("/api/calls/signal", signal)).error(404, "CALL_UNKNOWN")
     assert (await eve.get("/api/calls/history")).body == {"items": [], "nextCursor": None}
-    assert call_of(await ada.get(f"/api/calls/{call_id}"), more=frozenset({"intervals"}))["version"] == 1
+    assert (
+        call_of(await ada.get(f"/api/calls/{call_id}"), more=frozenset({"intervals", "receipt"}))["version"]
+        == 1
+    )
 
 
 @pytest.mark.parametrize("path", ["/api/calls/history", "/api/call/history", "/api/calls", "/calls"])

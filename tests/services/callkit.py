@@ -410,6 +410,7 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         ledger=process.ledger,
         wallets=process.wallets,
         billing=process.billing,
+        receipts=None,  # type: ignore[arg-type]
         doors=process.doors,
         clock=town.clock,
     )
