@@ -56,7 +56,7 @@ class Money(Synonyms):
         allow_none=True,
         metadata={
             "description": 'In major units, as text ("10.50") or as a number; at most the currency\'s decimals.',
-            "type": ["string", "number", "null"],
+            "type": ["string", "number"],
         },
     )
     currency = Text(

@@ -23,7 +23,8 @@ TEXT_MAX = 4096  # a line stays a line: an SDP or a page of HTML is no log entry
 HIDDEN_KEYS = frozenset(
     "password newpassword currentpassword passwordhash token accesstoken refreshtoken idtoken expopushtoken "
     "authorization cookie setcookie secret jwtsecret turnsecret clientsecret credential credentials apikey pin "
-    "transactionpin totp recoverycode recoverycodes sdp description offer answer candidate candidates text body "
+    "newpin oldpin currentpin transactionpin newtransactionpin currenttransactionpin "
+    "totp recoverycode recoverycodes sdp description offer answer candidate candidates text body "
     "message payload ask mongouri redisurl".split()
 )
 _HIDDEN_LOOKS = re.compile(

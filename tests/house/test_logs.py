@@ -70,7 +70,10 @@ def test_below_the_level_nothing_is_said(out: io.StringIO) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["password", "currentPassword", "refresh_token", "expoPushToken", "sdp", "Authorization", "text", "PIN"],
+    [
+        *("password", "currentPassword", "refresh_token", "expoPushToken", "sdp", "Authorization", "text"),
+        *("PIN", "transactionPin", "newPin", "current_pin", "oldPin"),
+    ],
 )
 def test_secrets_are_known_by_their_names_at_any_depth(out: io.StringIO, key: str) -> None:
     structlog.get_logger().warning("refused", **{key: "tell-nobody"}, deep={"list": [{key: "tell-nobody"}]})

@@ -241,11 +241,23 @@ async def test_the_same_key_deposits_once_ever(house: House) -> None:
     house.clock.pass_(48 * 3600)
     again = await asyncio.gather(*(deposit(house, key="top-up") for _ in range(4)))
     assert {paid.payment.id for paid in again} == {first.payment.id}
+    assert {paid.wallet.primary for paid in again} == {500}
     assert await code_of(deposit(house, key="top-up", amount=Amount(minor=501))) == "IDEMPOTENCY_MISMATCH"
     assert await code_of(deposit(house, key="top-up", into="call_credits")) == "IDEMPOTENCY_MISMATCH"
     assert await house.balance(ANN) == 500
     await house.wallets.create(BOB, PIN)
     assert (await deposit(house, BOB, key="top-up")).payment.id != first.payment.id
+    await books_agree(house.db)
+
+
+async def test_the_same_key_at_once_at_two_processes_deposits_once(house: House) -> None:
+    await house.wallets.create(ANN, PIN)
+    ask: Any = {"key": "k", "amount": Amount(minor=500), "currency": None, "gateway": None, "into": "primary"}
+    processes = [house.one, house.process()] * 4
+    done = await asyncio.gather(*(process.wallets.deposit(ANN, **ask) for process in processes))
+    assert len({paid.payment.id for paid in done}) == 1
+    assert await house.balance(ANN) == 500
+    assert await house.db["payments"].count_documents({}) == 1
     await books_agree(house.db)
 
 

@@ -63,6 +63,13 @@ async def test_creates_at_the_same_time_make_one_wallet_and_one_pin(house: House
     assert await house.db["wallets"].count_documents({}) == await house.db["pins"].count_documents({}) == 1
 
 
+async def test_a_create_whose_process_died_after_the_pin_is_finished_by_the_next_one(house: House) -> None:
+    assert await house.process().wallets.pins.first(ANN, PIN)
+    assert await house.wallets.find(ANN) is None
+    assert await code_of(house.wallets.create(ANN, OTHER_PIN)) == "PIN_WRONG"
+    assert (await house.wallets.create(ANN, PIN)).currency == "NGN"
+
+
 async def test_a_wallet_that_somebody_was_paid_into_is_taken_over_by_the_first_pin(house: House) -> None:
     await house.rich(BOB, 5000)
     await house.move(user_id=BOB, to=ANN)
