@@ -153,10 +153,12 @@ class PaidTown(Town):
         over = await self.call(call)
         assert not over.live
         assert over.charge is not None
-        if not over.earlier:
-            assert over.cost_minor == price_of(over.price, intervals_ms(over))
-        assert await self.captured(over) == over.cost_minor
-        assert (over.charge.held.total, over.charge.captured.total) == (0, over.cost_minor)
+        price = over.cost_minor + over.charge.refunded.total
+        segments = [(one.price, one.talk_ms) for one in over.earlier]
+        segments.append((over.price, sum(intervals_ms(over)) - sum(ms for _, ms in segments)))
+        assert price == sum(price_of(tariff, [ms]) for tariff, ms in segments)
+        assert await self.captured(over) == price
+        assert (over.charge.held.total, over.charge.captured.total) == (0, price)
         payee = await self.ledger.store.wallets([wallet_key(over.callee.user_id, over.price.currency)])
         if over.cost_minor:
             assert payee, "whoever is paid has a wallet"
