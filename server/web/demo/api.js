@@ -94,6 +94,11 @@ export class Api {
     return (await this.call("GET", `/api/calls/${encodeURIComponent(id)}`)).call;
   }
 
+  /** What a call would cost: `{price, availableMinor, affordableSeconds}`. Nothing is reserved. */
+  priceOf(userId, type) {
+    return this.call("GET", `/api/calls/price?to=${encodeURIComponent(userId)}&type=${type}`);
+  }
+
   async chatWith(userId) {
     return (await this.call("GET", `/api/chat/history/${encodeURIComponent(userId)}?limit=30`)).items ?? [];
   }

@@ -1,8 +1,13 @@
 // Wires the parts together: who is here, what a click does, when to draw.
 import { Api } from "./api.js";
 import { ChatLog, drawHistory } from "./lists.js";
+import { Meter } from "./meter.js";
 import { Phone } from "./phone.js";
+import { Purse, topUpText } from "./purse.js";
+import { Quote } from "./quote.js";
+import { drawReceipt, fetchReceipt } from "./receipt.js";
 import { Signaling } from "./signaling.js";
+import { drawPurse, drawTill } from "./till.js";
 import { farewell, follow, hush, ring, wakeTones } from "./tones.js";
 import { nameOf, slug, uuid } from "./util.js";
 import { at, drawCall, drawClocks, drawLink, drawMe, notice } from "./view.js";
@@ -10,6 +15,9 @@ import { at, drawCall, drawClocks, drawLink, drawMe, notice } from "./view.js";
 const api = new Api();
 const signaling = new Signaling(api);
 const phone = new Phone({ api, signaling });
+const purse = new Purse({ api, signaling });
+const quote = new Quote({ api });
+const meter = new Meter({ phone, signaling });
 const chat = new ChatLog();
 const readChats = new Set(); // people whose earlier messages are on the page
 
@@ -35,12 +43,16 @@ function enter() {
   drawLink("connecting");
   drawCall(phone);
   signaling.open();
+  purse.open();
   refreshHistory();
 }
 
 function exit(reason) {
   phone.drop();
   signaling.close();
+  purse.forget();
+  quote.forget();
+  Object.assign(till, { receipt: null, put: null, short: null });
   chat.clear();
   readChats.clear();
   drawHistory([], {}, () => {});
@@ -75,12 +87,14 @@ async function dial(type) {
   wakeTones();
   if (phone.busy) return;
   const button = at(`call-${type}`);
-  const other = await attempt(async () => {
+  till.short = null;
+  const found = await attempt(async () => {
     const user = await api.findUser(at("peer").value);
     if (user.id === api.me.id) throw Object.assign(new Error(), { sentence: "That is you. Open a second tab for somebody else." });
-    return user;
+    await purse.ready; // a wallet that is being made has to be there before a call is paid from it
+    return { user, price: (await quote.for(user, type)).price };
   }, button);
-  if (other) await phone.dial(other, type);
+  if (found) await phone.dial(found.user, type, found.price);
 }
 
 at("dial").addEventListener("submit", (event) => {
@@ -145,12 +159,16 @@ const redraw = () => {
 };
 phone.addEventListener("change", redraw);
 at("remote-video").addEventListener("resize", redraw); // the first picture has come
-phone.addEventListener("note", ({ detail }) => notice(detail));
+phone.addEventListener("note", ({ detail: { text, refusal } }) => refused(text, refusal));
 phone.addEventListener("over", ({ detail }) => {
   if (detail?.talkedMs) farewell();
   refreshHistory();
+  refreshReceipt(detail);
 });
-setInterval(() => drawClocks(phone), 250);
+setInterval(() => {
+  drawClocks(phone);
+  redrawTill();
+}, 250);
 
 async function refreshHistory() {
   if (!api.me) return;
@@ -166,6 +184,60 @@ async function refreshHistory() {
     console.debug(`history: ${refusal.message}`);
   }
 }
+
+// ---- the money ------------------------------------------------------------------------------------------------------
+
+const till = { receipt: null, put: null, short: null }; // as drawTill takes them
+
+function redrawTill() {
+  if (!phone.busy && api.me) quote.name(at("peer").value);
+  drawTill({ phone, meter, quote, purse, ...till });
+}
+
+/** A refusal for want of money is a card with a button; all others are a line. */
+function refused(text, refusal) {
+  if (refusal?.code === "INSUFFICIENT_FUNDS") till.short = refusal.details;
+  else notice(text);
+  if (refusal?.code === "PRICE_CHANGED") quote.again();
+  redrawTill();
+}
+
+async function refreshReceipt(leg) {
+  till.receipt = null;
+  if (leg?.call?.state !== "ended" || !leg.call.activeAt) return;
+  try {
+    const receipt = await fetchReceipt(api, leg.id, () => phone.leg === leg);
+    if (!receipt || phone.leg !== leg) return;
+    drawReceipt(receipt);
+    till.receipt = receipt;
+    redrawTill();
+  } catch (refusal) {
+    console.debug(`receipt: ${refusal.message}`);
+  }
+}
+
+async function topUp(button) {
+  const currency = till.short?.currency ?? meter.price?.currency ?? quote.prices?.audio.price.currency;
+  const paid = await attempt(() => purse.topUp(currency), button);
+  if (!paid) return;
+  till.short = null;
+  at("wallet-said").textContent = `Topped up ${topUpText(paid.currency)}.`;
+  redrawTill();
+}
+
+for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
+at("peer").addEventListener("input", () => {
+  if (phone.busy) return;
+  Object.assign(till, { put: phone.leg, short: null }); // somebody else now: the last call's receipt makes room
+  redrawTill();
+});
+addEventListener("focus", () => phone.busy || quote.user || quote.again()); // they may have joined in the other tab
+purse.addEventListener("change", () => {
+  drawPurse(purse);
+  if (!phone.busy && quote.user) quote.again(); // how long the money lasts has changed
+  redrawTill();
+});
+for (const one of [quote, meter]) one.addEventListener("change", redrawTill);
 
 // ---- the chat -------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ export class Leg {
     // What came before it could be used: events before the ack, the caller's offer, candidates without a connection.
     Object.assign(this, { early: [], offer: null, candidates: [] });
     Object.assign(this, { ringsUntil: null, ringsMs: null, theyRing: false, upgrade: null, quality: null });
+    // The tariff while there is no snapshot, and the one that goes with a change to video.
+    Object.assign(this, { price: null, upgradePrice: null });
     Object.assign(this, { talkedMs: 0, talkSince: null, stalls: 0, timers: [] });
   }
 

@@ -1,5 +1,6 @@
 // The two lists beside the phone: recent calls and the chat. Everything that people wrote goes in by textContent.
 import { at, face } from "./view.js";
+import { moneyText } from "./money.js";
 import { clockText, nameOf, whenText } from "./util.js";
 
 /** What a callee sees as missed. */
@@ -7,16 +8,16 @@ const MISSED = new Set(["no_answer", "unreachable", "cancelled", "caller_lost", 
 const SVG = "http://www.w3.org/2000/svg";
 
 /** `no_answer` → `no answer`: the short form, beside the direction. */
-const briefly = (reason) => (reason ?? "ended").replaceAll("_", " ");
+const briefly = (reason) => (reason === "insufficient_funds" ? "out of money" : (reason ?? "ended").replaceAll("_", " "));
 
-function make(tag, className, text) {
+export function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
   if (text !== undefined) element.textContent = text;
   return element;
 }
 
-function icon(name) {
+export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
   svg.setAttribute("viewBox", "0 0 24 24");
@@ -48,7 +49,10 @@ function callLine(call, me, choose) {
   text.append(make("strong", "", nameOf(other)), what);
   const side = make("span", "line-side");
   const length = call.durationSeconds ? clockText(call.durationSeconds) : "";
-  side.append(make("time", "", whenText(call.createdAt)), make("span", "", length));
+  // What it cost the caller: with a minus in their own list, as it came in for the one who was called.
+  const cost = call.costMinor ? `${outgoing ? "−" : ""}${moneyText(call.costMinor, call.price.currency)}` : "";
+  const figures = [length, cost].filter(Boolean).join(" · ");
+  side.append(make("time", "", whenText(call.createdAt)), make("span", "", figures));
   side.firstChild.dateTime = call.createdAt;
   button.append(avatar, text, side);
   line.append(button);

@@ -1,8 +1,10 @@
 // The call of this tab, from dial to the end. The server owns the truth: a leg's `state` is only ever what a snapshot
 // said, and an older `version` is ignored. What this module adds is the order of things.
 //
-// Events of this object: `change` (something to draw), `over` (a call has ended), `note` (detail: text).
+// Events of this object: `change` (something to draw), `over` (a call has ended), `note` (detail:
+// {text, refusal?}).
 import { Leg, isLive } from "./leg.js";
+import { Upgrade } from "./upgrade.js";
 import { Refusal, memory, uuid } from "./util.js";
 
 const LATE_ANSWER_MS = 1500; // accepted, but no answer to our offer: say the offer again
@@ -14,6 +16,7 @@ export class Phone extends EventTarget {
   #signaling;
   #versions = new Map();
   #link;
+  #upgrade;
 
   /** The call on the screen: live, or the last one that ended; null before any. */
   leg = null;
@@ -28,6 +31,13 @@ export class Phone extends EventTarget {
       ice: () => api.iceConfig(),
       changed: () => this.#changed(),
     };
+    this.#upgrade = new Upgrade({
+      ask: (event, payload) => signaling.ask(event, payload, REPEAT),
+      priceOf: (userId, type) => api.priceOf(userId, type),
+      snapshot: (call) => this.#snapshot(call),
+      note: (text, refusal) => this.#note(text, refusal),
+      changed: () => this.#changed(),
+    });
     signaling.addEventListener("sync", ({ detail }) => this.#synced(detail.calls ?? []));
     signaling.addEventListener("told", ({ detail }) => this.#told(detail.event, detail.payload));
   }
@@ -42,16 +52,19 @@ export class Phone extends EventTarget {
 
   // ---- what the person does -------------------------------------------------------------------------------------
 
-  async dial(other, type) {
+  /** Call somebody at the price that has been shown; the server refuses if it is higher by now. */
+  async dial(other, type, price) {
     if (this.busy) return;
     const leg = this.#begin(new Leg(this.#link, { role: "caller", type, other, phase: "preparing" }));
+    leg.price = price;
     try {
       await leg.openDevices();
       if (leg.over) return;
       await leg.openPeer();
       const offer = await leg.peer?.offer();
       if (leg.over) return;
-      const ask = { to: other.id, type, offer, reportsMedia: true, opId: uuid() };
+      const agreed = { maxRatePerMinuteMinor: price.ratePerMinuteMinor };
+      const ask = { to: other.id, type, offer, reportsMedia: true, opId: uuid(), ...agreed };
       const call = await this.#signaling.ask("CALL_REQUEST", ask, { tries: 2 });
       if (leg.over) {
         this.#signaling.hint("CALL_ENDED", { callId: call.id }); // hung up while we asked
@@ -112,30 +125,11 @@ export class Phone extends EventTarget {
   }
 
   async askForVideo() {
-    const leg = this.leg;
-    if (!leg || leg.over || leg.type === "video") return;
-    leg.upgrade = "asked";
-    this.#changed();
-    try {
-      await this.#signaling.ask("CALL_UPGRADE", { callId: leg.id, type: "video" }, REPEAT);
-    } catch (refusal) {
-      leg.upgrade = null;
-      this.#note(refusal.sentence);
-    }
+    if (this.leg) await this.#upgrade.ask(this.leg);
   }
 
   async answerUpgrade(yes) {
-    const leg = this.leg;
-    if (leg?.upgrade !== "offered") return;
-    leg.upgrade = null;
-    this.#changed();
-    try {
-      const event = yes ? "CALL_UPGRADE_ACCEPT" : "CALL_UPGRADE_REJECT";
-      const call = await this.#signaling.ask(event, { callId: leg.id, type: "video" }, REPEAT);
-      if (call?.id) this.#snapshot(call);
-    } catch (refusal) {
-      this.#note(refusal.sentence);
-    }
+    if (this.leg) await this.#upgrade.answer(this.leg, yes);
   }
 
   /** Signed out: drop everything at once. */
@@ -190,21 +184,16 @@ export class Phone extends EventTarget {
         // The server sees no media though both are there: one side looks for a new path.
         return payload.restartIce && leg.role === "caller" ? leg.peer?.restart() : undefined;
       case "CALL_UPGRADE":
-        leg.upgrade = "offered";
-        return this.#changed();
       case "CALL_UPGRADE_REJECT":
-        leg.upgrade = null;
-        this.#note("They would rather go on without video.");
-        return this.#changed();
       case "CALL_UPGRADE_ACCEPT":
-        leg.upgrade = null;
-        return leg.becomeVideo();
+        this.#upgrade.heard(leg, event, payload);
+        return event === "CALL_UPGRADE_ACCEPT" ? leg.becomeVideo() : undefined;
       default:
         return undefined;
     }
   }
 
-  #rung({ callId, from, type, offer, expiresInMs, version }) {
+  #rung({ callId, from, type, offer, expiresInMs, version, price }) {
     const leg = this.leg;
     const ringsUntil = Number.isFinite(expiresInMs) ? performance.now() + expiresInMs : null;
     if (leg?.id === callId) {
@@ -222,7 +211,7 @@ export class Phone extends EventTarget {
       return;
     }
     const facts = { id: callId, role: "callee", type, other: from, phase: "incoming" };
-    const ringing = { state: "ringing", offer: offer ?? null, ringsUntil, ringsMs: expiresInMs };
+    const ringing = { state: "ringing", offer: offer ?? null, ringsUntil, ringsMs: expiresInMs, price: price ?? null };
     this.#begin(Object.assign(new Leg(this.#link, facts), ringing));
     this.#signaling.hint("CALL_RINGING", { callId });
     this.#changed();
@@ -273,7 +262,7 @@ export class Phone extends EventTarget {
       const kept = mine.find((call) => call.id === memory.get("call"));
       const rings = mine.find((call) => call.state === "ringing" && call.callee?.id === this.#api.me.id);
       if (kept) await this.#returnTo(kept);
-      else if (rings) this.#rung({ callId: rings.id, from: rings.caller, type: rings.type, version: rings.version });
+      else if (rings) this.#rung({ ...rings, callId: rings.id, from: rings.caller });
     }
   }
 
@@ -379,7 +368,7 @@ export class Phone extends EventTarget {
       this.#release(leg);
       this.leg = null;
     }
-    this.#note(told);
+    this.#note(told, refusal);
     this.#changed();
     // Somebody else's call may have rung while ours was refused.
     for (const [event, payload] of waiting) this.#told(event, payload);
@@ -402,8 +391,8 @@ export class Phone extends EventTarget {
     if (memory.get("call") === leg.id) memory.set("call", null);
   }
 
-  #note(text) {
-    this.dispatchEvent(new CustomEvent("note", { detail: text }));
+  #note(text, refusal) {
+    this.dispatchEvent(new CustomEvent("note", { detail: { text, refusal } }));
   }
 
   #changed() {

@@ -1,5 +1,6 @@
 // The page: elements in, state out. It decides how things look and what they are called, never what happens.
 import { nameOf, initials, tintOf, clockText } from "./util.js";
+import { isFree, rateText } from "./money.js";
 import { grade } from "./stats.js";
 
 export const at = (id) => document.getElementById(id);
@@ -14,7 +15,7 @@ const ENDINGS = {
   connect_failed: "The call could not connect",
   connection_lost: "The connection was lost",
   caller_lost: "The caller was cut off",
-  insufficient_funds: "The balance ran out",
+  insufficient_funds: "The money ran out",
   max_duration: "The longest call time was reached",
   policy: "The call was ended by the service",
   server_recovered: "The call was ended by a restart",
@@ -29,11 +30,11 @@ export function face(element, user) {
   element.dataset.tint = user ? tintOf(user) : "none";
 }
 
-const show = (element, yes) => {
+export const show = (element, yes) => {
   if (element.hidden === yes) element.hidden = !yes;
 };
 
-const write = (element, text) => {
+export const write = (element, text) => {
   if (element.textContent !== text) element.textContent = text; // an unchanged live region stays silent
 };
 
@@ -90,6 +91,7 @@ export function drawCall(phone) {
   write(at("media-note"), joined ? leg.note : "");
   for (const id of ["call-video", "call-audio", "peer"]) at(id).disabled = live;
   show(at("second"), !live);
+  at("dial").classList.toggle("resting", joined);
 }
 
 function drawControls(leg, joined) {
@@ -103,8 +105,20 @@ function drawControls(leg, joined) {
   show(at("ask-video"), leg.type === "audio" && leg.state === "active" && leg.upgrade !== "offered");
   at("ask-video").disabled = leg.upgrade === "asked";
   write(at("hangup").lastElementChild, settled ? "Hang up" : "Cancel");
-  show(at("upgrade"), leg.upgrade === "offered");
-  write(at("upgrade-text"), `${nameOf(leg.other)} asks to go on with video.`);
+  const asking = leg.upgrade === "agreeing";
+  show(at("upgrade"), asking || leg.upgrade === "offered");
+  write(at("upgrade-yes"), asking ? "Ask for video" : "Turn on video");
+  write(at("upgrade-text"), upgradeText(leg, asking));
+}
+
+/** The question before video, with what it costs where that is something else than now. */
+function upgradeText(leg, asking) {
+  const { other, upgradePrice: price, role } = leg;
+  const what = asking ? "Go on with video?" : `${nameOf(other)} asks to go on with video.`;
+  const now = leg.call?.price;
+  if (!price || !now || price.ratePerMinuteMinor === now.ratePerMinuteMinor) return what;
+  const who = role === "caller" ? "You pay" : `${nameOf(other)} pays`;
+  return `${what} ${who} ${rateText(price)} then, instead of ${rateText(now)}.`;
 }
 
 function toggle(id, on, [offText, onText]) {
@@ -120,11 +134,15 @@ function drawIncoming(leg, yes) {
   if (!yes) return;
   face(at("incoming-face"), leg.other);
   write(at("incoming-name"), nameOf(leg.other));
-  write(at("incoming-kind"), leg.type === "video" ? "calls you with video" : "calls you");
+  const kind = leg.type === "video" ? "calls you with video" : "calls you";
+  write(at("incoming-kind"), leg.price ? `${kind} · ${payText(leg.price)}` : kind);
   at("accept-icon").setAttribute("href", leg.type === "video" ? "#i-video" : "#i-phone");
   // Never under somebody's fingers: a space typed into the chat must not answer a call.
   if (appears && !document.activeElement?.matches("input")) at("accept").focus({ preventScroll: true });
 }
+
+/** To the one who is called: what the caller pays. */
+const payText = (price) => (isFree(price) ? "a free call" : `pays ${rateText(price)}`);
 
 function drawQuality(leg, live) {
   const quality = live && leg.state === "active" ? leg.quality : null;

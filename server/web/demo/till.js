@@ -1,0 +1,117 @@
+// The money on the page: balance, price, what a call charges as it runs, its warning and its receipt. Elements in, state
+// out; like view.js it decides how things look and what they are called, never what happens.
+import { isFree, moneyText, rateText, spanText, termsOf } from "./money.js";
+import { topUpText } from "./purse.js";
+import { clockText, nameOf } from "./util.js";
+import { at, show, write } from "./view.js";
+
+const COUNTDOWN_MS = 15_000; // from here on every second counts
+
+export function drawPurse({ wallet }) {
+  show(at("wallet-slot"), Boolean(wallet));
+  if (!wallet) return;
+  const { currency, callCredits, heldMinor, availableMinor, pendingEarningsMinor } = wallet;
+  const held = heldMinor + callCredits.heldMinor;
+  const more = [];
+  if (callCredits.availableMinor) more.push(`+ ${moneyText(callCredits.availableMinor, currency)} call credits`);
+  if (held) more.push(`${moneyText(held, currency)} held`);
+  if (pendingEarningsMinor) more.push(`${moneyText(pendingEarningsMinor, currency)} earned`);
+  write(at("balance"), moneyText(availableMinor, currency));
+  write(at("balance-more"), more.join(" · "));
+  const why = [];
+  if (held) why.push("Held for the call: what it does not cost comes back.");
+  if (pendingEarningsMinor) why.push("What you have earned can be spent once it can no longer be disputed.");
+  at("balance-more").title = why.join(" ");
+  for (const id of ["top-up", "top-up-now"]) {
+    at(id).setAttribute("aria-label", `Top up ${topUpText(currency)}`);
+    at(id).title = `Pays ${topUpText(currency)} of play money in`;
+  }
+  write(at("top-up-now"), `Top up ${topUpText(currency)}`);
+}
+
+/** What is to be seen: nothing, the price `before` a call, the money of a `live` one, or how it is `over`. */
+function sceneOf({ phone, quote, put }) {
+  const { leg } = phone;
+  if (phone.busy) return "live";
+  if (leg?.over && leg !== put && leg.call?.activeAt && !isFree(leg.call.price)) return "over";
+  return quote.prices ? "before" : "none";
+}
+
+/**
+ * `put`: the leg whose receipt has been put away. `short`: the refusal for want of money that is on the page, or null.
+ */
+export function drawTill({ phone, meter, quote, purse, receipt, put, short }) {
+  const scene = sceneOf({ phone, quote, put });
+  const slot = at("meter-slot");
+  slot.dataset.scene = short && scene === "none" ? "before" : scene;
+  show(slot, scene !== "none" || Boolean(short));
+  const price = scene === "before" ? quote.prices.audio.price : meter.price;
+  const paid = (scene === "live" || scene === "over") && price && !isFree(price);
+  show(at("charged-box"), Boolean(paid));
+  show(at("lasts-box"), scene === "live" && paid && meter.leftMs !== null);
+  show(at("lasts-bar"), scene === "live" && paid && meter.leftMs !== null);
+  drawPrice(scene, scene === "before" ? quote : null, price);
+  drawRunning({ scene, paid, meter, phone });
+  drawWarning({ scene, meter, purse, short, phone });
+  show(at("receipt"), scene === "over" && Boolean(receipt));
+}
+
+const payerOf = (leg) => (leg.role === "caller" ? "You" : nameOf(leg.other));
+
+function payVerb(leg, scene) {
+  if (scene === "over") return "paid";
+  return leg.role === "caller" ? "pay" : "pays";
+}
+
+function drawPrice(scene, quote, price) {
+  show(at("price-line"), Boolean(price) && scene !== "over");
+  if (!price) return;
+  write(at("price"), quote ? pricesText(quote.prices) : rateText(price));
+  const more = termsOf(price);
+  if (quote) more.push(...lastsText(quote.prices));
+  write(at("price-more"), more.join(" · "));
+}
+
+/** One price, or one for each kind of call. */
+function pricesText({ audio, video }) {
+  if (audio.price.ratePerMinuteMinor === video.price.ratePerMinuteMinor) return rateText(audio.price);
+  if (isFree(audio.price) || isFree(video.price)) return `Audio ${rateText(audio.price)}, video ${rateText(video.price)}`;
+  return `Audio ${moneyText(audio.price.ratePerMinuteMinor, audio.price.currency)}, video ${rateText(video.price)}`;
+}
+
+function lastsText({ audio, video }) {
+  const asked = audio.affordableSeconds === null ? video : audio;
+  if (asked.affordableSeconds === null) return [];
+  const money = `your ${moneyText(asked.availableMinor, asked.price.currency)}`;
+  if (!asked.affordableSeconds) return [`${money} is not enough`];
+  const shorter = video.affordableSeconds !== null && video.affordableSeconds !== asked.affordableSeconds;
+  const withVideo = shorter ? `, with video ${spanText(video.affordableSeconds)}` : "";
+  return [`${money} lasts ${spanText(asked.affordableSeconds)}${withVideo}`];
+}
+
+/** What changes by itself as a call goes on. */
+function drawRunning({ scene, paid, meter, phone }) {
+  if (!paid) return;
+  write(at("charged"), moneyText(meter.chargedMinor, meter.price.currency));
+  write(at("charged-label"), `${payerOf(phone.leg)} ${payVerb(phone.leg, scene)}`);
+  if (scene !== "live" || meter.leftMs === null) return;
+  const low = meter.leftMs <= COUNTDOWN_MS;
+  at("meter-slot").dataset.low = String(low && phone.state !== "ringing");
+  write(at("lasts-label"), meter.paying ? "Your money lasts" : "Their money lasts");
+  write(at("lasts"), clockText(Math.ceil(meter.leftMs / 1000)));
+  at("lasts-bar").value = meter.share;
+}
+
+function drawWarning({ scene, meter, purse, short, phone }) {
+  const warned = scene === "live" && meter.warned !== null && phone.state !== "ringing";
+  show(at("money-warning"), warned || Boolean(short));
+  if (warned) {
+    const ending = meter.leftMs !== null && meter.leftMs <= COUNTDOWN_MS;
+    write(at("warning-title"), ending ? "The call is about to be cut off." : "Your money is running out.");
+    write(at("warning-text"), ending ? "Top up, and it goes on." : "Less than a minute is left. Top up, and the call goes on.");
+  } else if (short) {
+    const { requiredMinor, availableMinor = purse.spendableMinor, currency } = short;
+    write(at("warning-title"), "Not enough money for this.");
+    write(at("warning-text"), `It takes at least ${moneyText(requiredMinor, currency)}, and you have ${moneyText(availableMinor, currency)}.`);
+  }
+}
