@@ -117,33 +117,32 @@ class Wallets:
         currency = rules.checked_currency(currency or self._currency)
         if await self.pins.first(user_id, pin):
             return await self._ledger.ensure(user_id, currency)
-        mine = await self._ledger.store.wallets_of(user_id)
-        if any(wallet.currency == currency for wallet in mine):
+        if await self._ledger.wallet(user_id, currency) is not None:
             raise Refusal("WALLET_EXISTS")
-        if len(mine) >= WALLETS_MAX:
+        if len(await self._ledger.store.wallets_of(user_id)) >= WALLETS_MAX:
             raise Refusal("VALIDATION_FAILED", currency=[f"At most {WALLETS_MAX} wallets."])
         await self.pins.check(user_id, pin)
         return await self._ledger.ensure(user_id, currency)
 
     async def find(self, user_id: str) -> Wallet | None:
         """The wallet that a person means who names none: in the server's currency, else their oldest."""
-        return self._usual(await self._ledger.store.wallets_of(user_id))
+        found = await self._ledger.wallet(user_id, self._currency)
+        return found or next(iter(await self._ledger.store.wallets_of(user_id)), None)
 
     async def wallet(self, user_id: str, currency: str | None = None) -> Wallet:
         """One's wallet in ``currency``, without one the usual one.
 
         Refuses with ``WALLET_UNKNOWN`` (none at all) and ``CURRENCY_MISMATCH`` (none in that currency).
         """
-        mine = await self._ledger.store.wallets_of(user_id)
-        usual = self._usual(mine)
+        found = await self._ledger.wallet(user_id, currency) if currency else None
+        if found is not None:
+            return found
+        usual = await self.find(user_id)
         if usual is None:
             raise Refusal("WALLET_UNKNOWN")
-        if currency is None:
-            return usual
-        for wallet in mine:
-            if wallet.currency == currency:
-                return wallet
-        raise Refusal("CURRENCY_MISMATCH", currency=usual.currency)
+        if currency:
+            raise Refusal("CURRENCY_MISMATCH", currency=usual.currency)
+        return usual
 
     async def accounts(self, user_id: str) -> list[Account]:
         """The accounts of all of one's wallets, the oldest wallet first."""
@@ -353,11 +352,6 @@ class Wallets:
         if found is None or found.user_id != user_id:
             raise Refusal("PAYMENT_UNKNOWN")
         return Paid(found, await self.wallet(user_id, found.currency))
-
-    # --------------------------------------------------------------------------------------------------------- parts
-
-    def _usual(self, wallets: Sequence[Wallet]) -> Wallet | None:
-        return next((one for one in wallets if one.currency == self._currency), next(iter(wallets), None))
 
 
 def _accounts(wallet: Wallet) -> list[Account]:

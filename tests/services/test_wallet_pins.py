@@ -9,6 +9,7 @@ import pytest
 
 from models.db import Database
 from models.errors import Refusal
+from models.wallet.service import WALLETS_MAX
 from models.wallet.store import WalletStore
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.wallet_house import (
@@ -87,6 +88,16 @@ async def test_a_wallet_in_another_currency_needs_the_pin(house: House) -> None:
     assert (second.currency, second.user_id) == ("JPY", ANN)
     assert second.id != first.id
     assert (await house.wallets.wallet(ANN)).id == first.id, "the server's currency is the usual one"
+
+
+async def test_wallets_are_counted_and_however_many_there_are_the_usual_one_is_found(house: House) -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for n in range(WALLETS_MAX - 1):
+        await house.one.ledger.ensure(ANN, f"{letters[n // 26]}{letters[n % 26]}Q")
+    house.clock.pass_(1)
+    await house.wallets.create(ANN, PIN)
+    assert await code_of(house.wallets.create(ANN, PIN, "JPY")) == "VALIDATION_FAILED"
+    assert (await house.wallets.wallet(ANN)).currency == "NGN"
 
 
 @pytest.mark.parametrize("currency", ["ngn", "NG", "ABC", "", "NGNN"])
