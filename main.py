@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from server import cli_audit, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
+from server import cli_audit, cli_calls, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
 from server.config import ConfigFault, load_config
 
 
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = {
         "run": cli_run,
         "doctor": cli_doctor,
+        "calls": cli_calls,
         "users": cli_users,
         "wallets": cli_wallets,
         "audit": cli_audit,

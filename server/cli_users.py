@@ -6,7 +6,6 @@ A ban reaches the running servers through the database; each closes that person'
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -15,17 +14,15 @@ from rich.table import Table
 
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
-from models.db import Database, database_away
-from models.errors import CODES, Refusal
+from models.db import Database
 from models.users.profile import Account
 from models.users.store import UserStore
+from server.cli_beside import beside, console_for_pipes
 from server.clock import SystemClock, SystemIds
 from server.config import Config
-from server.mongod import running_uri
 
 # More people than anybody reads through in a terminal.
 LISTED = 200
-PIPE_COLUMNS = 400
 
 _VERBS = {
     "ban": ("Keep somebody out: sockets close and calls end within a second", "is banned"),
@@ -52,28 +49,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
     """Do what ``args`` say. 0: done; 1: no such user, or no database to ask."""
-    # A pipe has no width: there a line is as long as it is.
-    console = console or Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-    uri = config.mongo_uri or await running_uri(config.data_dir)
-    if uri is None:
-        console.print(
-            f"No server runs with the data in {config.data_dir}: start it, or set MONGO_URI.", markup=False
-        )
-        return 1
-    db = Database(uri, config.mongo_database)
-    try:
-        await _do(args, db, console)
-    except Refusal as refusal:
-        console.print(CODES[refusal.code].sentence, markup=False)
-        return 1
-    except Exception as error:
-        if not database_away(error):
-            raise
-        console.print(CODES["DATABASE_AWAY"].sentence, markup=False)
-        return 1
-    finally:
-        await db.close()
-    return 0
+    console = console or console_for_pipes()
+    return await beside(config, console, lambda db: _do(args, db, console))
 
 
 async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:

@@ -1,0 +1,44 @@
+"""What the commands share that work on the database of a running server, from beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+
+from rich.console import Console
+
+from models.db import Database, database_away
+from models.errors import CODES, Refusal
+from server.config import Config
+from server.mongod import running_uri
+
+PIPE_COLUMNS = 400
+
+
+def console_for_pipes() -> Console:
+    """A console whose lines are as long as they are when nobody looks: a pipe has no width."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+async def beside(config: Config, console: Console, work: Callable[[Database], Awaitable[None]]) -> int:
+    """Do ``work`` on the server's database. 0: done; 1: refused (in a sentence), or no database is there."""
+    uri = config.mongo_uri or await running_uri(config.data_dir)
+    if uri is None:
+        console.print(
+            f"No server runs with the data in {config.data_dir}: start it, or set MONGO_URI.", markup=False
+        )
+        return 1
+    db = Database(uri, config.mongo_database)
+    try:
+        await work(db)
+    except Refusal as refusal:
+        console.print(CODES[refusal.code].sentence, markup=False)
+        return 1
+    except Exception as error:
+        if not database_away(error):
+            raise
+        console.print(CODES["DATABASE_AWAY"].sentence, markup=False)
+        return 1
+    finally:
+        await db.close()
+    return 0

@@ -1,0 +1,154 @@
+"""``python main.py calls show|refund``: on a running system, from beside it.
+
+A refund is durable when the command returns; a running server tells both sides of the call within seconds, and their
+devices get their balances then.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.billing.receipt import segments_of
+from models.calls import tariff
+from models.calls.call import Call
+from models.calls.store import CallStore
+from models.db import Database
+from models.errors import Refusal
+from models.ledger.store import LedgerStore
+from models.money import minor_of, spoken
+from models.ports import Letter
+from server.cli_beside import beside, console_for_pipes
+from server.clock import SystemClock, SystemIds
+from server.config import Config, with_jwt_secret
+from server.wiring import Edges, wire
+
+# The name under which the command takes its place among the processes; it holds no sockets.
+PROCESS = "command line"
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add ``calls`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "calls", help="show a call with its money, or refund it", description="Look after what calls cost."
+    )
+    verbs = parser.add_subparsers(dest="calls_verb", required=True, metavar="VERB")
+    show = verbs.add_parser("show", help="A call, its segments and its entries in the journal")
+    show.add_argument("call_id", metavar="CALL", help="the call's id")
+    refund = verbs.add_parser(
+        "refund",
+        help="Give back what a call cost, or a part of it",
+        description="Give the payer back what a call cost; payee and platform bear it as they shared it.",
+    )
+    refund.add_argument("call_id", metavar="CALL", help="the call's id")
+    refund.add_argument("--amount", help="in major units, such as 12.50; without it all that is left")
+    refund.add_argument("--reason", help="stands in the statement of both")
+    refund.add_argument("--key", help="the same key refunds once, however often the command is repeated")
+    return parser
+
+
+async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
+    """Do what ``args`` say. 0: done; 1: no such call, more than is left, or no database to ask."""
+    console = console or console_for_pipes()
+
+    async def work(db: Database) -> None:
+        if args.calls_verb == "refund":
+            await _refund(args, with_jwt_secret(config), db, console)
+        await _show(args.call_id, db, console)
+
+    return await beside(config, console, work)
+
+
+async def _refund(args: argparse.Namespace, config: Config, db: Database, console: Console) -> None:
+    call = await _call(args.call_id, db)
+    currency = call.price.currency
+    try:
+        amount = None if args.amount is None else minor_of(args.amount, currency)
+    except ValueError:
+        raise Refusal("VALIDATION_FAILED", amount=["Not an amount of this currency."]) from None
+    edges = Edges(clock=SystemClock(), ids=SystemIds(), alarms=_None(), doors=_None(), process=PROCESS)
+    wired = wire(config, db, edges)
+    try:
+        after = await wired.services.calls.refund(
+            args.call_id, amount_minor=amount, key=args.key, note=args.reason
+        )
+        await wired.services.calls.flush_told()
+    finally:
+        await wired.close()
+    back = call.cost_minor - after.cost_minor
+    console.print(f"Refunded {spoken(back, currency)} to {after.caller.username}.", markup=False)
+
+
+async def _call(call_id: str, db: Database) -> Call:
+    found = await CallStore(db).load(call_id)
+    if found is None:
+        raise Refusal("CALL_UNKNOWN")
+    return found
+
+
+async def _show(call_id: str, db: Database, console: Console) -> None:
+    call, now = await _call(call_id, db), SystemClock().now()
+    currency = call.price.currency
+    cost = tariff.cost(call, now) if call.live else call.cost_minor
+    reason = f" ({call.end_reason.value})" if call.end_reason else ""
+    stage = f", {call.charge.stage.value}" if call.charge else ""
+    console.print(
+        f"{call.caller.username} called {call.callee.username} at {call.created_at:%Y-%m-%d %H:%M:%S} UTC: "
+        f"{call.state.value}{reason}, {spoken(cost, currency)}{stage}.",
+        markup=False,
+    )
+    segments = Table("segment", "a minute", "talked", "billed", "price")
+    for segment in segments_of(call):
+        segments.add_row(
+            segment.type,
+            spoken(segment.price.rate_per_minute_minor, currency),
+            f"{segment.talk_ms / 1000:.3f} s",
+            f"{tariff.billed_seconds(segment.price, segment.talk_ms)} s",
+            spoken(tariff.cost_of(segment.price, segment.talk_ms), currency),
+        )
+    console.print(segments)
+    entries = Table("entry", "kind", "at", "account", "amount")
+    for sealed in await LedgerStore(db).of_call(call_id):
+        entry = sealed.entry
+        for leg in entry.legs:
+            entries.add_row(
+                entry.id.removeprefix(f"call:{call_id}:"),
+                entry.kind.value,
+                f"{entry.at:%H:%M:%S}",
+                leg.account,
+                spoken(leg.amount_minor, leg.currency),
+            )
+    if entries.row_count:
+        console.print(entries)
+
+
+class _None:
+    """No sockets and no timers: they are the running server's."""
+
+    def set(self, key: str, at: datetime) -> None:
+        """Nothing rings here."""
+
+    def clear(self, key: str) -> None:
+        """Nothing to forget."""
+
+    async def deliver(self, letters: Sequence[Letter]) -> None:
+        """Nobody is connected here."""
+
+    def online(self, user_id: str) -> bool:
+        """Nobody is."""
+        return False
+
+    def connected(self, user_id: str, device_id: str) -> bool:
+        """No device is."""
+        return False
+
+    def renew(self, user_id: str, device_id: str, expires_at: datetime) -> None:
+        """No socket lives on."""
+
+    async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None:
+        """No socket is closed."""
