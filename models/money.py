@@ -62,8 +62,8 @@ def major_of(amount_minor: int, currency: str) -> Decimal:
 
 
 def spoken(amount_minor: int, currency: str) -> str:
-    """For people: ``NGN 1,234.50`` in the en locale's way of writing."""
-    return format_currency(major_of(amount_minor, currency), currency, locale="en")
+    """For people: ``NGN 1,234.50``, ``JPY 5``. The ISO code and not a sign, which several currencies share."""
+    return format_currency(major_of(amount_minor, currency), currency, "¤¤ #,##0.00", locale="en")
 
 
 def half_even(numerator: int, denominator: int) -> int:
