@@ -19,7 +19,7 @@ from models.billing.tariffs import Tariffs
 from models.calls.call import Call, Charge, Party, Price, Stage
 from models.calls.meter import AlreadyRefunded, Cover
 from models.calls.store import CallStore
-from models.db import Session
+from models.db import Session, Stale
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet, wallet_key
 from models.ledger.service import Draft, Ledger
@@ -86,7 +86,7 @@ class WalletMeter:
         async with self._ledger.turn(key):
             wallet = (await self._ledger.store.wallets([key])).get(key)
             plan = self._next_second_secured(call, wallet, now)
-            draft = self._draft(wallet, plan)
+            draft = self._draft({key: wallet} if wallet is not None else {}, plan)
             cover = self._cover(plan, draft)
             yield cover
         if cover.written:
@@ -120,14 +120,22 @@ class WalletMeter:
             if plan.charge == call.charge:
                 yield None
                 return
-            draft = self._draft(wallet, plan)
+            draft = self._draft({key: wallet}, plan)
             cover = self._cover(plan, draft)
             yield cover
         if cover.written:
             await self._ledger.tell(draft)
 
-    def _draft(self, wallet: Wallet | None, plan: Plan) -> Draft:
-        return self._ledger.draft({wallet.key: wallet} if wallet is not None else {}, plan.entries)
+    def _draft(self, wallets: Mapping[str, Wallet], plan: Plan) -> Draft:
+        """The plan on these wallets. Raises ``Stale``: a plan takes no more than there is, so what it was made from is
+        older than the wallets are.
+        """
+        try:
+            return self._ledger.draft(wallets, plan.entries)
+        except Refusal as no:
+            if no.code != "INSUFFICIENT_FUNDS":
+                raise
+            raise Stale(plan.charge.wallet) from no
 
     def _cover(self, plan: Plan, draft: Draft) -> Cover:
         async def post(session: Session) -> None:
@@ -172,7 +180,10 @@ class WalletMeter:
             if not await self._calls.swap_within(session, call, after, (), self._clock.now()):
                 raise Overtaken
 
-        posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
+        try:
+            posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
+        except Refusal as no:
+            raise _overtaken(no) from no
         if posted.again:
             raise Overtaken
         return after
@@ -200,8 +211,10 @@ class WalletMeter:
 
         try:
             await self._ledger.post([key], plan, also=also)
-        except Overtaken:
-            return  # by another process; the job looks again if there is more to do
+        except (Overtaken, Refusal) as no:
+            # By another process, which has cleared or refunded it; the job looks again if there is more to do.
+            if not isinstance(_overtaken(no), Overtaken):
+                raise
 
     @asynccontextmanager
     async def refunding(
@@ -217,8 +230,13 @@ class WalletMeter:
         async with self._ledger.turn(payer, payee):
             wallets = await self._ledger.store.wallets([payer, payee])
             plan = rules.refund(call, amount_minor, wallets.get(payee), key=key, note=note, now=now)
-            draft = self._ledger.draft(wallets, plan.entries)
+            draft = self._draft(wallets, plan)
             cover = self._cover(plan, draft)
             yield cover
         if cover.written:
             await self._ledger.tell(draft)
+
+
+def _overtaken(no: Exception) -> Exception:
+    """A refusal to take what is not there any more, as ``Overtaken``: somebody else has taken this step."""
+    return Overtaken() if isinstance(no, Refusal) and no.code == "INSUFFICIENT_FUNDS" else no
