@@ -160,7 +160,14 @@ class Ledger:
         async with self.turn(*keys):
             for _ in range(TRIES_MAX):
                 wallets = await self.store.wallets(keys)
-                draft = self.draft(wallets, plan(wallets))
+                entries = plan(wallets)
+                try:
+                    draft = self.draft(wallets, entries)
+                except Refusal:
+                    # What an entry takes is not there any more once it is posted.
+                    if await self._known(entries):
+                        return Posted(wallets, again=True)
+                    raise
                 if not draft.sealed and also is None:
                     return Posted(wallets)
                 try:
@@ -172,8 +179,7 @@ class Ledger:
                 except (
                     DuplicateKeyError
                 ):  # of ``also``: what it inserts may have come with an entry posted before
-                    known = [await self.store.entry(entry.id) for entry in draft.entries]
-                    if not any(known):
+                    if not await self._known(entries):
                         raise
                     return Posted(await self.store.wallets(keys), again=True)
                 break
@@ -181,3 +187,7 @@ class Ledger:
                 raise Refusal("SERVER_BUSY")
         await self.tell(draft)
         return Posted(draft.after)
+
+    async def _known(self, entries: Sequence[Entry]) -> bool:
+        """Whether one of these has been posted."""
+        return any([await self.store.entry(entry.id) for entry in entries])

@@ -262,6 +262,15 @@ async def gate() -> None:
         await race.gate()
 
 
+async def aside(look: Awaitable[Any]) -> Any:
+    """Something that goes on beside the drivers, such as a look by the side door; in a race the others wait for it."""
+    race = _RACE.get()
+    if race is None:
+        return await look
+    with race.busy():
+        return await look
+
+
 class _Span:
     """Raises or lowers the number of exchanges that are under way."""
 

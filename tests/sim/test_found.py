@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from models.billing.tariffs import Tariffs
-from models.calls.call import State
+from models.calls import rules
+from models.calls.call import Role, State
+from models.calls.commands import Tick
 from models.db import Database
+from models.ledger.journal import Entry, Kind, Leg, Sealed
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Phone, Process, Town
 
@@ -48,3 +51,42 @@ async def test_an_upgrade_is_not_refused_for_money_that_another_process_has_rese
     town.clock.pass_(58.5)
     call = await here.calls.answer_upgrade(ann.device, call.id, accept=True)
     assert (call.state, call.type) == (State.ACTIVE, "video")
+
+
+async def test_a_call_that_another_process_has_settled_meanwhile_is_no_lack_of_money(db: Database) -> None:
+    """Seed 1059: what was held is not there any more once it is captured, and that was taken for a refusal."""
+    town, here, there, ann, bob = await opened(db, 1_000)
+    call = await here.calls.accept(bob.device, (await ann.request(bob)).id)
+    town.clock.pass_(11)
+    over = rules.step(call, Tick(), role=Role.SERVER, now=town.clock.now(), timers=town.timers).call
+    await there.calls.tick(call.id)
+    settled = await town.call(call)
+    await here.meter.close(over)
+    assert await town.call(call) == settled
+
+
+async def test_what_has_taken_the_last_money_is_known_again(db: Database) -> None:
+    town, here, there, *_ = await opened(db, 1_000)
+    await town.pay_in(here, "bob", 1)
+    legs = (Leg("wallet:ann:NGN:primary", -1_000, "NGN"), Leg("wallet:bob:NGN:primary", 1_000, "NGN"))
+    entry = Entry(id="tr:ann:1", kind=Kind.TRANSFER, at=town.clock.now(), legs=legs)
+    first = await here.ledger.post(["ann:NGN", "bob:NGN"], lambda _: [entry])
+    again = await there.ledger.post(["ann:NGN", "bob:NGN"], lambda _: [entry])
+    assert (first.again, again.again, again.wallets["ann:NGN"].primary) == (False, True, 0)
+
+
+async def test_a_refund_while_another_process_clears_takes_it_from_where_it_is(db: Database) -> None:
+    town, here, there, ann, bob = await opened(db, 1_000)
+    call = await here.calls.accept(bob.device, (await ann.request(bob)).id)
+    town.clock.pass_(11)
+    await here.calls.tick(call.id)
+    town.clock.pass_(town.dispute_seconds)
+    entry = here.ledger.store.entry
+
+    async def cleared_first(entry_id: str) -> Sealed | None:
+        await there.calls.run_money()
+        return await entry(entry_id)
+
+    here.ledger.store.entry = cleared_first  # type: ignore[method-assign]
+    assert (await here.calls.refund(call.id, key="all")).cost_minor == 0
+    assert [(await town.wallet(name)).primary for name in ("ann", "bob")] == [1_000, 0]

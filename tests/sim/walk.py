@@ -14,6 +14,7 @@ from models.db import Database
 from models.errors import Refusal
 from models.ledger.store import JOURNAL, WALLETS
 from tests.services.callkit import Phone
+from tests.sim.faults import aside
 from tests.sim.history import Setup, setup
 from tests.sim.model import Broken, Tariff, ensure
 from tests.sim.world import World, captured_logs
@@ -194,7 +195,9 @@ class Walk:
             seen.credits_before = balances.get("credits", 0)
 
     async def _wallet(self, user: str) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = await self.world.town.real.db[WALLETS].find_one({"user_id": user})
+        found: dict[str, Any] | None = await aside(
+            self.world.town.real.db[WALLETS].find_one({"user_id": user})
+        )
         return found
 
     async def accept(self, call: dict[str, Any]) -> None:
@@ -323,6 +326,8 @@ class Walk:
         """Several things at the same instant, of one process or of two."""
         world, dice = self.world, self.dice
         world.lapse()
+        if dice.random() < 0.6:
+            world.jump(dice.choice((60.0, 4_000.0, 90_000.0)))
         live = self._live()
         verbs: dict[str, Any] = {}
         for number, process in enumerate(dice.sample(world.alive, 2)):

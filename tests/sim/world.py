@@ -364,6 +364,13 @@ class World:
         await self.keep()
         await self.observe()
 
+    def jump(self, within_seconds: float) -> None:
+        """To the very instant of the next timer, before anybody has heard it."""
+        at = self._next_timer(self.clock.now() + timedelta(seconds=within_seconds))
+        if at is not None:
+            self.clock.pass_((at - self.clock.now()).total_seconds())
+            self.trace.append(f"until {at:%d %H:%M:%S.%f}")
+
     def _next_timer(self, until: datetime) -> datetime | None:
         now, found = self.clock.now(), []
         for call in self.calls.values():
@@ -382,6 +389,7 @@ class World:
 
     async def race(self, **verbs: Any) -> None:
         """Several things at once, in an order of the dice."""
+        await self._beat()
         self.trace.append(f"at once: {', '.join(verbs)}")
         self.counts["things at once"] += len(verbs)
         found = await Interleave(self.dice).run(**verbs)
