@@ -99,6 +99,9 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("DISPUTE_WINDOW_SECONDS", "86400", "How long earnings stay pending before they can be spent"),
     Variable("RECEIPT_SECRET", "", "Signs receipts, 32 bytes or more; without it made from JWT_SECRET", True),
+    Variable(
+        "PIN_PEPPER", "", "Goes into wallet PINs, 32 bytes or more; without it made from JWT_SECRET", True
+    ),
     Variable("RING_SECONDS", "45", "How long a call rings before it counts as not answered"),
     Variable("CONNECT_SECONDS", "30", "How long an accepted call may take until media flows"),
     Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),
@@ -142,6 +145,7 @@ class Config:
     platform_share_bps: int
     dispute_window_seconds: int
     receipt_secret: str | None = field(repr=False)
+    pin_pepper: str | None = field(repr=False)
     ring_seconds: int
     connect_seconds: int
     reconnect_seconds: int
@@ -205,6 +209,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         platform_share_bps=_whole(read, "PLATFORM_SHARE_BPS", 0, 10_000),
         dispute_window_seconds=_whole(read, "DISPUTE_WINDOW_SECONDS", 0, 31_536_000),
         receipt_secret=_optional(read, "RECEIPT_SECRET", _long_enough),
+        pin_pepper=_optional(read, "PIN_PEPPER", _long_enough),
         ring_seconds=_whole(read, "RING_SECONDS", 1, 600),
         connect_seconds=_whole(read, "CONNECT_SECONDS", 1, 600),
         reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),

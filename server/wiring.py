@@ -173,7 +173,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ids=ids,
         currency=config.currency,
         # Not the key itself: what signs tokens does nothing else.
-        pepper=hmac.digest(config.jwt_secret.encode(), b"ringmeter pin v1", "sha256"),
+        pepper=hmac.digest((config.pin_pepper or config.jwt_secret).encode(), b"ringmeter pin v1", "sha256"),
         sandbox=not config.production,
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
