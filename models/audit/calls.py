@@ -71,6 +71,9 @@ def _price(call: Call, found: Findings) -> None:
     found.checked("I6")
     if any(interval.end is None for interval in call.intervals):
         found.broken("I6", CALLS, call.id, "has ended, and its conversation runs")
+    if tariff.earlier_ms(call) > call.talk_ms():
+        said = f"has {tariff.earlier_ms(call)} ms of conversation in earlier segments"
+        found.broken("I6", CALLS, call.id, f"{said}, {call.talk_ms()} ms in its intervals")
     refunded = call.charge.refunded.total if call.charge is not None else 0
     price = tariff.cost(call)
     if call.cost_minor + refunded != price:

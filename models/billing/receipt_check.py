@@ -203,7 +203,8 @@ def _charges(r: Mapping[str, Any], sums: _Sums) -> list[str]:
             faults.append(f"{place}id was there before.")
         names.add(name)
         amount = _amount(charge, "amountMinor", place, least=-AMOUNT_MAX)
-        if charge["kind"] == Kind.CAPTURE.value and amount < 0:
+        if charge["kind"] == Kind.CAPTURE.value and amount:
+            # Positive at the end: a renewal had taken more than the conversation came to.
             sums.paid -= amount
         elif charge["kind"] == Kind.REFUND.value and amount > 0:
             sums.refunded += amount

@@ -257,6 +257,14 @@ async def interval(life: Life) -> set[tuple[str, str]]:
     return {("I6", life.settled.id)}
 
 
+async def segments(life: Life) -> set[tuple[str, str]]:
+    """An earlier part of a call is longer than all of its conversation."""
+    call = life.settled
+    part = {"type": "audio", "price": {"rate_per_minute_minor": 0}, "talk_ms": 7_001}
+    await life.change(CALLS, call.id, earlier=[part], cost_minor=0)
+    return {("I6", call.id), ("I7", call.id)}
+
+
 async def earned(life: Life) -> set[tuple[str, str]]:
     """The platform took more than its share, by the call's own words."""
     charge = life.settled.charge
@@ -378,7 +386,21 @@ async def torn(life: Life) -> set[tuple[str, str]]:
 
 TAMPERS = (
     *(amount, account, time, note, removed, last_removed, inserted, appended, unlinked, balance, negative),
-    *(head, version, swapped, cost, interval, earned, refunds, hold, held, reservation, unbalanced, stage),
+    *(
+        head,
+        version,
+        swapped,
+        cost,
+        interval,
+        segments,
+        earned,
+        refunds,
+        hold,
+        held,
+        reservation,
+        unbalanced,
+        stage,
+    ),
     *(payment, uncredited, renamed, torn),
 )
 

@@ -104,6 +104,29 @@ async def test_a_refund_between_the_two_readings_is_seen(house: House) -> None:
     assert verify(receipt, SIGNER.public_key) == []
 
 
+async def test_what_a_renewal_took_for_silence_comes_back_and_the_receipt_says_so(house: House) -> None:
+    ann, bob, town = house.ann, house.bob, house.town
+    call = await bob.accept(await ann.request(bob, reports_media=True), reports_media=True)
+    for phone in (ann, bob):
+        await phone.connected(call)
+        await phone.hears(call, 100)
+    await town.pass_(54, house.here, step=6)
+    for phone in (ann, bob):
+        await phone.hears(call, 100)
+    await town.pass_(8, house.here, step=2)
+    taken = (await town.call(call)).charge
+    assert taken is not None
+    await bob.hears(call, 0)
+    call = await town.call(await ann.end(call))
+    assert call.cost_minor == 5_400 < taken.captured.total
+    for role in Role.CALLER, Role.CALLEE:
+        receipt = await house.receipts.of(call, role)
+        assert receipt is not None
+        assert verify(receipt, SIGNER.public_key) == []
+        assert receipt["charges"][-1]["amountMinor"] == taken.captured.total - 5_400
+    assert (await audit(town.db, town.clock.now())).clean
+
+
 async def test_what_the_journal_does_not_say_is_not_put_on_paper(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
