@@ -178,6 +178,7 @@ async function refreshHistory() {
       if (at("peer").disabled) return;
       at("peer").value = other?.username ?? "";
       at("peer").focus();
+      anotherPeer();
     };
     if (api.me) drawHistory(calls, api.me, choose);
   } catch (refusal) {
@@ -226,11 +227,14 @@ async function topUp(button) {
 }
 
 for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
-at("peer").addEventListener("input", () => {
+/** Somebody is named: the last call's receipt makes room for the price of the next one. */
+function anotherPeer() {
   if (phone.busy) return;
-  Object.assign(till, { put: phone.leg, short: null }); // somebody else now: the last call's receipt makes room
+  Object.assign(till, { put: phone.leg, short: null });
   redrawTill();
-});
+}
+
+at("peer").addEventListener("input", anotherPeer);
 addEventListener("focus", () => phone.busy || quote.user || quote.again()); // they may have joined in the other tab
 purse.addEventListener("change", () => {
   drawPurse(purse);

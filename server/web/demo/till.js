@@ -45,12 +45,12 @@ export function drawTill({ phone, meter, quote, purse, receipt, put, short }) {
   const slot = at("meter-slot");
   slot.dataset.scene = short && scene === "none" ? "before" : scene;
   show(slot, scene !== "none" || Boolean(short));
-  const price = scene === "before" ? quote.prices.audio.price : meter.price;
+  const price = scene === "live" || scene === "over" ? meter.price : quote.prices?.audio.price;
   const paid = (scene === "live" || scene === "over") && price && !isFree(price);
   show(at("charged-box"), Boolean(paid));
   show(at("lasts-box"), scene === "live" && paid && meter.leftMs !== null);
   show(at("lasts-bar"), scene === "live" && paid && meter.leftMs !== null);
-  drawPrice(scene, scene === "before" ? quote : null, price);
+  drawPrice(scene, quote, price);
   drawRunning({ scene, paid, meter, phone });
   drawWarning({ scene, meter, purse, short, phone });
   show(at("receipt"), scene === "over" && Boolean(receipt));
@@ -63,13 +63,14 @@ function payVerb(leg, scene) {
   return leg.role === "caller" ? "pay" : "pays";
 }
 
+/** Before a call its price and how far the money goes, in a call its tariff, after one what the next would cost. */
 function drawPrice(scene, quote, price) {
-  show(at("price-line"), Boolean(price) && scene !== "over");
+  const asked = scene === "live" ? null : quote.prices;
+  show(at("price-line"), Boolean(price) && (scene !== "over" || Boolean(asked)));
   if (!price) return;
-  write(at("price"), quote ? pricesText(quote.prices) : rateText(price));
-  const more = termsOf(price);
-  if (quote) more.push(...lastsText(quote.prices));
-  write(at("price-more"), more.join(" · "));
+  write(at("price"), asked ? pricesText(asked) : rateText(price));
+  const terms = asked ? [...termsOf(asked.audio.price), ...lastsText(asked)] : termsOf(price);
+  write(at("price-more"), [...(scene === "over" ? ["for the next call"] : []), ...terms].join(" · "));
 }
 
 /** One price, or one for each kind of call. */
@@ -84,9 +85,12 @@ function lastsText({ audio, video }) {
   if (asked.affordableSeconds === null) return [];
   const money = `your ${moneyText(asked.availableMinor, asked.price.currency)}`;
   if (!asked.affordableSeconds) return [`${money} is not enough`];
-  const shorter = video.affordableSeconds !== null && video.affordableSeconds !== asked.affordableSeconds;
-  const withVideo = shorter ? `, with video ${spanText(video.affordableSeconds)}` : "";
-  return [`${money} lasts ${spanText(asked.affordableSeconds)}${withVideo}`];
+  return [`${money} lasts ${spanText(asked.affordableSeconds)}${withVideoText(asked, video)}`];
+}
+
+function withVideoText(asked, { affordableSeconds }) {
+  if (affordableSeconds === asked.affordableSeconds || affordableSeconds === null) return "";
+  return affordableSeconds ? `, with video ${spanText(affordableSeconds)}` : ", not enough for video";
 }
 
 /** What changes by itself as a call goes on. */

@@ -1,0 +1,183 @@
+"""The demo page shows the money: two tabs in Chromium, paid calls of a few seconds, this server between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.doors.browser import Browser, Page, chromium
+from tests.doors.serverprocess import ServerProcess, running
+
+# Calls by the second, so dear that the 500 with which a wallet begins last for 8 of them (and 4 with video).
+TARIFF = {
+    "CALL_RATE_MINOR": "375000",
+    "CALL_VIDEO_RATE_MINOR": "750000",
+    "CALL_FIRST_BLOCK_SECONDS": "1",
+    "CALL_BLOCK_SECONDS": "1",
+    "CALL_MINIMUM_MINOR": "0",
+}
+_numbers = itertools.count(1)
+_SHOWN = "(at) => document.querySelector(`[data-test=${at}]`).checkVisibility()"
+_HIDDEN = "(at) => !document.querySelector(`[data-test=${at}]`).checkVisibility()"
+# The figure that a control shows, once it is shown and (with `above`) more than that.
+_FIGURE = """([at, above]) => {
+  const shown = document.querySelector(`[data-test=${at}]`);
+  const figure = Number(shown.innerText.replace(/[^0-9.]/g, ""));
+  return shown.checkVisibility() && figure > above ? { figure } : null;
+}"""
+_LASTS = """(above) => {
+  const [minutes, seconds] = document.querySelector("[data-test=lasts]").innerText.split(":").map(Number);
+  return 60 * minutes + seconds > above;
+}"""
+_TOTAL = "(text) => document.querySelector('[data-test=receipt] .total .amount')?.innerText === text"
+_SET_RATE = """async (ratePerMinuteMinor) => {
+  const { accessToken } = JSON.parse(sessionStorage.getItem("ringmeter.session"));
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${accessToken}` };
+  const answer = await fetch("/api/user/profile", {
+    method: "PUT", headers, body: JSON.stringify({ ratePerMinuteMinor }),
+  });
+  return answer.status;
+}"""
+_KEEP_FILES = """() => {
+  const made = URL.createObjectURL;
+  URL.createObjectURL = (blob) => {
+    window.kept = blob;
+    return made.call(URL, blob);
+  };
+}"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server and a browser; ``pair`` opens two tabs of two new people with a wallet each."""
+
+    server: ServerProcess
+    browser: Browser
+
+    def pair(self) -> tuple[Page, Page]:
+        number = next(_numbers)
+        pages = []
+        for name in (f"Ada {number}", f"Bea {number}"):
+            page = self.browser.page(name).open(f"{self.server.address}/")
+            page.join(name)
+            page.until_text("balance", "₦500.00")
+            pages.append(page)
+        return pages[0], pages[1]
+
+
+@pytest.fixture(scope="module")
+def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder: Path = tmp_path_factory.mktemp("money")
+    with (
+        running(folder / "server", mongo_uri=mongo_uri, database="browser-money", **TARIFF) as server,
+        chromium(folder / "profile") as browser,
+    ):
+        yield Stage(server, browser)
+
+
+@pytest.fixture
+def stage(house: Stage) -> Iterator[Stage]:
+    yield house
+    faults = []
+    for page in house.browser.pages:
+        lines = page.console()
+        print(page.name, *lines, sep="\n  ")  # shown when the test has failed
+        faults += [line for line in lines if line.startswith(("uncaught:", "error:"))]
+        page.close()
+    house.browser.pages.clear()
+    assert faults == [], "a page under this policy, with what this server says, has nothing to complain about"
+
+
+def figure(page: Page, at: str, above: float = -1) -> float:
+    """The amount that a control shows; waits until it is more than ``above``."""
+    return float(page.until(_FIGURE, [at, above])["figure"])
+
+
+def answer(caller: Page, callee: Page) -> None:
+    callee.until(_SHOWN, "accept")
+    callee.click("accept")
+    for page in (caller, callee):
+        page.until_state("active")
+
+
+def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_path: Path) -> None:
+    ada, bea = stage.pair()
+    ada.fill("peer", bea.name)
+    ada.until_text("price", "Audio ₦3,750.00, video ₦7,500.00 a minute")
+    ada.until_text("price-terms", "charged by the second · your ₦500.00 lasts 8 s, with video 4 s")
+
+    ada.click("call-audio")
+    bea.until(_SHOWN, "accept")
+    assert "pays ₦3,750.00 a minute" in bea.run("() => document.querySelector('#incoming-kind').innerText")
+    answer(ada, bea)
+    ada.until("() => document.querySelector('[data-test=balance]').innerText === '₦0.00'")
+    ada.until_text("warning", "about to be cut off")
+    bea.until(_HIDDEN, "warning")
+    for page in (ada, bea):
+        figure(page, "charged", above=figure(page, "charged"))
+
+    assert not ada.run(_LASTS, 8)
+    ada.click("top-up-now")
+    ada.until(_LASTS, 8)
+    figure(ada, "charged", above=500)  # beyond the money with which it began
+
+    for page in (ada, bea):
+        page.until_state("ended")
+        assert "The money ran out" in page.run("() => document.querySelector('#words').innerText")
+        page.until(_SHOWN, "receipt")
+        assert page.text("charged") == "₦1,000.00"
+        page.until(_TOTAL, "₦1,000.00")
+        page.until_text("history", "out of money")
+        page.until_text("history", "0:16 · ")
+    ada.until_text("balance", "₦0.00")
+    bea.until_text("receipt", "You earn ₦800.00; the platform keeps 20 %.")
+    bea.until("() => document.querySelector('#balance-more').innerText === '₦800.00 earned'")
+
+    ada.run(_KEEP_FILES)
+    ada.click("receipt-file")
+    file = tmp_path / "receipt.json"
+    file.write_text(ada.run("() => window.kept.text()"))
+    checked = stage.server.command("verify-receipt", str(file))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_call_that_nobody_could_pay_offers_a_top_up_and_does_not_ring(stage: Stage) -> None:
+    ada, bea = stage.pair()
+    assert bea.run(_SET_RATE, 9_000_000) == 200
+    ada.call(bea.name)
+    ada.until_text("warning", "Not enough money for this.")
+    ada.until_text("price-terms", "your ₦500.00 is not enough")
+    assert (ada.text("state"), bea.text("state")) == ("idle", "idle")
+    ada.click("top-up-now")
+    ada.until_text("balance", "₦1,000.00")
+    ada.until(_HIDDEN, "warning")
+    ada.click("top-up")
+    ada.until_text("balance", "₦1,500.00")
+    ada.until_text("price-terms", "your ₦1,500.00 lasts 1 s")
+    ada.reload()
+    ada.until_text("balance", "₦1,500.00")
+
+
+def test_video_at_another_price_is_asked_for_when_the_payer_has_agreed_to_it(stage: Stage) -> None:
+    ada, bea = stage.pair()
+    ada.call(bea.name, "audio")
+    answer(ada, bea)
+    ada.click("upgrade")
+    ada.until(_SHOWN, "upgrade-accept")
+    question = ada.run("() => document.querySelector('#upgrade-text').innerText")
+    assert question == "Go on with video? You pay ₦7,500.00 a minute then, instead of ₦3,750.00 a minute."
+    ada.click("upgrade-accept")
+    bea.until(_SHOWN, "upgrade-accept")
+    bea.click("upgrade-accept")
+    for page in (ada, bea):
+        page.until_text("price", "₦7,500.00 a minute")
+    figure(ada, "charged", above=figure(ada, "charged"))
+    bea.click("hangup")
+    for page in (ada, bea):
+        page.until_text("receipt", "Video")
+        page.until(_TOTAL, page.text("charged"))
+        assert "Audio" in page.text("receipt")
