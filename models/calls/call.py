@@ -296,11 +296,17 @@ class Call:
         return sum((i.end - i.start for i in self.intervals if i.end is not None), timedelta())
 
     def talk_ms(self, now: datetime | None = None) -> int:
-        """Milliseconds of proven conversation, with the running interval up to ``now`` where it is given."""
+        """Milliseconds of proven conversation, with the running interval up to ``now`` where it is given.
+
+        However late it is: nobody talks on longer than is paid for.
+        """
         talked = self.talked // _MS
-        if now is not None and self.intervals and self.intervals[-1].end is None:
-            talked += max(timedelta(), now - self.intervals[-1].start) // _MS
-        return talked
+        if now is None or not self.intervals or self.intervals[-1].end is not None:
+            return talked
+        running = max(timedelta(), now - self.intervals[-1].start) // _MS
+        if self.charge is not None and self.charge.granted_ms is not None:
+            running = min(running, max(0, self.charge.granted_ms - talked))
+        return talked + running
 
     def spoken_seconds(self) -> int:
         """Whole seconds of proven conversation in the closed intervals."""

@@ -8,7 +8,6 @@ from datetime import datetime
 from models.calls import commands as c
 from models.calls import tariff
 from models.calls.call import Call, Role, Segment, Timers, Upgrade
-from models.calls.deadlines import money_runs_out
 from models.calls.moves import Told, held
 from models.errors import Refusal
 
@@ -47,7 +46,5 @@ def answer_upgrade(
     if asked.price == call.price:
         return after, told
     # From here on at the new price: what was said so far becomes a segment of its own.
-    paid_until = money_runs_out(call)
-    talked = call.talk_ms(min(now, paid_until or now))
-    said = Segment(type=call.type, price=call.price, talk_ms=talked - tariff.earlier_ms(call))
+    said = Segment(type=call.type, price=call.price, talk_ms=call.talk_ms(now) - tariff.earlier_ms(call))
     return replace(after, price=asked.price, earlier=(*call.earlier, said)), told
