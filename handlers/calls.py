@@ -277,7 +277,7 @@ async def call_resume(ctx: Context, ask: dict[str, Any]) -> Any:
     takes=UpgradeCall,
     gives=CallView,
     lane="call_id",
-    refuses=[*_ANY_CALL, "PRICE_CHANGED", *_FUNDS],
+    refuses=[*_ANY_CALL, "PRICE_CHANGED", "CURRENCY_MISMATCH", *_FUNDS],
 )
 async def call_upgrade(ctx: Context, ask: dict[str, Any]) -> Any:
     """Ask the other side for video, at the price that the answer's ``upgrade`` names. If both ask, both have consented.

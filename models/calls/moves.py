@@ -332,7 +332,7 @@ def _activate_if_up(call: Call, now: datetime) -> tuple[Call, Told]:
 
 
 def _interrupted(call: Call, at: datetime) -> Call:
-    return replace(call, state=State.RECONNECTING, intervals=_closed(call, at))
+    return _proven(replace(call, state=State.RECONNECTING, intervals=_closed(call, at)))
 
 
 def _closed(call: Call, at: datetime) -> tuple[Interval, ...]:
@@ -344,6 +344,25 @@ def _closed(call: Call, at: datetime) -> tuple[Interval, ...]:
     if paid_until is not None:
         at = min(at, paid_until)
     return (*call.intervals[:-1], Interval(last.start, max(last.start, at)))
+
+
+def _proven(call: Call) -> Call:
+    """After an interval was closed: nobody has talked before an upgrade what was not talked at all.
+
+    A leg that is given up may have been silent since before the upgrade. Then the segment that ended with it is
+    shorter, and what is secured pays for another length of conversation.
+    """
+    if tariff.earlier_ms(call) <= call.talk_ms():
+        return call
+    left, earlier = call.talk_ms(), []
+    for segment in call.earlier:
+        earlier.append(replace(segment, talk_ms=min(segment.talk_ms, left)))
+        left -= earlier[-1].talk_ms
+    call = replace(call, earlier=tuple(earlier))
+    if call.charge is None:
+        return call
+    granted = tariff.reach_ms(call, call.charge.secured_minor)
+    return replace(call, charge=replace(call.charge, granted_ms=granted, reach_ms=granted))
 
 
 def latest(call: Call) -> datetime:
@@ -368,4 +387,5 @@ def _ended(call: Call, reason: Reason, by: str | None, at: datetime) -> Call:
         upgrade=None,
         money_due_at=at + SETTLED_WITHIN if call.charge is not None else None,
     )
+    after = _proven(after)
     return replace(after, cost_minor=tariff.cost(after))

@@ -17,6 +17,7 @@ from models.calls.signals.store import Signal
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward
 from models.calls.upkeep import Upkeep
+from models.errors import Refusal
 from models.ports import Alarms, Clock, Device, Doors, Ids
 from models.users.service import Users
 
@@ -122,12 +123,14 @@ class Calls(Beginning, Upkeep):
         """Ask the other side for video. What it would cost is fixed now, for the payer to agree to.
 
         The caller pays, so a caller who asks has agreed; refuses with ``PRICE_CHANGED`` if that is above
-        ``max_rate_per_minute_minor``.
+        ``max_rate_per_minute_minor``, with ``CURRENCY_MISMATCH`` if it is in another currency than the call so far.
         """
         call = await self._seen(call_id, device.user_id)
         price = self._meter.quote(callee=call.callee, call_type=type, follows=True)
         if tariff.same_rate(price, call.price):
             price = call.price
+        if call.charge is not None and price.currency != call.price.currency:
+            raise Refusal("CURRENCY_MISMATCH", currency=price.currency)  # one call is paid from one wallet
         agreed(price, max_rate_per_minute_minor)
         return await self._apply(call_id, c.AskUpgrade(device.device_id, type, price), device.user_id)
 

@@ -401,7 +401,8 @@ def _more_money(charge: Charge, seconds: int) -> c.Grant:
 def invariants(call: Call, now: datetime) -> None:
     rules.check(call)
     if call.charge is not None:
-        assert call.talk_ms() <= (call.charge.granted_ms or 0), "nobody talks longer than is paid for"
+        granted = call.charge.granted_ms  # None: it has come to a free segment
+        assert granted is None or call.talk_ms() <= granted, "nobody talks longer than is paid for"
         assert call.live or call.cost_minor == tariff.cost(call) <= call.charge.held.total
     assert (call.deadline_at is None) == (not call.live)
     previous = call.accepted_at

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from models.audit.service import audit
 from models.billing.tariffs import Tariffs
+from models.calls import tariff
 from models.calls.call import Purse, Reason, Stage, State
 from models.db import Database
 from models.errors import Refusal
 from models.ledger.journal import Pocket
+from models.users.store import USERS
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Phone, Process, Town
 
@@ -118,7 +121,7 @@ async def test_video_at_another_price_is_a_segment_of_its_own(
     tariffs = Tariffs(
         rate_minor=6_000, video_rate_minor=12_000, first_block_seconds=1, block_seconds=1, minimum_minor=0
     )
-    town, here, ann, bob = await opened(db, clock, ids, money=100_000, tariffs=tariffs)
+    _town, here, ann, bob = await opened(db, clock, ids, money=100_000, tariffs=tariffs)
     call = await bob.accept(await ann.request(bob))
     clock.pass_(10)
     call = await here.calls.ask_upgrade(bob.device, call.id, type="video")
@@ -175,3 +178,44 @@ async def test_what_was_paid_out_already_is_owed_after_a_refund_and_kept_back_fr
     await here.jobs()
     wallet = await town.wallet("bob")
     assert (wallet.primary, wallet.owed) == (300, 0)
+
+
+async def test_what_was_silent_before_an_upgrade_is_charged_under_neither_price(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    """Proof of media until second 10, an upgrade at 16, and then the line is found dead: ten seconds were talked."""
+    tariffs = Tariffs(
+        rate_minor=6_000, video_rate_minor=12_000, first_block_seconds=1, block_seconds=1, minimum_minor=0
+    )
+    _town, here, ann, bob = await opened(db, clock, ids, money=100_000, tariffs=tariffs)
+    call = await bob.accept(await ann.request(bob))
+    clock.pass_(10)
+    await bob.hears(call, 50)
+    clock.pass_(6)
+    await here.calls.ask_upgrade(ann.device, call.id, type="video")
+    call = await here.calls.answer_upgrade(bob.device, call.id, accept=True)
+    clock.pass_(1)
+    call = await bob.hears(call, 0)
+    assert [(s.type, s.talk_ms) for s in call.earlier] == [("audio", 10_000)]
+    assert call.charge is not None
+    assert (
+        tariff.cost_of(call.price, (call.charge.granted_ms or 0) - 10_000)
+        <= call.charge.secured_minor - 1_000
+    )
+    over = await ann.end(call)
+    assert (over.cost_minor, over.talk_ms()) == (1_000, 10_000)
+    assert (await audit(db, clock.now())).clean
+
+
+async def test_video_in_another_currency_than_the_call_is_refused(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    town, here, ann, bob = await opened(db, clock, ids, money=100_000)
+    await db[USERS].update_one(
+        {"_id": "bob"}, {"$set": {"currency": "KWD", "video_rate_per_minute_minor": 500}}
+    )
+    call = await bob.accept(await ann.request(bob))
+    with pytest.raises(Refusal) as no:
+        await here.calls.ask_upgrade(ann.device, call.id, type="video")
+    assert no.value.code == "CURRENCY_MISMATCH"
+    assert (await town.call(call)).upgrade is None
