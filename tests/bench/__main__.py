@@ -19,9 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from server.cli_run import event_loop_factory
 from server.mongod import EmbeddedMongod, MongodFault
-from tests.bench import calls, logins, relay, report, rest
+from tests.bench import calls, cutoff, inside, logins, money, relay, renewals, report, rest
 from tests.bench.machine import Cores, NoStart, Server, Watched, describe, load
-from tests.bench.people import register
+from tests.bench.people import open_wallets, pay_in, register
 from tests.bench.phone import Phone, connect_all
 from tests.bench.plan import QUICK, Plan, Told
 from tests.bench.stats import Round, summary
@@ -32,6 +32,13 @@ PAUSE_SECONDS = 0.3
 # The generator's own sign-ins must not be counted as guesses at passwords.
 NO_AUTH_LIMIT = "1000000"
 CHEAP_HASHES, REAL_HASHES = "4", "12"
+# Audio is paid for, by the second, and video is free: both kinds of call on one server.
+TARIFFS = {
+    "CALL_RATE_MINOR": str(cutoff.RATE_MINOR),
+    "CALL_VIDEO_RATE_MINOR": "0",
+    **inside.BY_THE_SECOND,
+}
+COMMANDS_OF_CALLS = 10
 
 
 class Bench:
@@ -43,6 +50,7 @@ class Bench:
         self.warnings: list[str] = []
         self.cores = Cores()
         self._folder = folder
+        self._servers = 0
         self._progress = progress
 
     async def run(self) -> None:
@@ -55,6 +63,8 @@ class Bench:
         try:
             database = mongod.pid or 0
             await self._with_server(uri, CHEAP_HASHES, lambda s: self._calls_and_relay(s, database))
+            await self._with_server(uri, CHEAP_HASHES, lambda s: self._cut_offs(s, database), troubled=True)
+            await self._inside(uri, database)
             await self._with_server(uri, REAL_HASHES, lambda s: self._logins(s, database))
         finally:
             await mongod.stop()
@@ -63,45 +73,63 @@ class Bench:
         """A new progress bar."""
         return Bar(self._progress, title)
 
-    async def _with_server(self, uri: str, hashes: str, work: Callable[[Server], Awaitable[None]]) -> None:
-        settings = {"MONGO_URI": uri, "BCRYPT_ROUNDS": hashes, "AUTH_PER_MINUTE": NO_AUTH_LIMIT}
-        server = Server(self.cores, self._folder / f"server{hashes}", settings)
+    async def _with_server(
+        self, uri: str, hashes: str, work: Callable[[Server], Awaitable[None]], *, troubled: bool = False
+    ) -> None:
+        """``troubled``: what the server says of it is what the measurement does to it."""
+        settings = {
+            "MONGO_URI": uri,
+            "BCRYPT_ROUNDS": hashes,
+            "AUTH_PER_MINUTE": NO_AUTH_LIMIT,
+            **TARIFFS,
+        }
+        self._servers += 1
+        server = Server(self.cores, self._folder / f"server{self._servers}", settings)
         await server.start()
         try:
             await work(server)
         finally:
             await server.stop()
-            self.warnings += server.warnings()
+            self.warnings += [] if troubled else server.warnings()
 
-    async def _rounds(self, title: str, *measures: tuple[str, Callable[[Told], Awaitable[Round]]]) -> None:
-        """Each measure ``plan.rounds`` times, taking turns."""
+    async def _rounds(
+        self, title: str, *measures: tuple[str, Callable[[Told], Awaitable[Round]]], times: int = 0
+    ) -> None:
+        """Each measure ``times`` (``plan.rounds``) times, taking turns."""
         kept: dict[str, list[Round]] = {name: [] for name, _ in measures}
-        for number in range(self.plan.rounds):
+        for number in range(times or self.plan.rounds):
             for name, measure in measures:
                 with self.bar(f"{title}: {name.replace('_', ' ')}, round {number + 1}") as told:
                     await asyncio.sleep(PAUSE_SECONDS)
                     kept[name].append(await measure(told))
-        self.results[title] = {name: summary(rounds) for name, rounds in kept.items()}
+        part = self.results.setdefault(title, {})
+        part.update({name: summary(rounds) for name, rounds in kept.items()})
 
     async def _calls_and_relay(self, server: Server, database: int) -> None:
         plan, watched = self.plan, Watched(server.pid, database)
-        with self.bar("users") as told:
-            people = await register(server.url, "caller", 2 * plan.pairs, told)
-        with self.bar("phones") as told:
-            phones = [Phone(one.user_id, one.token, f"phone-{one.username}") for one in people]
-            there = iter(range(1, len(phones) + 1))
-            await connect_all(phones, server.url, lambda: told(next(there) / len(phones)))
-        gc.collect()
-        gc.freeze()
+        phones = await self._phones(server, "caller", plan.pairs, money=inside.PLENTY_MINOR)
         exchange = calls.Exchange(phones[: plan.pairs], phones[plan.pairs :])
         short = replace(plan, call_seconds=plan.call_seconds * WARM_UP_SHARE)
         with self.bar("warming up") as told:
             await calls.steady(exchange, short, watched, told)
+
+        def measure(work: Any, *, paid: bool) -> Callable[[Told], Awaitable[Round]]:
+            async def one(told: Told) -> Round:
+                exchange.paid = paid
+                done: Round = await work(exchange, plan, watched, told)
+                return done
+
+            return one
+
         await self._rounds(
             "calls",
-            ("steady", lambda told: calls.steady(exchange, plan, watched, told)),
-            ("flat_out", lambda told: calls.flat_out(exchange, plan, watched, told)),
+            ("steady", measure(calls.steady, paid=False)),
+            ("paid_steady", measure(calls.steady, paid=True)),
+            ("flat_out", measure(calls.flat_out, paid=False)),
+            ("paid_flat_out", measure(calls.flat_out, paid=True)),
         )
+        self.results["calls"]["transactions"] = summary([await calls.transactions(server.url)])
+        exchange.paid = False
         board = relay.relay_over(await calls.keep_running(exchange, plan.pairs))
         warm = replace(plan, relay_seconds=plan.relay_seconds * WARM_UP_SHARE)
         with self.bar("warming up") as told:
@@ -111,11 +139,87 @@ class Bench:
             ("steady", lambda told: relay.steady(board, plan, watched, told)),
             ("flat_out", lambda told: relay.flat_out(board, plan, watched, told)),
         )
+        self._hang_up(phones)
+
+    async def _phones(self, server: Server, prefix: str, pairs: int, *, money: int = 0) -> list[Phone]:
+        """Connected phones of new users: the callers, who have wallets with ``money``, and then the callees."""
+        with self.bar("users") as told:
+            people = await register(server.url, prefix, 2 * pairs, told)
+        with self.bar("wallets") as told:
+            await open_wallets(server.url, people[:pairs])
+            if money:
+                await pay_in(server.url, people[:pairs], money, told)
+        phones = [Phone(one) for one in people]
+        with self.bar("phones") as told:
+            there = iter(range(1, len(phones) + 1))
+            await connect_all(phones, server.url, lambda: told(next(there) / len(phones)))
+        gc.collect()
+        gc.freeze()
+        return phones
+
+    def _hang_up(self, phones: list[Phone]) -> None:
         dropped = [phone for phone in phones if phone.closed]
         if dropped:
             self.warnings.append(f"{len(dropped)} phones lost their connection: {dropped[0].closed}")
         for phone in phones:
             phone.close()
+
+    async def _cut_offs(self, server: Server, database: int) -> None:
+        plan, watched = self.plan, Watched(server.pid, database)
+        rich = await self._phones(server, "rich", plan.pairs, money=inside.PLENTY_MINOR)
+        exchange = calls.Exchange(rich[: plan.pairs], rich[plan.pairs :])
+        exchange.paid = True
+        phones = await self._phones(server, "poor", plan.cut_offs)
+        poor = cutoff.Poor(server.url, phones[: plan.cut_offs], phones[plan.cut_offs :])
+        await self._rounds(
+            "cut_offs",
+            ("alone", lambda told: cutoff.alone(poor, watched, plan, told)),
+            ("busy", lambda told: cutoff.busy(poor, exchange, watched, plan, told)),
+            ("away", lambda told: cutoff.away(poor, watched, plan, told)),
+            times=plan.money_rounds,
+        )
+        self._hang_up(rich + phones)
+
+    async def _inside(self, uri: str, database: int) -> None:
+        """What is measured in this process, which takes the server's core for it."""
+        plan = self.plan
+        self.cores.take_servers()
+        async with inside.inside(uri, "money", self._folder) as here:
+            with self.bar("payers") as told:
+                town = await money.Town.build(here, plan.money_lanes)
+            commands = {kind: await town.commands(kind, COMMANDS_OF_CALLS) for kind in ("free", "paid")}
+            await self._rounds(
+                "money",
+                ("free", lambda told: money.whole_calls(town, "free", database, plan, told)),
+                ("paid", lambda told: money.whole_calls(town, "paid", database, plan, told)),
+                times=plan.money_rounds,
+            )
+            till, payers, many = money.Till(here), town.callers, town.callees["paid"]
+            await self._rounds(
+                "money",
+                ("many", lambda told: money.postings(till, payers, many, database, plan, told)),
+                ("one", lambda told: money.postings(till, payers, many[:1], database, plan, told)),
+                ("renewals", lambda told: money.renewals_alone(till, payers, many, database, plan, told)),
+                times=plan.money_rounds,
+            )
+            self.results["commands"] = commands
+        async with inside.inside(uri, "live", self._folder) as here:
+            live = renewals.Live(here)
+            with self.bar(f"{plan.live_calls} live calls") as told:
+                await live.build(plan.live_calls, told)
+            await self._rounds(
+                "live",
+                ("real_rate", lambda told: renewals.at_the_real_rate(live, database, plan, told)),
+                times=plan.money_rounds,
+            )
+            with self.bar("renewing all"):
+                await live.line_up()
+            await self._rounds(
+                "live",
+                ("burst", lambda told: renewals.all_at_once(live, database, plan, told)),
+                times=plan.money_rounds,
+            )
+        self.cores.take_ours()
 
     async def _logins(self, server: Server, database: int) -> None:
         plan, watched = self.plan, Watched(server.pid, database)
@@ -148,7 +252,7 @@ def main() -> int:
     """Run and print; 1 when the server or its database did not start."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="short rounds, under a minute: figures are rough"
+        "--quick", action="store_true", help="short rounds, about a minute: figures are rough"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as well")
     parser.add_argument(
@@ -161,6 +265,7 @@ def main() -> int:
     args = parser.parse_args()
     plan = QUICK if args.quick else Plan()
     given = {name: getattr(args, name) for name in ("call_rate", "relay_rate", "rounds")}
+    given["money_rounds"] = args.rounds
     plan = replace(plan, **{name: value for name, value in given.items() if value})
     console = Console(width=None if sys.stdout.isatty() else 130)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

@@ -15,6 +15,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from tests.bench.machine import Watched
 from tests.bench.phone import Phone, now
 from tests.bench.plan import Plan, Told
@@ -38,6 +40,14 @@ def description(kind: str, ufrag: str) -> dict[str, str]:
 
 OFFER = description("offer", "callerfrag")
 ANSWER = description("answer", "calleefrag")
+
+
+def without_video(description: dict[str, str]) -> dict[str, str]:
+    """The same with its video section switched off, as a call for audio has it; of the same size."""
+    return {**description, "sdp": description["sdp"].replace("m=video 9 ", "m=video 0 ")}
+
+
+OFFER_AUDIO, ANSWER_AUDIO = without_video(OFFER), without_video(ANSWER)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +88,8 @@ class Exchange:
         self._by_caller: dict[str, Attempt] = {}
         self._by_callee: dict[str, Attempt] = {}
         self.hang_up = True
+        # Video is free on the server of the measurement, audio is paid for.
+        self.paid = False
         for phone in callers:
             phone.on_event = self._caller_hears
         for phone in callees:
@@ -99,7 +111,8 @@ class Exchange:
                 attempt.fail("still in the call before")
                 return attempt
             book[phone.user_id] = attempt
-        ask = {"to": callee.user_id, "type": "video", "offer": OFFER}
+        kind, offer = ("audio", OFFER_AUDIO) if self.paid else ("video", OFFER)
+        ask = {"to": callee.user_id, "type": kind, "offer": offer}
         caller.emit("CALL_REQUEST", ask, lambda ack, at: self._acked(attempt, "request", ack))
         return attempt
 
@@ -116,7 +129,7 @@ class Exchange:
             attempt.rung, attempt.call_id = at, payload["callId"]
             about = {"callId": payload["callId"]}
             phone.emit("CALL_RINGING", about)
-            answer = {**about, "answer": ANSWER}
+            answer = {**about, "answer": ANSWER_AUDIO if self.paid else ANSWER}
             phone.emit("CALL_ACCEPT", answer, lambda ack, _: self._acked(attempt, "accept", ack))
         elif name == "CALL_ENDED":
             self._end_heard(self._by_callee[phone.user_id], "callee", payload, at)
@@ -200,6 +213,21 @@ async def keep_running(exchange: Exchange, pairs: int) -> list[Attempt]:
     if len(attempts) < pairs / 2:
         raise RuntimeError(f"of {pairs} calls to measure on only {len(attempts)} came about")
     return attempts
+
+
+async def transactions(url: str) -> Round:
+    """The server's transactions so far, and how many of them had to be run again, as it says itself."""
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as answer:
+        text = await answer.text()
+    begun, again = (
+        sum(
+            float(line.split()[1])
+            for line in text.splitlines()
+            if line.startswith(f"ringmeter_{name}_total ")
+        )
+        for name in ("transactions", "transaction_retries")
+    )
+    return Round({"transactions": begun, "retries_per_transaction": again / begun if begun else 0.0})
 
 
 async def _stragglers(attempts: list[Attempt]) -> None:

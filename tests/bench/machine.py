@@ -41,6 +41,11 @@ class Cores:
         if self.rest:
             os.sched_setaffinity(0, self.rest)
 
+    def take_servers(self) -> None:
+        """Move this process to the server's core: what it measures now runs in it."""
+        if self.server:
+            os.sched_setaffinity(0, self.server)
+
     def sentence(self) -> str:
         """Who runs where."""
         if self.server and self.rest:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
 from tests.bench.plan import Told
 
 PASSWORD = "kettle orbit 73 lantern"
+PIN = "4071"
 AT_ONCE = 8
 
 
@@ -40,3 +42,29 @@ async def register(url: str, prefix: str, count: int, told: Told) -> list[Person
             return Person(said["user"]["id"], name, said["accessToken"])
 
         return list(await asyncio.gather(*(one(number) for number in range(count))))
+
+
+async def open_wallets(url: str, people: list[Person]) -> None:
+    """A wallet for each."""
+    await _ask_each(url, people, "/api/wallet/create", {"pin": PIN}, lambda share: None)
+
+
+async def pay_in(url: str, people: list[Person], amount_minor: int, told: Told) -> None:
+    """Money for each, by the sandbox."""
+    await _ask_each(url, people, "/api/wallet/deposit", {"amountMinor": amount_minor}, told)
+
+
+async def _ask_each(url: str, people: list[Person], path: str, body: dict[str, Any], told: Told) -> None:
+    gate, done = asyncio.Semaphore(AT_ONCE), 0
+    async with aiohttp.ClientSession() as http:
+
+        async def one(person: Person) -> None:
+            nonlocal done
+            head = {"Authorization": f"Bearer {person.token}"}
+            async with gate, http.post(f"{url}{path}", json=body, headers=head) as answer:
+                if answer.status != 201:
+                    raise RuntimeError(f"{path}: {answer.status} {await answer.text()}")
+            done += 1
+            told(done / len(people))
+
+        await asyncio.gather(*(one(person) for person in people))

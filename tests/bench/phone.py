@@ -21,6 +21,7 @@ from tests.bench.frames import (
     read_packet,
     server_frames,
 )
+from tests.bench.people import Person
 
 now = time.perf_counter
 CONNECT_SECONDS = 20.0
@@ -44,10 +45,10 @@ class Phone(asyncio.Protocol):
 
     RELAYED = b'42["ICE_CANDIDATE"'
 
-    def __init__(self, user_id: str, token: str, device_id: str) -> None:
-        self.user_id = user_id
-        self._token = token
-        self.device_id = device_id
+    def __init__(self, person: Person) -> None:
+        self.person = person
+        self.user_id = person.user_id
+        self.device_id = f"phone-{person.username}"
         self.on_event: OnEvent = _nothing
         self.on_relayed: OnRelayed | None = None
         self.closed = ""
@@ -122,7 +123,7 @@ class Phone(asyncio.Protocol):
         if engine == b"2":
             self.write(client_frame(b"3"))
         elif engine == b"0":
-            self.write(client_frame(connect_packet({"token": self._token, "deviceId": self.device_id})))
+            self.write(client_frame(connect_packet({"token": self.person.token, "deviceId": self.device_id})))
         elif engine == b"4":
             kind, number, data = read_packet(text)
             if kind == b"2":

@@ -29,6 +29,14 @@ class Plan:
     flood_rate: float = 40.0
     flood_seconds: float = 4.0
     idle_seconds: float = 4.0
+    money_rounds: int = 3
+    money_lanes: int = 32  # calls at the same time
+    money_seconds: float = 4.0
+    live_calls: int = 2000
+    renewal_seconds: float = 6.0
+    cut_offs: int = 200
+    cut_off_rate: float = 50.0
+    cut_offs_away: int = 40  # while the database does not answer
 
 
 QUICK = Plan(
@@ -41,4 +49,10 @@ QUICK = Plan(
     login_seconds=1.5,
     flood_seconds=1.5,
     idle_seconds=1.0,
+    money_rounds=1,
+    money_seconds=1.0,
+    live_calls=300,
+    renewal_seconds=2.5,
+    cut_offs=40,
+    cut_offs_away=20,
 )

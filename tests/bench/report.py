@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from tests.bench import report_money
+from tests.bench.cells import both, median, percent, span
+
 # A process at this share of its core has no time left.
 FULL_SHARE = 0.9
 # More than this of a core for other programs makes figures of this one doubtful.
@@ -16,6 +19,8 @@ OTHERS_SHARE = 0.1
 # An open loop that sends later than this is behind its own schedule.
 LATE_MS = 1.0
 
+_TITLES = ("calls", "relay", "money", "live", "cut_offs", "logins")
+_OTHERS = (("relay", "flat_out"), ("logins", "flat_out"))
 _CALLS = (
     ("request → ring → accept → caller told", "set_up_ms"),
     ("  request → callee's phone", "ring_ms"),
@@ -38,8 +43,11 @@ def show(
     )
     console.print("Medians of the rounds, with the lowest and highest round behind them.\n")
     console.print(_rest(results["rest"]))
-    console.print(_calls(results["calls"]))
+    console.print(_calls(results["calls"], "free calls", ""))
+    console.print(_calls(results["calls"], "paid calls", "paid_"))
     console.print(_relay(results["relay"]))
+    for table in report_money.tables(results):
+        console.print(table)
     console.print(_logins(results["logins"]))
     for line in verdicts(results):
         console.print(f"• {line}", markup=False)
@@ -52,31 +60,33 @@ def show(
 def verdicts(results: Mapping[str, Any]) -> list[str]:
     """What limits the figures: the server (then they are its own), or the generator, a limit, a fault."""
     said = []
-    for title, name in (("calls", "flat_out"), ("relay", "flat_out"), ("logins", "flat_out")):
+    for title, name in (*(("calls", kind) for kind in ("flat_out", "paid_flat_out")), *_OTHERS):
         part = results[title][name]
-        server, generator = _median(part, "server_cpu_share"), _median(part, "generator_cpu_share")
-        shares = f"server {_percent(server)} of its core, generator {_percent(generator)}"
-        why = _bottleneck(server, generator, _median(part, "others_cpu_share"))
-        said.append(f"{title}, flat out: {shares}: {why}.")
+        server, generator = median(part, "server_cpu_share"), median(part, "generator_cpu_share")
+        shares = f"server {percent(server)} of its core, generator {percent(generator)}"
+        why = _bottleneck(server, generator, median(part, "others_cpu_share"))
+        said.append(f"{title}, {name.replace('_', ' ')}: {shares}: {why}.")
     others = max(
         figure["most"] or 0
-        for title in ("calls", "relay", "logins")
+        for title in _TITLES
         for name, figure in _figures(results[title])
         if name == "others_cpu_share"
     )
     if others > OTHERS_SHARE:
         said.append(
-            f"other programs took up to {_percent(others)} of a core meanwhile: read the figures with care."
+            f"other programs took up to {percent(others)} of a core meanwhile: read the figures with care."
         )
-    late = _median(results["relay"]["steady"], "generator_late_ms_p99")
+    late = median(results["relay"]["steady"], "generator_late_ms_p99")
     if late is not None:
         kept = "kept its schedule" if late < LATE_MS else "fell behind its own schedule"
         said.append(f"relay, steady: the generator {kept} (late by {late:.3f} ms at p99).")
-    for title in ("calls", "relay", "logins"):
+    said += report_money.verdicts(results)
+    for title in _TITLES:
         for name, part in results[title].items():
             if part["faults"] and name != "flood":
                 counts = ", ".join(f"{count} × {code}" for code, count in part["faults"].items())
-                said.append(f"{title}, {name.replace('_', ' ')}: not all went well: {counts}.")
+                where = f"{title.replace('_', ' ')}, {name.replace('_', ' ')}"
+                said.append(f"{where}: not all went well: {counts}.")
     return said
 
 
@@ -88,7 +98,7 @@ def _bottleneck(server: float | None, generator: float | None, others: float | N
     if generator >= FULL_SHARE:
         return "the generator was the bottleneck: the server can do more"
     if others is not None and others > OTHERS_SHARE:
-        return f"neither was full: other programs took {_percent(others)} of a core away"
+        return f"neither was full: other programs took {percent(others)} of a core away"
     return "neither was full: waiting (the database, or a limit) was the bottleneck"
 
 
@@ -97,78 +107,52 @@ def _rest(part: Mapping[str, float]) -> Table:
     starts = f"{part['first_start_s']:.2f} s on an empty folder, {part['later_start_s']:.2f} s later"
     table.add_row("start until /health is ok, with the embedded database", starts)
     table.add_row("memory at rest", f"server {part['server_mb']:.0f} MB, database {part['mongod_mb']:.0f} MB")
-    table.add_row("CPU at rest", _percent(part["idle_cpu_share"]))
+    table.add_row("CPU at rest", percent(part["idle_cpu_share"]))
     return table
 
 
-def _calls(part: Mapping[str, Any]) -> Table:
-    steady, flat = part["steady"], part["flat_out"]
-    rate = _median(steady, "asked_per_s") or 0
-    table = Table(Column("calls", no_wrap=True))
+def _calls(part: Mapping[str, Any], title: str, prefix: str) -> Table:
+    steady, flat = part[f"{prefix}steady"], part[f"{prefix}flat_out"]
+    rate = median(steady, "asked_per_s") or 0
+    table = Table(Column(title, no_wrap=True))
     for title in (f"steady {rate:.0f}/s: p50 ms", "p99 ms", "flat out: p50 ms", "p99 ms"):
         table.add_column(title, justify="right")
     for title, name in _CALLS:
-        figures = (_range(one, f"{name}_{p}") for one in (steady, flat) for p in ("p50", "p99"))
+        figures = (span(one, f"{name}_{p}") for one in (steady, flat) for p in ("p50", "p99"))
         table.add_row(title, *figures)
-    ended = _range(steady, "ended_calls", 0)
+    ended = span(steady, "ended_calls", 0)
     table.add_row("calls ended per round", ended, "", "", "", end_section=True)
-    table.add_row("calls per second", "", "", _range(flat, "calls_per_s", 0), "")
-    table.add_row("server CPU ms per call", "", "", _range(flat, "server_cpu_ms_per_call"), "")
-    table.add_row("server CPU share", _range(steady, "server_cpu_share", 2), "", "", "")
+    table.add_row("calls per second", "", "", span(flat, "calls_per_s", 0), "")
+    table.add_row("server CPU ms per call", "", "", span(flat, "server_cpu_ms_per_call"), "")
+    table.add_row("server CPU share", span(steady, "server_cpu_share", 2), "", "", "")
     return table
 
 
 def _relay(part: Mapping[str, Any]) -> Table:
     steady, flat = part["steady"], part["flat_out"]
-    rate = _median(steady, "asked_per_s") or 0
+    rate = median(steady, "asked_per_s") or 0
     table = Table("relayed ICE candidates", f"steady {rate:.0f}/s", "flat out")
-    table.add_row("per second", "", _range(flat, "messages_per_s", 0))
+    table.add_row("per second", "", span(flat, "messages_per_s", 0))
     cpu = "server_cpu_us_per_message"
-    table.add_row("server CPU µs per message", _range(steady, cpu), _range(flat, cpu))
+    table.add_row("server CPU µs per message", span(steady, cpu), span(flat, cpu))
     for name in ("p50", "p99"):
-        table.add_row(f"phone to phone, {name} ms", _range(steady, f"taken_ms_{name}", 3), "")
-    table.add_row(
-        "server CPU share", _range(steady, "server_cpu_share", 2), _range(flat, "server_cpu_share", 2)
-    )
+        table.add_row(f"phone to phone, {name} ms", span(steady, f"taken_ms_{name}", 3), "")
+    table.add_row("server CPU share", span(steady, "server_cpu_share", 2), span(flat, "server_cpu_share", 2))
     return table
 
 
 def _logins(part: Mapping[str, Any]) -> Table:
     flat, flood = part["flat_out"], part["flood"]
-    rate = _median(flood, "asked_per_s") or 0
+    rate = median(flood, "asked_per_s") or 0
     table = Table("logins, bcrypt cost 12", "figure", "answered after p50 / p99 ms")
-    table.add_row("per second, flat out", _range(flat, "logins_per_s"), _both(flat, "login_ms"))
+    table.add_row("per second, flat out", span(flat, "logins_per_s"), both(flat, "login_ms"))
     codes = ", ".join(f"{count} × {code}" for code, count in flood["faults"].items())
     table.add_row(f"a flood of {rate:.0f}/s was answered", codes, "")
     for title, name in (("signed in", "signed_in"), ("refused", "refused")):
-        table.add_row(f"  {title}", _range(flood, name, 0), _both(flood, f"{name}_ms"))
-    table.add_row("  /health/live meanwhile", "", _both(flood, "bystander_ms"))
+        table.add_row(f"  {title}", span(flood, name, 0), both(flood, f"{name}_ms"))
+    table.add_row("  /health/live meanwhile", "", both(flood, "bystander_ms"))
     return table
 
 
 def _figures(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float | None]]]:
     return ((name, figure) for part in parts.values() for name, figure in part["figures"].items())
-
-
-def _median(part: Mapping[str, Any], name: str) -> float | None:
-    value: float | None = part["figures"].get(name, {}).get("median")
-    return value
-
-
-def _both(part: Mapping[str, Any], name: str) -> str:
-    halves = (_median(part, f"{name}_{p}") for p in ("p50", "p99"))
-    return " / ".join("–" if half is None else f"{half:.1f}" for half in halves)
-
-
-def _range(part: Mapping[str, Any], name: str, digits: int = 1) -> str:
-    figure = part["figures"].get(name)
-    if figure is None or figure["median"] is None:
-        return "–"
-    text = f"[bold]{figure['median']:,.{digits}f}[/]"
-    if figure["least"] == figure["most"]:
-        return text
-    return f"{text} [dim]({figure['least']:,.{digits}f}–{figure['most']:,.{digits}f})[/]"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:.0f} %"

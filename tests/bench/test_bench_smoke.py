@@ -1,16 +1,21 @@
-"""The benchmark's own parts: frames, statistics, the report. Nothing is timed here."""
+"""The benchmark's own parts: frames, statistics, lanes of calls, the report. Nothing is timed here."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.bench import report
+from models.db import Database
+from models.ledger.journal import Kind
+from tests.bench import money, renewals, report
+from tests.bench.cells import percent
 from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
+from tests.bench.inside import Inside
 from tests.bench.relay import sender
 from tests.bench.stats import Round, arrivals, percentile, spread, summary
 
@@ -92,6 +97,38 @@ def test_a_summary_has_the_median_of_the_rounds_and_all_their_faults() -> None:
     assert made["faults"] == {"BUSY": 4}
 
 
+async def test_a_paid_call_of_the_benchmark_is_settled_and_its_commands_are_counted(
+    db: Database, tmp_path: Path
+) -> None:
+    here = Inside(db, tmp_path)
+    town = await money.Town.build(here, 1)
+    free, paid = [await town.commands(kind, 1) for kind in ("free", "paid")]
+    assert free["steps"]["end"]["commitTransaction"] == 1.0
+    assert paid["total"] > free["total"]
+    here.posted.clear()
+    times = money.Times()
+    await money.Till(here).call("caller00000", "paid00000", times)
+    kinds = {Kind.HOLD: 4, Kind.CAPTURE: 4, Kind.RELEASE: 1, Kind.SETTLE: 1}
+    assert here.posted == kinds, "the first hold, three renewals, and the end"
+    assert not times.faults
+    await here.close()
+
+
+async def test_the_live_calls_of_the_benchmark_are_renewed_evenly_and_then_together(
+    db: Database, tmp_path: Path
+) -> None:
+    here = Inside(db, tmp_path)
+    live = renewals.Live(here)
+    await live.build(6, lambda share: None)
+    assert live.due() == 1
+    await live.line_up()
+    live.skip()
+    assert live.due() == 6
+    assert await here.calls.run_renewals() == 6
+    assert (len(live.took_ms), live.due(), len(here.calls.board)) == (12, 0, 6)
+    await here.close()
+
+
 @pytest.mark.parametrize(
     ("server", "generator", "others", "said"),
     [
@@ -107,19 +144,30 @@ def test_the_report_says_what_the_bottleneck_was(
 ) -> None:
     shares = {"server_cpu_share": server, "generator_cpu_share": generator, "others_cpu_share": others}
     part = summary([Round({**shares, **spread("taken_ms", [1.0])}, Counter({"RATE_LIMITED": 2}))])
+    rounds = {
+        "calls": ("steady", "flat_out", "paid_steady", "paid_flat_out", "transactions"),
+        "relay": ("steady", "flat_out"),
+        "logins": ("flat_out", "flood"),
+        "live": ("real_rate", "burst"),
+    }
+    asked = {"steps": {step: {"find": 2.0} for step in ("request", "accept", "end")}, "total": 6.0}
     results = {
         "rest": {"first_start_s": 1, "later_start_s": 1, "server_mb": 1, "mongod_mb": 1, "idle_cpu_share": 0},
-        **{
-            title: {"steady": part, "flat_out": part, "flood": part} for title in ("calls", "relay", "logins")
-        },
+        **{title: dict.fromkeys(names, part) for title, names in rounds.items()},
+        "money": dict.fromkeys(
+            ("free", "paid", "many", "one", "renewals"),
+            summary([Round({"retries_per_transaction": 0.02, **shares})]),
+        ),
+        "cut_offs": dict.fromkeys(("alone", "busy", "away"), summary([Round({"kept_share": 0.5})])),
+        "commands": {"free": asked, "paid": asked},
     }
     out = io.StringIO()
     machine = {"processor": "[cpu]", "cores": 2, "python": "3"}
     about = {"machine": machine, "cores": "apart", "load_before": 0.0, "seconds": 1.0}
     report.show(Console(file=out, width=200), about, results, ["a [warning]"] * 7)
-    assert (
-        f"calls, flat out: server {report._percent(None if math.isnan(server) else server)}" in out.getvalue()
-    )
+    assert f"calls, flat out: server {percent(None if math.isnan(server) else server)}" in out.getvalue()
     assert said in out.getvalue()
+    assert "0.0200 at most (money, free), NOT under 0.01" in out.getvalue()
+    assert "cut-offs, away: 50 % told within 100 ms" in out.getvalue()
     assert "2 × RATE_LIMITED" in out.getvalue()
     assert "and 2 lines more" in out.getvalue()
