@@ -1,7 +1,8 @@
 """Takes docs/images/demo.png, the picture of the README: ``python -m tests.doors.picture``.
 
 Two tabs of the demo in a real call, each at a phone's width, side by side. Browsers without a camera show a test
-pattern; so that there is somebody to see, each tab's camera is a drawing of a person. All else is as users have it.
+pattern; so that there is somebody to see, each tab's camera is a drawing of a person. The call is charged by the
+second, so that the money is seen to run. All else is as users have it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from tests.doors.browser import Page, chromium
 from tests.doors.serverprocess import ROOT, running
 
 WIDTH, HEIGHT = 390, 760
+TARIFF = {
+    "CALL_RATE_MINOR": "6000",
+    "CALL_FIRST_BLOCK_SECONDS": "1",
+    "CALL_BLOCK_SECONDS": "1",
+    "CALL_MINIMUM_MINOR": "0",
+}
 PICTURE = ROOT / "docs" / "images" / "demo.png"
 _CAMERA = """([sky, ground, skin, hair, shirt]) => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 960, height: 540 });
@@ -67,11 +74,12 @@ def main() -> None:
     """Make the call, take the two shots, and lay them side by side."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with running(folder / "server") as server, chromium(folder / "profile") as browser:
+        with running(folder / "server", **TARIFF) as server, chromium(folder / "profile") as browser:
             ada = browser.page("Ada").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
             bea = browser.page("Bea").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
             for page, colors in ((ada, _ADA), (bea, _BEA)):
                 page.join(page.name)
+                page.until_text("balance", "500")
                 page.run(_CAMERA, colors)
             ada.call("Bea")
             bea.until("() => document.querySelector('[data-test=accept]').checkVisibility()")
@@ -79,7 +87,8 @@ def main() -> None:
             for page in (ada, bea):
                 page.until_state("active")
                 page.until_media_grows()
-            ada.until("() => document.querySelector('#timer').textContent >= '0:03'")
+            for page in (ada, bea):
+                page.until("() => document.querySelector('[data-test=charged]').innerText >= '₦7.00'")
             shots = [_shot(page, folder) for page in (ada, bea)]
             both = browser.page("both").open("about:blank", width=2 * WIDTH + 84, height=HEIGHT + 56)
             both.show(_SIDE_BY_SIDE.format(width=WIDTH, images="".join(shots)))

@@ -67,7 +67,7 @@ export function termsOf(price) {
   if (isFree(price)) return [];
   const { firstBlockSeconds: first, blockSeconds: block, connectFeeMinor: fee, minimumMinor: minimum, currency } = price;
   const terms = [`charged by the ${blockText(block)}`];
-  if (first > block) terms[0] = `the first ${blockText(first)} in full, then by the ${blockText(block)}`;
+  if (first !== block) terms[0] = `the first ${blockText(first)} in full, then by the ${blockText(block)}`;
   if (fee) terms.push(`${moneyText(fee, currency)} to connect`);
   if (minimum > costOf({ ...price, minimumMinor: 0 }, 1)) terms.push(`at least ${moneyText(minimum, currency)}`);
   return terms;

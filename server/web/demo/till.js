@@ -16,6 +16,7 @@ export function drawPurse({ wallet }) {
   if (callCredits.availableMinor) more.push(`+ ${moneyText(callCredits.availableMinor, currency)} call credits`);
   if (held) more.push(`${moneyText(held, currency)} held`);
   if (pendingEarningsMinor) more.push(`${moneyText(pendingEarningsMinor, currency)} earned`);
+  if (wallet.frozen) more.push("frozen");
   write(at("balance"), moneyText(availableMinor, currency));
   write(at("balance-more"), more.join(" · "));
   const why = [];
