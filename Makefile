@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench picture format clean
+.PHONY: help run test check docs bench sim picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -9,6 +9,9 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 WORKERS ?= 2
+# The histories of `make sim`: the first seed and how many.
+SEED ?= 1
+RUNS ?= 10000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help: ## This list
@@ -32,6 +35,9 @@ docs: .venv/.installed ## Write docs/openapi.json and docs/asyncapi.json anew
 
 bench: .venv/.installed-dev tests/js/node_modules/.installed ## Call set-up, logins and relayed signaling, measured on this machine
 	@$(BIN)/python -m tests.bench
+
+sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)
+	@$(BIN)/python -m tests.sim --seed $(SEED) --runs $(RUNS) --workers $(WORKERS) $(if $(CRASH),--crash $(CRASH))
 
 picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's picture, anew, from the demo in a real call
 	@$(BIN)/python -m tests.doors.picture

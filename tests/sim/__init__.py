@@ -1,1 +1,1 @@
-"""``make sim``: seeded histories of paid calls through the real services, with faults, beside a model in plain Python."""
+"""``make sim``: seeded histories of paid calls through the real services, with faults, beside a model."""

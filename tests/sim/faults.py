@@ -98,6 +98,8 @@ class Driver:
     def __init__(self, db: Database, faults: Faults, touched: set[str]) -> None:
         self._db, self._faults, self._touched = db, faults, touched
         self.dead = False
+        # Whether something may have been written since somebody asked.
+        self.wrote = True
 
     def __getitem__(self, name: str) -> _Collection:
         self._touched.add(name)
@@ -155,6 +157,7 @@ class Driver:
         await gate()
         if self.dead:
             raise Killed
+        self.wrote = True
         fault = self._faults.here("crash", "away")
         self._fail_before(fault)
         self._fail_after(fault)
@@ -204,6 +207,9 @@ def _conflict() -> OperationFailure:
     return OperationFailure("WriteConflict (injected)", WRITE_CONFLICT, details)
 
 
+_READS = frozenset(("find_one", "aggregate", "count_documents", "distinct"))
+
+
 class _Collection:
     """A collection whose exchanges go through the driver."""
 
@@ -212,10 +218,12 @@ class _Collection:
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._inner, name)
+        reads = name in _READS
 
         async def troubled(*args: Any, session: Session | None = None, **more: Any) -> Any:
             if session is not None:
                 more["session"] = session
+            self._driver.wrote |= not reads
             return await self._driver.exchange(lambda: verb(*args, **more), session=session)
 
         return troubled

@@ -16,7 +16,7 @@ _ODDS = {
     "calm": {},
     "raced": {"conflict": 0.02},
     "crashing": {"crash": 0.02, "away": 0.003},
-    "flaky": {"conflict": 0.05, "lost": 0.03, "aborted": 0.03, "away": 0.02, "crash": 0.004},
+    "flaky": {"conflict": 0.04, "lost": 0.04, "aborted": 0.15, "away": 0.02, "crash": 0.004},
 }
 _FAULTS_MAX = {"calm": 0, "raced": 4, "crashing": 4, "flaky": 8}
 
@@ -88,7 +88,7 @@ def setup(seed: int, kind: str | None = None) -> Setup:
         share_bps=dice.choice((0, 1, 2_000, 2_000, 3_333, 10_000)),
         dispute_seconds=dice.choice((0, 60, 86_400)),
         timers=Timers(longest=dice.choice((120, 600, 14_400))),
-        steps=dice.randint(4, 14),
+        steps=dice.randint(4, 12),
         odds=_ODDS[kind],
         faults=dice.randint(1, _FAULTS_MAX[kind]) if _FAULTS_MAX[kind] else 0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from models.audit.service import audit
 from models.billing.meter import WalletMeter
-from models.calls.store import CALLS
+from models.calls.store import LOCKS
 from models.db import Database
 from models.errors import Refusal
 from models.ledger.store import JOURNAL, WALLETS
@@ -57,14 +58,13 @@ async def play(
     world = World(db, begin, crash_at=crash_at, meter=meter)
     try:
         with captured_logs() as logs:
-            await Walk(world, begin).run()
+            digest = await Walk(world, begin).run()
         world.check_logs(logs)
-        return Outcome(await world.digest(), world.faults.exchanges, world.counts, world.faults.counts)
+        return Outcome(digest, world.faults.exchanges, world.counts, world.faults.counts)
     except Exception as fault:
         raise Failed(seed, crash_at, fault, world.trace) from fault
     finally:
-        for name in sorted(world.town.touched):
-            await db.db[name].delete_many({})
+        await asyncio.gather(*(db.db[name].delete_many({}) for name in sorted(world.town.touched)))
 
 
 class Walk:
@@ -74,8 +74,8 @@ class Walk:
         self.world, self.begin, self.dice = world, begin, world.dice
         self._said: list[tuple[str, str, Step]] = []
 
-    async def run(self) -> None:
-        """Beginning, steps, end, reckoning."""
+    async def run(self) -> str:
+        """Beginning, steps, end, reckoning; the digest of it all."""
         world = self.world
         await world.open()
         await world.observe()
@@ -88,7 +88,7 @@ class Walk:
                 await world.pass_(self.dice.choice((0.001, 0.4, 0.999, 1.0, 2.5)))
         world.faults.armed = False
         await self._quiet()
-        await self._reckon()
+        return await self._reckon()
 
     # --------------------------------------------------------------------------------------------------- the steps
 
@@ -304,6 +304,13 @@ class Walk:
 
     async def _talk(self) -> None:
         dice = self.dice
+        ends = [call["deadline_at"] for call in self._live() if call["deadline_at"]]
+        if ends and dice.random() < 0.4:  # up to the end of the money, or close to it
+            left = (min(ends) - self.world.clock.now()).total_seconds()
+            await self._let(
+                max(0.0, left + dice.choice((-0.001, 0.0, 0.001, -1.0, 2.0, -dice.random() * left)))
+            )
+            return
         await self._let(
             dice.choice((dice.randint(1, 70_000) / 1000, dice.randint(1, 130), dice.randint(100, 700), 3_600))
         )
@@ -379,14 +386,14 @@ class Walk:
                 return
         raise Broken(f"does not come to rest: {list(world.calls.values())!r}")
 
-    async def _reckon(self) -> None:
+    async def _reckon(self) -> str:
         world = self.world
         real = world.town.real
-        ensure(await real.db["call_locks"].count_documents({}) == 0, "somebody is still busy")
-        calls = await real.db[CALLS].find({}).to_list()
-        wallets = {row["_id"]: row for row in await real.db[WALLETS].find({}).to_list()}
-        journal = await real.db[JOURNAL].find({}, {"legs": 1}).to_list()
-        world.model.final(calls, wallets, journal, exact=not world.disturbed)
+        ensure(await real.db[LOCKS].count_documents({}) == 0, "somebody is still busy")
+        await world.read()
+        calls = world.calls.values()
+        journal = await real.db[JOURNAL].find({}, sort=[("_id", 1)]).to_list()
+        world.model.final(calls, world.wallets, journal, exact=not world.disturbed)
         report = await audit(real, world.clock.now())
         ensure(report.clean, f"the audit says: {report}")
         world.counts["calls"] += len(calls)
@@ -396,3 +403,4 @@ class Walk:
         world.counts["minor units charged"] += sum(call["cost_minor"] for call in calls)
         world.counts["journal entries"] += len(journal)
         world.counts["calls that lasted as long as the money"] += world.model.lasted
+        return world.digest(journal)

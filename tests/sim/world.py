@@ -21,10 +21,10 @@ from models.billing.meter import WalletMeter
 from models.calls.store import CALLS
 from models.db import Database, database_away
 from models.errors import Refusal
-from models.ledger.store import JOURNAL, WALLETS
-from models.payments.store import PAYMENTS, PaymentStore
-from models.users.store import USERS, UserStore
+from models.ledger.store import WALLETS
+from models.payments.store import PaymentStore
 from models.users.service import Users
+from models.users.store import USERS, UserStore
 from models.wallet.rules import Amount
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
@@ -134,11 +134,13 @@ class World:
         self.phones: dict[str, Phone] = {}
         self.offline: set[str] = set()
         self.calls: dict[str, dict[str, Any]] = {}
+        self.wallets: dict[str, dict[str, Any]] = {}
         self.trace: list[str] = []
         self.counts: Counter[str] = Counter()
         # What a renewal may miss: a crash, an outage, a payer whose money moved at the same instant.
         self.disturbed = crash_at is not None
         self._born = 0
+        self._buried: list[SimProcess] = []
 
     # ------------------------------------------------------------------------------------------------ beginning
 
@@ -169,10 +171,20 @@ class World:
         own = {name: rate for name, rate in self.setup.rates[user].items() if rate is not None}
         return {
             "_id": user,
-            **{"username": user, "username_key": user, "display_name": user, "display_key": user},
-            **{"email": f"{user}@example.com", "email_key": f"{user}@example.com", "password_hash": "-"},
-            **{"avatar_url": None, "currency": "NGN", "role": "user", "status": "active"},
-            **{"created_at": now, "updated_at": now, **own},
+            "username": user,
+            "username_key": user,
+            "display_name": user,
+            "display_key": user,
+            "email": f"{user}@example.com",
+            "email_key": f"{user}@example.com",
+            "password_hash": "-",
+            "avatar_url": None,
+            "currency": "NGN",
+            "role": "user",
+            "status": "active",
+            "created_at": now,
+            "updated_at": now,
+            **own,
         }
 
     # ---------------------------------------------------------------------------------------------------- clients
@@ -218,6 +230,7 @@ class World:
         self.disturbed = True
         for process in dead:
             self.alive.remove(process)
+            self._buried.append(process)
             if len(self.alive) < 2:
                 self.spawn()
         for user, phone in self.phones.items():
@@ -333,11 +346,21 @@ class World:
         """A turn of the jobs, in an order of the dice: of whoever has a timer of its own, and of one more."""
         if all_jobs:
             await self._beat()
-        now, several = self.clock.now(), all_jobs or self.dice.random() < 0.2
+        now = self.clock.now()
+        luck = self.dice.random()
+        most = len(self.alive) if all_jobs or luck < 0.15 else 1 if luck < 0.4 or self._due(now) else 0
         for number, process in enumerate(self.dice.sample(self.alive, len(self.alive))):
-            if number == 0 or several or process.due(now):
+            if number < most or process.due(now):
                 await self.turn(process, all_jobs=all_jobs)
         await self.bury()
+
+    def _due(self, now: datetime) -> bool:
+        """Whether there is anything for the jobs to find, as far as was seen."""
+        instants = (call[name] for call in self.calls.values() for name in ("deadline_at", "money_due_at"))
+        return any(at is not None and at <= now for at in instants) or any(
+            call["renew_at"] is not None and call["renew_at"] + OTHERS_AFTER[0] <= now
+            for call in self.calls.values()
+        )
 
     async def _beat(self) -> None:
         """Processes that live have said so all the time that has passed."""
@@ -403,14 +426,24 @@ class World:
     # -------------------------------------------------------------------------------------------------- looking at it
 
     async def observe(self) -> None:
-        """Read everything by the side door, and let the model look at it."""
-        calls = await self.town.real.db[CALLS].find({}, sort=[("_id", 1)]).to_list()
-        wallets = await self.town.real.db[WALLETS].find({}).to_list()
-        self.calls = {call["_id"]: call for call in calls}
+        """Read everything by the side door, if there is anything new, and let the model look at it."""
+        processes = [*self.alive, *self._buried]
+        if any(process.driver.wrote for process in processes):
+            await self.read()
+        for process in processes:
+            process.driver.wrote = False
+        self._buried.clear()
         if self.disturbed:
             for seen in self.model.calls.values():
                 seen.kept = False
-        self.model.observe(calls, {wallet["_id"]: wallet for wallet in wallets}, self.clock.now())
+        self.model.observe(self.calls.values(), self.wallets, self.clock.now())
+
+    async def read(self) -> None:
+        """Calls and wallets as they stand."""
+        calls = await self.town.real.db[CALLS].find({}, sort=[("_id", 1)]).to_list()
+        self.calls = {call["_id"]: call for call in calls}
+        wallets = await self.town.real.db[WALLETS].find({}, sort=[("_id", 1)]).to_list()
+        self.wallets = {wallet["_id"]: wallet for wallet in wallets}
 
     def check_logs(self, logs: list[Mapping[str, Any]]) -> None:
         """What the services only write down is a fault as well, unless it was injected."""
@@ -418,12 +451,11 @@ class World:
             if line["log_level"] in ("warning", "error") and not _AWAY.search(str(dict(line))):
                 raise Broken(f"the log says {dict(line)!r}") from line.get("exc_info")
 
-    async def digest(self) -> str:
+    def digest(self, journal: list[dict[str, Any]]) -> str:
         """The history and what it has left, as one hash."""
         told = hashlib.sha256("\n".join(self.trace).encode())
-        for name in (CALLS, WALLETS, JOURNAL, PAYMENTS):
-            for row in await self.town.real.db[name].find({}, sort=[("_id", 1)]).to_list():
-                told.update(repr(row).encode())
+        for row in (*self.calls.values(), *self.wallets.values(), *journal):
+            told.update(repr(row).encode())
         return told.hexdigest()
 
 
