@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from models.billing.receipt import price_view
+from models.calls.call import Price
+from models.calls.tariff import cost_of
 from tests.doors.browser import Browser, Page, chromium
 from tests.doors.serverprocess import ServerProcess, running
 
@@ -41,6 +45,10 @@ _SET_RATE = """async (ratePerMinuteMinor) => {
     method: "PUT", headers, body: JSON.stringify({ ratePerMinuteMinor }),
   });
   return answer.status;
+}"""
+_RECKON = """async (asked) => {
+  const { costOf } = await import("/static/demo/money.js");
+  return asked.map(([price, talkMs]) => costOf(price, talkMs));
 }"""
 _KEEP_FILES = """() => {
   const made = URL.createObjectURL;
@@ -181,3 +189,21 @@ def test_video_at_another_price_is_asked_for_when_the_payer_has_agreed_to_it(sta
         page.until_text("receipt", "Video")
         page.until(_TOTAL, page.text("charged"))
         assert "Audio" in page.text("receipt")
+
+
+def test_between_two_ticks_the_page_reckons_as_the_server_does(stage: Stage) -> None:
+    ada = stage.browser.page("Ada").open(f"{stage.server.address}/")
+    chance = random.Random(3)
+    asked = []
+    for _ in range(2_000):
+        price = Price(
+            rate_per_minute_minor=chance.choice([0, 1, 7, 30, 90, 1_000, 375_000, chance.randrange(10**6)]),
+            currency="NGN",
+            first_block_seconds=chance.choice([1, 6, 30, 60, 180]),
+            block_seconds=chance.choice([1, 6, 30, 60]),
+            connect_fee_minor=chance.choice([0, 0, 500]),
+            minimum_minor=chance.choice([0, 0, 1_000]),
+        )
+        asked.append((price, chance.choice([0, 1, 999, 1_000, 60_000, 60_999, chance.randrange(10**7)])))
+    shown = ada.run(_RECKON, [[price_view(price), talk_ms] for price, talk_ms in asked])
+    assert shown == [cost_of(price, talk_ms) for price, talk_ms in asked]
