@@ -143,3 +143,15 @@ def test_what_is_checked_in_knows_no_machine() -> None:
         if path != Path(__file__) and places.search(path.read_text())
     ]
     assert found == []
+
+
+def test_the_journal_is_only_ever_inserted_into_and_read() -> None:
+    """Every use of the collection in the program: by ``db[JOURNAL]``, and by the name that its owner gives it."""
+    uses = set()
+    for path in CODE:
+        text = path.read_text()
+        uses.update(re.findall(r"\[JOURNAL\]\.(\w+)\(", text))
+        for name in re.findall(r"(self\.\w+) = db\[JOURNAL\]", text):
+            uses.update(re.findall(rf"{re.escape(name)}\.(\w+)\(", text))
+    assert "insert_many" in uses, "the journal has an owner"
+    assert uses <= {"insert_many", "find", "find_one", "aggregate"}
