@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from models.audit.service import audit
@@ -143,6 +144,8 @@ class Walk:
                 return [(6.0, lambda: self._connected(call)), *talk[1:]]
             case "reconnecting":
                 return [(6.0, lambda: self._resume(call)), *talk[1:]]
+        if self.begin.kind != "calm":
+            talk.append((1.0, lambda: self._report(call, either)))
         if call["type"] == "audio":
             asked = call["upgrade"] is not None
             talk.append((3.0 if asked else 1.5, lambda: self._upgrade(call)))
@@ -224,9 +227,23 @@ class Walk:
             return
         self.world.offline.add(user)
         phone.process.doors.disconnect(user, phone.device_id)
-        now = self.world.clock.now()
+        seen = self.world.clock.now()
+        if self.begin.kind != "calm" and self.dice.random() < 0.3:
+            # Nothing was heard of it for a while: the conversation is over since then, paid for or not.
+            seen -= timedelta(seconds=self.dice.choice((1, 20, 70)))
+            self.world.disturbed = True
         await self.world.ask(
-            "drop", lambda: phone.calls.lost(user, phone.device_id, phone.process.name, now), user=user
+            "drop", lambda: phone.calls.lost(user, phone.device_id, phone.process.name, seen), user=user
+        )
+
+    async def _report(self, call: dict[str, Any], user: str) -> None:
+        """A phone says whether it receives anything; if not, the conversation ended with the last proof of it."""
+        self.world.disturbed = True
+        hears = self.dice.random() < 0.6
+        await self._verb(
+            "hears" if hears else "hears nothing",
+            user,
+            lambda p: p.calls.report(p.device, call["_id"], stats={}, receiving=hears),
         )
 
     async def _back(self) -> None:
@@ -296,7 +313,8 @@ class Walk:
         await self.world.ask(f"again: {name}", verb, user=user)
 
     async def _jobs(self) -> None:
-        await self.world.keep(all_jobs=True)
+        stalled = self.begin.kind != "calm" and self.dice.random() < 0.3
+        await self.world.keep(all_jobs=True, stalled=stalled)
 
     async def _time(self) -> None:
         seconds = self.dice.choice((self.dice.randint(1, 3000) / 1000, self.dice.randint(1, 60), 46))

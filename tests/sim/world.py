@@ -342,10 +342,14 @@ class World:
             self._away("a job", fault)
         return not process.dead
 
-    async def keep(self, *, all_jobs: bool = False) -> None:
-        """A turn of the jobs, in an order of the dice: of whoever has a timer of its own, and of one more."""
+    async def keep(self, *, all_jobs: bool = False, stalled: bool = False) -> None:
+        """A turn of the jobs, in an order of the dice: of whoever has a timer of its own, and of one more.
+
+        ``stalled``: one of the processes has said nothing for a while, and is taken for dead.
+        """
         if all_jobs:
-            await self._beat()
+            self.disturbed |= stalled
+            await self._beat(1 if stalled else 0)
         now = self.clock.now()
         luck = self.dice.random()
         most = len(self.alive) if all_jobs or luck < 0.15 else 1 if luck < 0.4 or self._due(now) else 0
@@ -362,9 +366,9 @@ class World:
             for call in self.calls.values()
         )
 
-    async def _beat(self) -> None:
-        """Processes that live have said so all the time that has passed."""
-        names = [process.name for process in self.alive]
+    async def _beat(self, but: int = 0) -> None:
+        """Processes that live have said so all the time that has passed, ``but`` for so many."""
+        names = [process.name for process in self.alive[but:]]
         await self.town.real["processes"].update_many(
             {"_id": {"$in": names}}, {"$set": {"beat_at": self.clock.now()}}
         )

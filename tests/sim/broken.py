@@ -1,0 +1,97 @@
+"""Meters with a fault each, as a careless change might bring it: what the simulator has to find."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from models.billing import rules
+from models.billing.meter import WalletMeter
+from models.billing.rules import Plan
+from models.calls.call import Call
+from models.calls.meter import Cover
+from models.ledger.journal import Kind
+
+
+class KeepsTheRest(WalletMeter):
+    """What was held too much is not released."""
+
+    async def _captured(self, call: Call) -> Call:
+        assert call.charge is not None
+        plan = rules.capture(call)
+        kept = tuple(entry for entry in plan.entries if entry.kind is not Kind.RELEASE)
+        return await self._step(call, Plan(plan.charge, kept), [call.charge.wallet], call.money_due_at)
+
+
+class ChargesOneMore(WalletMeter):
+    """A minor unit more than the price, where it is there."""
+
+    async def _captured(self, call: Call) -> Call:
+        assert call.charge is not None
+        more = call.cost_minor + bool(0 < call.cost_minor < call.charge.secured_minor)
+        return await super()._captured(replace(call, cost_minor=more))
+
+
+class SettlesTwice(WalletMeter):
+    """The same share under another name."""
+
+    async def _settled(self, call: Call) -> Call:
+        after = await super()._settled(call)
+        payee = await self._ledger.ensure(call.callee.user_id, call.price.currency)
+        again = [replace(entry, id=f"{entry.id}:2") for entry in rules.settle(call, payee.key).entries]
+        await self._ledger.post([payee.key], lambda wallets: again)
+        return after
+
+
+class GrantsASecond(WalletMeter):
+    """A second that nobody has paid for."""
+
+    @asynccontextmanager
+    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
+        async with super().renewing(call, now) as cover:
+            if cover is not None and cover.charge is not None and cover.charge.granted_ms is not None:
+                cover.charge = replace(cover.charge, granted_ms=cover.charge.granted_ms + 1000)
+            yield cover
+
+
+class NeverRenews(WalletMeter):
+    """The call ends with its first reservation, whatever is in the wallet."""
+
+    @asynccontextmanager
+    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
+        yield None
+
+
+class ReservesAfterwards(WalletMeter):
+    """The ring and its reservation in two transactions: only a crash between the two shows it."""
+
+    @asynccontextmanager
+    async def opening(self, call: Call) -> AsyncIterator[Cover]:
+        async with super().opening(call) as cover:
+            post, cover.post = cover.post, None
+            yield cover
+            if cover.written and post is not None:
+                await self._ledger.store._db.transaction(post)
+
+
+class StepsInTwo(WalletMeter):
+    """The stage of a call's money in one transaction, its entries in another: only a crash shows it."""
+
+    async def _step(self, call: Call, plan: Plan, keys: list[str], due: datetime | None) -> Call:
+        after = await super()._step(call, Plan(plan.charge, ()), keys, due)
+        await self._ledger.post(keys, lambda wallets: plan.entries)
+        return after
+
+
+# The kind of histories in which each has to be found, and within how many.
+BROKEN: dict[type[WalletMeter], tuple[str, int]] = {
+    KeepsTheRest: ("calm", 15),
+    ChargesOneMore: ("calm", 15),
+    SettlesTwice: ("calm", 15),
+    GrantsASecond: ("calm", 30),
+    NeverRenews: ("calm", 30),
+    ReservesAfterwards: ("crashing", 60),
+    StepsInTwo: ("crashing", 60),
+}
