@@ -206,15 +206,11 @@ function refused(text, refusal) {
 async function refreshReceipt(leg) {
   till.receipt = null;
   if (leg?.call?.state !== "ended" || !leg.call.activeAt) return;
-  try {
-    const receipt = await fetchReceipt(api, leg.id, () => phone.leg === leg);
-    if (!receipt || phone.leg !== leg) return;
-    drawReceipt(receipt);
-    till.receipt = receipt;
-    redrawTill();
-  } catch (refusal) {
-    console.debug(`receipt: ${refusal.message}`);
-  }
+  const receipt = await fetchReceipt(api, leg.id, () => phone.leg === leg);
+  if (!receipt || phone.leg !== leg) return;
+  drawReceipt(receipt);
+  till.receipt = receipt;
+  redrawTill();
 }
 
 async function topUp(button) {
@@ -227,6 +223,7 @@ async function topUp(button) {
 }
 
 for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
+
 /** Somebody is named: the last call's receipt makes room for the price of the next one. */
 function anotherPeer() {
   if (phone.busy) return;

@@ -14,8 +14,8 @@ export async function fetchReceipt(api, callId, wanted) {
   for (const pause of PATIENCE_MS) {
     await wait(pause);
     if (!wanted()) return null;
-    const { receipt } = await api.callById(callId);
-    if (receipt) return receipt;
+    const call = await api.callById(callId).catch((refusal) => console.debug(`receipt: ${refusal.message}`));
+    if (call?.receipt) return call.receipt;
   }
   return null;
 }
