@@ -16,10 +16,10 @@ from models.calls.tariff import cost_of
 from tests.doors.browser import Browser, Page, chromium
 from tests.doors.serverprocess import ServerProcess, running
 
-# Calls by the second, so dear that the 500 with which a wallet begins last for 8 of them (and 4 with video).
+# Calls by the second, so dear that the 500 with which a wallet begins last for 6 of them (and 3 with video).
 TARIFF = {
-    "CALL_RATE_MINOR": "375000",
-    "CALL_VIDEO_RATE_MINOR": "750000",
+    "CALL_RATE_MINOR": "500000",
+    "CALL_VIDEO_RATE_MINOR": "1000000",
     "CALL_FIRST_BLOCK_SECONDS": "1",
     "CALL_BLOCK_SECONDS": "1",
     "CALL_MINIMUM_MINOR": "0",
@@ -115,22 +115,21 @@ def answer(caller: Page, callee: Page) -> None:
 def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_path: Path) -> None:
     ada, bea = stage.pair()
     ada.fill("peer", bea.name)
-    ada.until_text("price", "Audio ₦3,750.00, video ₦7,500.00 a minute")
-    ada.until_text("price-terms", "charged by the second · your ₦500.00 lasts 8 s, with video 4 s")
+    ada.until_text("price", "Audio ₦5,000.00, video ₦10,000.00 a minute")
+    ada.until_text("price-terms", "charged by the second · your ₦500.00 lasts 6 s, with video 3 s")
 
     ada.click("call-audio")
     bea.until(_SHOWN, "accept")
-    assert "pays ₦3,750.00 a minute" in bea.run("() => document.querySelector('#incoming-kind').innerText")
+    assert "pays ₦5,000.00 a minute" in bea.run("() => document.querySelector('#incoming-kind').innerText")
     answer(ada, bea)
     ada.until("() => document.querySelector('[data-test=balance]').innerText === '₦0.00'")
     ada.until_text("warning", "about to be cut off")
     bea.until(_HIDDEN, "warning")
+    assert not ada.run(_LASTS, 6)
+    ada.click("top-up-now")
+    ada.until(_LASTS, 6)
     for page in (ada, bea):
         figure(page, "charged", above=figure(page, "charged"))
-
-    assert not ada.run(_LASTS, 8)
-    ada.click("top-up-now")
-    ada.until(_LASTS, 8)
     figure(ada, "charged", above=500)  # beyond the money with which it began
 
     for page in (ada, bea):
@@ -140,7 +139,7 @@ def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_pat
         assert page.text("charged") == "₦1,000.00"
         page.until(_TOTAL, "₦1,000.00")
         page.until_text("history", "out of money")
-        page.until_text("history", "0:16 · ")
+        page.until_text("history", "0:12 · ")
     ada.until_text("balance", "₦0.00")
     bea.until_text("receipt", "You earn ₦800.00; the platform keeps 20 %.")
     bea.until("() => document.querySelector('#balance-more').innerText === '₦800.00 earned'")
@@ -172,17 +171,20 @@ def test_a_call_that_nobody_could_pay_offers_a_top_up_and_does_not_ring(stage: S
 
 def test_video_at_another_price_is_asked_for_when_the_payer_has_agreed_to_it(stage: Stage) -> None:
     ada, bea = stage.pair()
+    for balance in ("₦1,000.00", "₦1,500.00"):
+        ada.click("top-up")
+        ada.until_text("balance", balance)
     ada.call(bea.name, "audio")
     answer(ada, bea)
     ada.click("upgrade")
     ada.until(_SHOWN, "upgrade-accept")
     question = ada.run("() => document.querySelector('#upgrade-text').innerText")
-    assert question == "Go on with video? You pay ₦7,500.00 a minute then, instead of ₦3,750.00 a minute."
+    assert question == "Go on with video? You pay ₦10,000.00 a minute then, instead of ₦5,000.00 a minute."
     ada.click("upgrade-accept")
     bea.until(_SHOWN, "upgrade-accept")
     bea.click("upgrade-accept")
     for page in (ada, bea):
-        page.until_text("price", "₦7,500.00 a minute")
+        page.until_text("price", "₦10,000.00 a minute")
     figure(ada, "charged", above=figure(ada, "charged"))
     bea.click("hangup")
     for page in (ada, bea):

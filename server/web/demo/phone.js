@@ -1,8 +1,7 @@
 // The call of this tab, from dial to the end. The server owns the truth: a leg's `state` is only ever what a snapshot
 // said, and an older `version` is ignored. What this module adds is the order of things.
 //
-// Events of this object: `change` (something to draw), `over` (a call has ended), `note` (detail:
-// {text, refusal?}).
+// Events of this object: `change` (draw), `over` (a call has ended), `note` (detail: {text, refusal?}).
 import { Leg, isLive } from "./leg.js";
 import { Upgrade } from "./upgrade.js";
 import { Refusal, memory, uuid } from "./util.js";
@@ -120,8 +119,7 @@ export class Phone extends EventTarget {
   }
 
   toggleCamera() {
-    const leg = this.leg;
-    if (leg?.stream?.getVideoTracks().length) leg.hideCamera(!leg.cameraOff);
+    if (this.leg?.stream?.getVideoTracks().length) this.leg.hideCamera(!this.leg.cameraOff);
   }
 
   async askForVideo() {
