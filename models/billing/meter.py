@@ -180,10 +180,7 @@ class WalletMeter:
             if not await self._calls.swap_within(session, call, after, (), self._clock.now()):
                 raise Overtaken
 
-        try:
-            posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
-        except Refusal as no:
-            raise _overtaken(no) from no
+        posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
         if posted.again:
             raise Overtaken
         return after
@@ -211,10 +208,11 @@ class WalletMeter:
 
         try:
             await self._ledger.post([key], plan, also=also)
-        except (Overtaken, Refusal) as no:
-            # By another process, which has cleared or refunded it; the job looks again if there is more to do.
-            if not isinstance(_overtaken(no), Overtaken):
-                raise
+        except Overtaken:
+            return  # by another process; the job looks again if there is more to do
+        except Refusal as no:
+            if no.code != "INSUFFICIENT_FUNDS":
+                raise  # else a refund has taken of it meanwhile, and the job looks again
 
     @asynccontextmanager
     async def refunding(
@@ -235,8 +233,3 @@ class WalletMeter:
             yield cover
         if cover.written:
             await self._ledger.tell(draft)
-
-
-def _overtaken(no: Exception) -> Exception:
-    """A refusal to take what is not there any more, as ``Overtaken``: somebody else has taken this step."""
-    return Overtaken() if isinstance(no, Refusal) and no.code == "INSUFFICIENT_FUNDS" else no

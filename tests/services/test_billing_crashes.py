@@ -125,7 +125,7 @@ VERBS: dict[str, tuple[list[tuple[Act, float]], Act]] = {
 }
 REFUNDS = [name for name in VERBS if name.startswith("refund")]
 # One verb does for all calls what it finds to do: each of its crashes needs a town of its own.
-OF_ALL = [name for name in VERBS if name.endswith("by the job")]
+OF_ALL = {"settle by the job": Stage.SETTLED, "clear by the job": Stage.CLEARED}
 
 
 async def scenes_of(town: PaidTown, before: list[tuple[Act, float]], numbers: list[str]) -> list[Scene]:
@@ -158,6 +158,9 @@ async def crashed_everywhere(town: PaidTown, name: str) -> list[Scene]:
     steps = trial.doomed.life.calls - start
     assert 2 < steps < STEPS_MAX
     if name in OF_ALL:
+        done = (await town.call(trial.the_call)).charge
+        assert done is not None
+        assert done.stage is OF_ALL[name]
         scenes = []
         for step in range(1, steps + 1):
             scenes += await scenes_of(town, before, [str(step)])

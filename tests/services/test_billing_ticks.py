@@ -60,15 +60,15 @@ async def test_the_payer_is_warned_once_at_sixty_and_once_at_fifteen_seconds_and
 ) -> None:
     s = await opened(db, clock, ids, money=10_000)
     call = await s.talk()
-    await s.town.pass_(90, s.here, step=TURN)
+    await s.town.pass_(90, s.here, step=1)
     assert warnings(s.ann) == [60, 15]
     await s.town.pay_in(s.here, "ann", 4_000)
     await s.here.billing.run_wanted()
-    await s.town.pass_(49.5, s.here, step=TURN)
+    await s.town.pass_(49, s.here, step=1)
     assert warnings(s.ann) == [60, 15, 15], "50 s are left after the payment: 60 were not passed again"
     await s.town.pay_in(s.here, "ann", 10_000)
     await s.here.billing.run_wanted()
-    await s.town.pass_(110, s.here, step=TURN)
+    await s.town.pass_(110, s.here, step=1)
     assert warnings(s.ann) == [60, 15, 15, 60, 15]
     assert (await s.now(call)).end_reason is Reason.INSUFFICIENT_FUNDS
     assert warnings(s.bob) == []
@@ -110,10 +110,9 @@ async def test_the_end_of_the_money_is_noticed_within_two_seconds_when_the_proce
     ends_at = (await s.now(call)).active_at
     assert ends_at is not None
     left = 300 - dies_after
-    # What is noticed when: the jobs of the other process run once a second, as in the server.
-    await s.town.pass_(left - 1, there, step=1)
+    await s.town.pass_(left - 1, there, step=5)
     assert (await s.now(call)).state is State.ACTIVE, "it has renewed what the dead one should have"
-    noticed: float = -1
+    noticed: float = -1  # the jobs run once a second, as in the server
     while (await s.now(call)).live:
         noticed += 1
         clock.pass_(1)
@@ -124,6 +123,23 @@ async def test_the_end_of_the_money_is_noticed_within_two_seconds_when_the_proce
     assert over.ended_at is not None
     assert (over.ended_at - ends_at).total_seconds() == 300, "at exactly the end of the grant, however late"
     assert [len(phone.letters("CALL_ENDED")) for phone in (s.ann, s.bob)] == [1, 1]
+    await s.town.books()
+
+
+async def test_a_call_of_two_without_sockets_is_renewed_and_ended_by_whoever_lives(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    """Nobody connects anywhere, so the process that is left has never heard of the call."""
+    s = await opened(db, clock, ids, money=20_000)
+    there = s.town.process("there")
+    ann, bob = (s.town.phone(s.here, name, rest=True) for name in ("ann", "bob"))
+    call = await bob.accept(await ann.request(bob))
+    s.here.life.dead = True
+    await s.town.pass_(199, there, step=1)
+    assert (await s.now(call)).state is State.ACTIVE
+    await s.town.pass_(2, there, step=1)
+    over = await s.town.charged_rightly(call)
+    assert (over.end_reason, over.cost_minor) == (Reason.INSUFFICIENT_FUNDS, 20_000)
     await s.town.books()
 
 
