@@ -160,7 +160,13 @@ def _tell(tally: Tally, seconds: float, console: Console) -> None:
     repeated = sum(number for what, number in tally.counts.items() if what.startswith("again: "))
     table.add_row("verbs sent again or late", f"{repeated:,}")
     table.add_section()
-    for what in ("calls", "paid calls", "calls that lasted as long as the money", "journal entries"):
+    calls = (
+        "calls",
+        "paid calls",
+        "calls that lasted as long as the money",
+        "earnings paid back after a refund",
+    )
+    for what in (*calls, "journal entries"):
         table.add_row(what, f"{tally.counts[what]:,}")
     for what in ("minor units paid in", "minor units transferred", "minor units charged"):
         table.add_row(what, f"{tally.counts[what]:,}")

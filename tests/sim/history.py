@@ -18,6 +18,8 @@ _ODDS = {
     "crashing": {"crash": 0.02, "away": 0.003},
     "flaky": {"conflict": 0.04, "lost": 0.04, "aborted": 0.15, "away": 0.02, "crash": 0.004},
 }
+# What a history begins with before its random walk, and its share of the seeds.
+THEMES = {"walk": 50, "to the end": 25, "upgrade": 12, "debt": 13}
 _FAULTS_MAX = {"calm": 0, "raced": 4, "crashing": 4, "flaky": 8}
 
 
@@ -27,6 +29,7 @@ class Setup:
 
     seed: int
     kind: str
+    theme: str
     people: tuple[str, ...]
     rest: frozenset[str]
     without_wallet: frozenset[str]
@@ -58,6 +61,7 @@ def setup(seed: int, kind: str | None = None) -> Setup:
     dice = Random(f"setup {seed}")
     drawn = dice.choices(list(KINDS), list(KINDS.values()))[0]
     kind = kind or drawn
+    theme = dice.choices(list(THEMES), list(THEMES.values()))[0]
     people = NAMES[: dice.choice((2, 2, 2, 3, 3, 4))]
     first, block = dice.choice(BLOCKS)
     rate = dice.choice((1, 59, 100, 1000, 3333, 5000, 6000, dice.randint(1, 20_000)))
@@ -76,19 +80,31 @@ def setup(seed: int, kind: str | None = None) -> Setup:
         }
         for user in people
     }
+    money = {user: _money(dice, max(rate, 100)) for user in people}
+    if theme != "walk":
+        # The first one calls and can pay for it, though not for long.
+        own, fee = (
+            rates[people[1]]["rate_per_minute_minor"],
+            tariffs.connect_fee_minor + tariffs.minimum_minor,
+        )
+        least = fee + max(rate, own or 0) * max(first, 1) // 60
+        money[people[0]] = {"primary": least + dice.randint(0, 4 * max(rate, own or 0)), "call_credits": 0}
+        if dice.random() < 0.3:
+            money[people[0]]["call_credits"] = dice.randint(1, max(rate, 1))
     return Setup(
         seed=seed,
         kind=kind,
+        theme=theme,
         people=people,
         rest=frozenset(user for user in people if dice.random() < 0.15),
         without_wallet=frozenset(user for user in people[1:] if dice.random() < 0.2),
         tariffs=tariffs,
         rates=rates,
-        money={user: _money(dice, max(rate, 100)) for user in people},
+        money=money,
         share_bps=dice.choice((0, 1, 2_000, 2_000, 3_333, 10_000)),
         dispute_seconds=dice.choice((0, 60, 86_400)),
         timers=Timers(longest=dice.choice((120, 600, 14_400))),
-        steps=dice.randint(4, 12),
+        steps=dice.randint(4, 12) if theme == "walk" else dice.randint(1, 7),
         odds=_ODDS[kind],
         faults=dice.randint(1, _FAULTS_MAX[kind]) if _FAULTS_MAX[kind] else 0,
     )
@@ -96,7 +112,7 @@ def setup(seed: int, kind: str | None = None) -> Setup:
 
 def _money(dice: Random, rate: int) -> dict[str, int]:
     """Enough for nothing, for seconds, for minutes or for as long as anybody talks."""
-    seconds = dice.choice((dice.randint(0, 30), dice.randint(30, 200), dice.randint(60, 900), 5_000, 100_000))
+    seconds = dice.choice((dice.randint(0, 60), dice.randint(30, 200), dice.randint(60, 900), 5_000, 100_000))
     primary = rate * seconds // 60 + dice.randint(0, 60)
     credits = dice.choice((0, 0, 0, rate * dice.randint(0, 120) // 60 + dice.randint(0, 9)))
     return {"primary": primary, "call_credits": credits}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from math import ceil
@@ -99,6 +99,7 @@ class Watched:
     """One call as it was seen from outside."""
 
     state: str
+    type: str
     at: datetime
     active_ms: int = 0
     # The money ran out as the model says only if nobody was hindered from renewing while it lasted.
@@ -108,9 +109,12 @@ class Watched:
 
 @dataclass
 class Model:
-    """Everything that a history has made true. ``share_bps`` is the platform's."""
+    """Everything that a history has made true. ``share_bps`` is the platform's, ``dispute_seconds`` the wait before
+    earnings can be spent.
+    """
 
     share_bps: int
+    dispute_seconds: int
     paid_in: Counter[str] = field(default_factory=Counter)
     credits_in: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
@@ -118,12 +122,17 @@ class Model:
     calls: dict[str, Watched] = field(default_factory=dict)
     tariffs: dict[tuple[str, str], Tariff] = field(default_factory=dict)
     lasted: int = 0
+    debts: int = 0
+    _stages: dict[str, str] = field(default_factory=dict)
+    _owed: Counter[str] = field(default_factory=Counter)
+    _refunds: int = 0
 
     # ------------------------------------------------------------------------------------------------ as time goes
 
     def observe(self, calls: Iterable[Document], wallets: Mapping[str, Document], now: datetime) -> None:
         """Look at everything at one instant: the stopwatches go on, and what must always hold is held."""
         held: Counter[str] = Counter()
+        calls = list(calls)
         for call in calls:
             self._watch(call, wallets, now)
             if call["charge"] is not None:
@@ -139,11 +148,33 @@ class Model:
                 balances,
                 held[key],
             )
+        self._repaid(calls, wallets, now)
+
+    def _repaid(self, calls: Iterable[Document], wallets: Mapping[str, Document], now: datetime) -> None:
+        """Who was paid out what was refunded later owes it, and the next earnings pay it first."""
+        earned: Counter[str] = Counter()
+        for call in calls:
+            stage = call["charge"]["stage"] if call["charge"] is not None else ""
+            if stage == "cleared" and self._stages.get(call["_id"], stage) != stage:
+                over = call["ended_at"] + timedelta(seconds=self.dispute_seconds)
+                ensure(now >= over or not cost(call), "is cleared before its time", call["_id"], now, over)
+                earned[f"{call['callee']['user_id']}:{call['price']['currency']}"] += call["charge"][
+                    "earned_minor"
+                ]
+            self._stages[call["_id"]] = stage
+        refunds = sum(call["charge"]["refunds"] for call in calls if call["charge"] is not None)
+        for key, wallet in wallets.items():
+            owes, owed = wallet["balances"]["owed"], self._owed[key]
+            if refunds == self._refunds:
+                ensure(owes == max(0, owed - earned[key]), "owes", key, owes, "after", owed, earned[key])
+            self.debts += owes > owed
+            self._owed[key] = owes
+        self._refunds = refunds
 
     def _watch(self, call: Document, wallets: Mapping[str, Document], now: datetime) -> None:
         seen = self.calls.get(call["_id"])
         if seen is None:
-            self.calls[call["_id"]] = seen = Watched(call["state"], call["created_at"])
+            self.calls[call["_id"]] = seen = Watched(call["state"], call["type"], call["created_at"])
             self._priced(call)
         until = min(now, call["ended_at"] or now)
         if seen.state == "active":
@@ -211,6 +242,7 @@ class Model:
         name, charge = call["_id"], call["charge"]
         ensure(call["state"] == "ended", "lives on", name, call["state"])
         ensure("untold" not in call, "keeps untold facts", name)
+        self._upgraded(call)
         back = self.refunded[name]
         ensure(call["cost_minor"] == cost(call) - back, "costs", name, call["cost_minor"], cost(call), back)
         talked, seen = talk_ms(call), self.calls[name].active_ms
@@ -227,6 +259,17 @@ class Model:
             ensure(
                 charge["captured"]["credits"] == min(before, cost(call)), "credits come first", charge, before
             )
+
+    def _upgraded(self, call: Document) -> None:
+        """What follows an upgrade at another rate is a part of its own, without fee and minimum."""
+        tariffs = [self.tariffs[call["callee"]["user_id"], kind] for kind in ("audio", "video")]
+        changed = self.calls[call["_id"]].type != call["type"] and tariffs[0].rate != tariffs[1].rate
+        expected = [tariffs[0], replace(tariffs[1], fee=0, minimum=0)] if changed else None
+        parts = [Tariff.of(segment["price"]) for segment in (*call["earlier"], call)]
+        if expected is not None:
+            ensure(parts == expected, "is priced in other parts", parts, expected)
+        else:
+            ensure(len(parts) == 1, "is in parts without a reason", parts)
 
     def _wallets(self, owns: Mapping[str, int], wallets: Mapping[str, Document]) -> None:
         for wallet in wallets.values():

@@ -81,15 +81,55 @@ class Walk:
         await world.open()
         await world.observe()
         world.faults.armed = True
+        await self._prelude()
         for _ in range(self.begin.steps):
-            await self._step()
-            await self._nudged()
-            await world.observe()
+            await self._done(self._step())
             if self.dice.random() < 0.3:
                 await world.pass_(self.dice.choice((0.001, 0.4, 0.999, 1.0, 2.5)))
         world.faults.armed = False
         await self._quiet()
         return await self._reckon()
+
+    async def _done(self, step: Awaitable[Any]) -> None:
+        """One step, and what follows of itself."""
+        await step
+        await self._nudged()
+        await self.world.observe()
+
+    async def _prelude(self) -> None:
+        """What leads to where few random walks come."""
+        caller, callee = self.begin.people[:2]
+        if self.begin.theme == "walk":
+            return
+        await self._done(self.request(caller, callee))
+        for call in self._live():
+            await self._done(self.accept(call))
+            if self.world.calls[call["_id"]]["state"] == "accepted":
+                await self._done(self._connected(call))
+        if self.begin.theme == "to the end":
+            await self._done(self._deposit() if self.dice.random() < 0.3 else self._time())
+            await self._done(self._talk())
+        if self.begin.theme == "upgrade":
+            for step in (self._time, self._upgraded, self._upgraded, self._time):
+                await self._done(step())
+        if self.begin.theme == "debt":
+            await self._done(self._time())
+            for call in self._live():
+                await self._done(self.hang_up(call, caller))
+            await self.world.pass_(self.begin.dispute_seconds)
+            wallet = self.world.wallets.get(f"{callee}:NGN")
+            if wallet is not None and wallet["balances"]["primary"]:
+                await self._done(self.world.transfer(callee, caller, wallet["balances"]["primary"]))
+            if self._over():
+                await self._done(self._refund())
+            await self._done(self.request(caller, callee))
+
+    async def _upgraded(self) -> None:
+        for call in self._live():
+            await self._upgrade(call)
+
+    def _over(self) -> list[dict[str, Any]]:
+        return [call for call in self.world.calls.values() if call["state"] == "ended" and call["cost_minor"]]
 
     # --------------------------------------------------------------------------------------------------- the steps
 
@@ -104,9 +144,9 @@ class Walk:
         if self._said:
             choices.append((0.8, self._repeat))
         if len(self._idle()) >= 2:
-            choices.append((5.0, self._request))
-        if any(call["state"] == "ended" and call["cost_minor"] for call in self.world.calls.values()):
-            choices.append((0.7, self._refund))
+            choices.append((8.0, self._request))
+        if self._over():
+            choices.append((1.3, self._refund))
         for call in self._live():
             choices += self._about(call)
         if self.world.offline:
@@ -132,7 +172,7 @@ class Walk:
                             "ringing", callee, lambda p: p.calls.ringing(p.device, call["_id"])
                         ),
                     ),
-                    (9.0, lambda: self.accept(call)),
+                    (14.0, lambda: self.accept(call)),
                     (
                         0.5,
                         lambda: self._verb("reject", callee, lambda p: p.calls.reject(p.device, call["_id"])),
@@ -296,8 +336,7 @@ class Walk:
         await self.world.transfer(payer, payee, minor)
 
     async def _refund(self) -> None:
-        over = [c for c in self.world.calls.values() if c["state"] == "ended" and c["cost_minor"]]
-        call = self.dice.choice(over)
+        call = self.dice.choice(self._over())
         cost = call["cost_minor"]
         minor = self.dice.choice((cost, self.dice.randint(1, cost), 1, cost + 1))
         await self.world.refund(call["_id"], minor)
@@ -363,7 +402,7 @@ class Walk:
             if call["state"] == "ringing" and dice.random() < 0.8:
                 verbs[f"accept {call['_id']}"] = self.accept(call)
             for user in sides:
-                if dice.random() < 0.4:
+                if dice.random() < 0.25:
                     verbs[f"end {user}"] = self.hang_up(call, user)
             if call["upgrade"] is not None:
                 verbs[f"upgrade {call['_id']}"] = self._upgrade(call)
@@ -377,8 +416,7 @@ class Walk:
             verbs["transfer"] = self._transfer()
         if dice.random() < 0.5:
             verbs["deposit"] = self._deposit()
-        over = [c for c in world.calls.values() if c["state"] == "ended" and c["cost_minor"]]
-        if over and dice.random() < 0.4:
+        if self._over() and dice.random() < 0.4:
             verbs["refund"] = self._refund()
             verbs["refund too"] = self._refund()
         if verbs:
@@ -420,5 +458,6 @@ class Walk:
         )
         world.counts["minor units charged"] += sum(call["cost_minor"] for call in calls)
         world.counts["journal entries"] += len(journal)
+        world.counts["earnings paid back after a refund"] += world.model.debts
         world.counts["calls that lasted as long as the money"] += world.model.lasted
         return world.digest(journal)

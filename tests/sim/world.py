@@ -122,7 +122,7 @@ class World:
         self.town.tariffs, self.town.timers = setup.tariffs, setup.timers
         self.town.share_bps, self.town.dispute_seconds = setup.share_bps, setup.dispute_seconds
         self.clock = self.town.clock
-        self.model = Model(setup.share_bps)
+        self.model = Model(setup.share_bps, setup.dispute_seconds)
         self.model.tariffs.update(
             {
                 (user, kind): Tariff(*setup.tariff_of(user, kind))
