@@ -115,15 +115,30 @@ class Engine:
             if missing:
                 await self._tell(replace(call, untold=()), missing, again=True)
 
-    async def _each(self, call_ids: Iterable[str], work: Callable[[str], Awaitable[Any]]) -> None:
-        """A job's work on several calls: one that cannot be done keeps no other waiting."""
-        for call_id in call_ids:
-            try:
-                await work(call_id)
-            except Exception as error:
-                if database_away(error):
-                    raise  # the others would fail as well, each after its wait
-                log.error("a call is left as it is", call_id=call_id, exc_info=error)
+    async def _each(
+        self, call_ids: Iterable[str], work: Callable[[str], Awaitable[Any]], *, at_once: int = 1
+    ) -> None:
+        """A job's work on several calls, begun in order: one that cannot be done keeps no other waiting."""
+        left, away = iter(call_ids), list[Exception]()
+
+        async def line() -> None:
+            for call_id in left:
+                try:
+                    await work(call_id)
+                except Exception as error:
+                    if database_away(error):
+                        away.append(error)
+                    else:
+                        log.error("a call is left as it is", call_id=call_id, exc_info=error)
+                if away:
+                    return  # the others would fail as well, each after its wait
+
+        if at_once == 1:
+            await line()
+        else:
+            await asyncio.gather(*(line() for _ in range(at_once)))
+        if away:
+            raise away[0]
 
     async def flush_told(self) -> None:
         """Write down what has been told, for all calls at once."""

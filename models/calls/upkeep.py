@@ -19,6 +19,8 @@ from models.errors import Refusal
 CUT_OFF_PATIENCE = 0.05
 # A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
 RENEWED_BY_OTHERS_AFTER_SECONDS = 2
+# Renewals at the same time: most of one is waiting for the database, which has other things to do as well.
+RENEWED_AT_ONCE = 8
 
 
 class Upkeep(Engine):
@@ -136,12 +138,16 @@ class Upkeep(Engine):
             await self.renew(call.id)
 
     async def run_renewals(self) -> int:
-        """Renew what is due here, and what another process should have renewed; how many there were."""
+        """Renew what another process should have renewed, and what is due here; how many there were.
+
+        The most urgent first: after a time without a database many are due together, and some of them end soon.
+        """
         now = self._clock.now()
-        due = {call.id for call in self.board.calls() if call.renew_at is not None and call.renew_at <= now}
         late = now - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
-        due.update(await self._store.to_renew(late, DUE_MAX))
-        await self._each(sorted(due), self.renew)
+        found = await self._store.to_renew(late, DUE_MAX)
+        ours = sorted((call.renew_at, call.id) for call in self.board.calls() if call.renew_at is not None)
+        due = dict.fromkeys([*found, *(call_id for at, call_id in ours if at <= now)])
+        await self._each(due, self.renew, at_once=min(RENEWED_AT_ONCE, max(1, len(due))))
         return len(due)
 
     async def run_money(self) -> int:

@@ -1,6 +1,6 @@
 """Many live paid calls in one process, with all the jobs of calls and money running as in the server.
 
-Calls are charged by the second and have money for a quarter of an hour, so each is renewed every minute, the most
+Calls are charged by the second and have money for less than twenty minutes, so each is renewed every minute, the most
 often that there is. They begin evenly over a minute, so their renewals come evenly too; for a burst the minute that
 they wait for is skipped, when all of them wait for the same one.
 """
@@ -24,7 +24,7 @@ from tests.bench.stats import Round, spread
 JOBS = ("renewals", "ticks", "money", "deadlines", "leases", "untold", "told")
 # 100 minor units a second.
 RATE_MINOR = 6_000
-MINUTES = 15
+MINUTES = 18
 # What a call holds ahead, in periods of a minute; it is renewed when one is left.
 PERIOD = timedelta(minutes=1)
 AT_ONCE = 32
