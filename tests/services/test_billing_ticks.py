@@ -134,6 +134,7 @@ async def test_a_call_of_two_without_sockets_is_renewed_and_ended_by_whoever_liv
     there = s.town.process("there")
     ann, bob = (s.town.phone(s.here, name, rest=True) for name in ("ann", "bob"))
     call = await bob.accept(await ann.request(bob))
+    await s.here.calls.flush_told()  # or the other would tell it, and so know it
     s.here.life.dead = True
     await s.town.pass_(199, there, step=1)
     assert (await s.now(call)).state is State.ACTIVE
