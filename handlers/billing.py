@@ -24,6 +24,7 @@ class BillingTick(Shape):
         allow_none=True,
         metadata={"description": "How long the money lasts if you go on talking; null without end."},
     )
+    remaining_ms = fields.Integer(required=True, allow_none=True)
     available_minor = fields.Integer(
         metadata={"description": "To the payer: what is left to spend, call credits and primary balance."}
     )
@@ -51,18 +52,20 @@ def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
     letters = []
     for tick in ticks:
         call = tick.call
+        seconds = None if tick.remaining_ms is None else tick.remaining_ms // 1000
         payload = {
             "callId": call.id,
             "chargedMinor": tick.charged_minor,
             "currency": call.price.currency,
-            "remainingSeconds": tick.remaining_seconds,
+            "remainingSeconds": seconds,
+            "remainingMs": tick.remaining_ms,
         }
         payer, payee = call.caller.user_id, call.callee.user_id
         mine = {**payload, "availableMinor": tick.available_minor}
         letters.append(Letter(user_id=payer, event=BILLING_TICK, payload=mine))
         letters.append(Letter(user_id=payee, event=BILLING_TICK, payload=payload))
         if tick.warning:
-            warning = {"callId": call.id, "remainingSeconds": tick.remaining_seconds}
+            warning = {"callId": call.id, "remainingSeconds": seconds}
             letters.append(Letter(user_id=payer, event=BILLING_LOW_BALANCE, payload=warning))
     return letters
 

@@ -26,7 +26,7 @@ from handlers.calls_shapes import (
     SignalView,
     UpgradeCall,
 )
-from handlers.calls_views import call_view, candidate_letters
+from handlers.calls_views import call_view, candidate_letters, price_view
 from handlers.context import Context
 from handlers.registry import event, route
 from handlers.shapes import Nothing, Page, cursor_instant, decode_cursor, encode_cursor
@@ -349,7 +349,7 @@ async def call_history(ctx: Context, ask: dict[str, Any]) -> Page:
 async def call_price(ctx: Context, ask: dict[str, Any]) -> Any:
     """What a call to somebody would cost, and how long your money would last. Nothing is reserved."""
     found = await ctx.services.billing.enquire(ctx.user_id, to=ask["to"], type=ask["type"])
-    return {**asdict(found), "price": asdict(found.price)}
+    return {**asdict(found), "price": price_view(found.price)}
 
 
 @route(

@@ -228,6 +228,9 @@ class PriceView(Shape):
     block_seconds = fields.Integer(required=True)
     connect_fee_minor = fields.Integer(required=True)
     minimum_minor = fields.Integer(required=True)
+    exponent = fields.Integer(
+        required=True, metadata={"description": "How many decimals the currency has (ISO 4217)."}
+    )
 
 
 class EnquiryView(Shape):
@@ -268,7 +271,10 @@ class CallView(Shape):
     end_reason = fields.String(allow_none=True, validate=validate.OneOf([r.value for r in Reason]))
     ended_by = fields.String(allow_none=True)
     duration_seconds = fields.Integer(required=True)
-    billed_seconds = fields.Integer(required=True)
+    billed_seconds = fields.Integer(
+        required=True,
+        metadata={"description": "What is charged, by whole blocks; for a free call what was talked."},
+    )
     price = fields.Nested(PriceView, required=True)
     cost_minor = fields.Integer(required=True)
     ends_in_ms = fields.Integer(allow_none=True)

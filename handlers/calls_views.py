@@ -27,9 +27,10 @@ from handlers.calls_shapes import CallView, PriceView
 from handlers.shapes import PublicUser
 from models.billing.service import remaining_ms
 from models.calls import tariff
-from models.calls.call import MISSED, Call, Fact, Party, Reason, Role, State
+from models.calls.call import MISSED, Call, Fact, Party, Price, Reason, Role, State
 from models.calls.switchboard import Forward
 from models.mailbox.service import Mailbox
+from models.money import exponent
 from models.ports import Clock, Letter, Pusher
 from models.presence.service import Presence
 
@@ -52,6 +53,11 @@ def party_view(party: Party, presence: Presence) -> dict[str, Any]:
     }
 
 
+def price_view(price: Price) -> dict[str, Any]:
+    """A tariff for ``PriceView`` to dump."""
+    return {**asdict(price), "exponent": exponent(price.currency)}
+
+
 def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
     """A call for ``CallView`` and ``CallWithIntervals`` to dump."""
     return {
@@ -69,8 +75,8 @@ def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
         "end_reason": call.end_reason.value if call.end_reason else None,
         "ended_by": call.ended_by,
         "duration_seconds": call.duration_seconds(),
-        "billed_seconds": call.spoken_seconds(),
-        "price": asdict(call.price),
+        "billed_seconds": tariff.billed(call, now),
+        "price": price_view(call.price),
         "cost_minor": tariff.cost(call, now) if call.live else call.cost_minor,
         "ends_in_ms": remaining_ms(call, now) if call.live else None,
         "upgrade": _upgrade_view(call),
@@ -81,7 +87,7 @@ def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
 
 def _upgrade_view(call: Call) -> dict[str, Any] | None:
     asked = call.upgrade
-    return {"by": asked.by.value, "type": asked.type, "price": asdict(asked.price)} if asked else None
+    return {"by": asked.by.value, "type": asked.type, "price": price_view(asked.price)} if asked else None
 
 
 class CallTeller:
@@ -345,4 +351,4 @@ def fresh_ring(letter: Letter, now: datetime) -> Letter:
     return Letter(user_id=letter.user_id, event=letter.event, payload=payload, key=letter.key, seq=letter.seq)
 
 
-__all__ = ["CallTeller", "call_view", "candidate_letters", "fresh_ring", "party_view"]
+__all__ = ["CallTeller", "call_view", "candidate_letters", "fresh_ring", "party_view", "price_view"]

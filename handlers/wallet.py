@@ -34,6 +34,7 @@ from handlers.wallet_shapes import (
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet
 from models.mailbox.service import Mailbox
+from models.money import exponent
 from models.ports import Clock, Letter
 from models.users.profile import Profile
 from models.wallet.rules import PAID_INTO, StatementLine
@@ -279,6 +280,7 @@ def wallet_view(wallet: Wallet) -> dict[str, Any]:
     return {
         "id": wallet.id,
         "currency": wallet.currency,
+        "exponent": exponent(wallet.currency),
         "available_minor": wallet.primary,
         "held_minor": wallet.primary_held,
         "call_credits": {

@@ -211,6 +211,9 @@ class WalletView(Shape):
 
     id = fields.String(required=True)
     currency = fields.String(required=True)
+    exponent = fields.Integer(
+        required=True, metadata={"description": "How many decimals the currency has (ISO 4217)."}
+    )
     available_minor = fields.Integer(required=True)
     held_minor = fields.Integer(required=True)
     call_credits = fields.Nested(CallCreditsView, required=True)

@@ -36,7 +36,7 @@ class Tick:
 
     call: Call
     charged_minor: int
-    remaining_seconds: int | None
+    remaining_ms: int | None
     available_minor: int
     warning: bool
 
@@ -174,7 +174,7 @@ class Billing:
         return Tick(
             call=call,
             charged_minor=tariff.cost(call, now),
-            remaining_seconds=None if remaining is None else remaining // 1000,
+            remaining_ms=remaining,
             available_minor=self._memory.available.get(call.charge.wallet, 0),
             warning=warning,
         )

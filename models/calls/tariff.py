@@ -92,6 +92,13 @@ def cost(call: Call, now: datetime | None = None) -> int:
     return earlier_cost(call) + cost_of(call.price, call.talk_ms(now) - earlier_ms(call))
 
 
+def billed(call: Call, now: datetime | None = None) -> int:
+    """The seconds that are charged, over all segments; those of a free one as they were talked."""
+    here = (call.price, call.talk_ms(now) - earlier_ms(call))
+    parts = [*((segment.price, segment.talk_ms) for segment in call.earlier), here]
+    return sum(ms // 1000 if price.free else billed_seconds(price, ms) for price, ms in parts)
+
+
 def reach_ms(call: Call, money_minor: int) -> int | None:
     """How much conversation, over all segments, is paid by ``money_minor``; None without end."""
     seconds = affordable_seconds(call.price, money_minor - earlier_cost(call))

@@ -56,6 +56,7 @@ PRICE_FIELDS = {
         "blockSeconds",
         "connectFeeMinor",
         "minimumMinor",
+        "exponent",
     ),
 }
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PIN, OTHER_PIN, WRONG = "4071", "8253", "9146"
 WALLET = {
-    *("id", "currency", "availableMinor", "heldMinor", "callCredits", "pendingEarningsMinor", "owedMinor"),
+    *("id", "currency", "exponent", "availableMinor", "heldMinor", "callCredits", "pendingEarningsMinor", "owedMinor"),
     *("frozen", "version", "createdAt"),
 }
 ACCOUNT = {

@@ -214,3 +214,12 @@ def test_segments_are_priced_each_by_itself_and_money_reaches_over_all_of_them(
         assert tariff.cost(reached) <= before + money
     further = talk(reach + 1000, tariff_now=priced[-1], earlier=earlier)
     assert tariff.cost(further) > before + money
+
+
+def test_what_is_billed_is_whole_blocks_of_each_segment_and_plain_seconds_where_it_is_free() -> None:
+    paid, free = price(30, 6), Price(currency="NGN")
+    audio = Segment(type="audio", price=price(60, 60), talk_ms=61_000)
+    assert tariff.billed(talk(31_000, tariff_now=paid)) == 36
+    assert tariff.billed(talk(61_000, 31_000, tariff_now=paid, earlier=(audio,))) == 120 + 36
+    assert tariff.billed(talk(61_000, 31_500, tariff_now=free, earlier=(audio,))) == 120 + 31
+    assert tariff.billed(talk(tariff_now=paid)) == 0
