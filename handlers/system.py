@@ -13,7 +13,7 @@ from handlers.context import Context
 from handlers.registry import job, notice
 from handlers.services import Services
 from handlers.shapes import Shape
-from handlers.wallet import wallet_on_the_wire
+from handlers.wallet import WALLET_UPDATED, wallet_on_the_wire
 from handlers.wallet_shapes import WalletView
 from models.calls.call import Role, State
 from models.ports import Letter
@@ -98,6 +98,7 @@ async def elsewhere(services: Services) -> None:
     if services.calls.others_live:
         fetched = await services.mailbox.fetch()
         await services.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
+        services.billing.moved_elsewhere({one.user_id for one in fetched if one.event == WALLET_UPDATED})
 
 
 @job("letters", every_seconds=3600.0)

@@ -7,7 +7,7 @@ change of what a caller can spend (a payment, a transfer) is taken up at once by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -105,6 +105,12 @@ class Billing:
         """Look at the calls that these users pay for, soon."""
         self._wanted.update(user_ids)
         self._nudge()
+
+    def moved_elsewhere(self, user_ids: Collection[str]) -> None:
+        """Another process has moved the wallets of these users: whoever pays for a call here may have more or less."""
+        payers = self._calls.board.paying(user_ids)
+        if payers:
+            self.want(sorted(payers))
 
     async def run_wanted(self) -> None:
         """Extend (or shorten) the calls of those whose money has changed."""

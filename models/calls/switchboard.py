@@ -10,7 +10,7 @@ Nothing here awaits, so nothing here is interleaved.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,11 @@ class Switchboard:
         """The user's live call, if this process knows one."""
         call_id = self._of_user.get(user_id)
         return self._lines[call_id].call if call_id else None
+
+    def paying(self, user_ids: Iterable[str]) -> set[str]:
+        """Those of the users who are the caller in a live call that this process knows."""
+        calls = ((user_id, self.call_of(user_id)) for user_id in user_ids)
+        return {user_id for user_id, call in calls if call is not None and call.caller.user_id == user_id}
 
     def update(self, call: Call) -> list[Forward]:
         """Take a newer version; what it lets pass of the held candidates."""

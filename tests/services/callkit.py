@@ -21,7 +21,7 @@ from handlers.calls_views import CallTeller
 from handlers.context import Context
 from handlers.services import Services
 from handlers.system import welcome
-from handlers.wallet import WalletTeller
+from handlers.wallet import WALLET_UPDATED, WalletTeller
 from models.billing.meter import WalletMeter
 from models.billing.service import Billing
 from models.billing.tariffs import Tariffs
@@ -300,6 +300,7 @@ class Process:
         """What other processes have posted reaches the devices here."""
         fetched = await self.mailbox.fetch()
         await self.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
+        self.billing.moved_elsewhere({one.user_id for one in fetched if one.event == WALLET_UPDATED})
 
 
 @dataclass

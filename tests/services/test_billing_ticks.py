@@ -80,6 +80,24 @@ def warnings(phone: Any) -> list[int]:
     return [warning["remainingSeconds"] for warning in phone.letters("BILLING_LOW_BALANCE")]
 
 
+async def test_a_payment_that_reached_another_process_is_in_the_next_tick_and_nobody_is_warned(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    s = await opened(db, clock, ids, money=7_000)
+    there = s.town.process("there")
+    for process in (there, s.here, there):
+        await process.calls.run_leases(8)
+    await s.talk()
+    await s.town.pass_(8, s.here, there, step=TURN)
+    assert s.ann.letters("BILLING_TICK")[-1]["remainingSeconds"] <= 65
+    await s.town.pay_in(there, "ann", 20_000)
+    await there.billing.run_wanted()
+    await s.town.pass_(2 * TURN, s.here, step=TURN)
+    assert s.ann.letters("BILLING_TICK")[-1]["remainingSeconds"] >= 260
+    await s.town.pass_(60, s.here, there, step=TURN)
+    assert warnings(s.ann) == []
+
+
 async def test_the_warnings_of_a_short_call_are_one(
     db: Database, clock: VirtualClock, ids: CountingIds
 ) -> None:
@@ -152,6 +170,7 @@ async def test_the_local_timer_tells_the_end_of_the_money_without_a_database(
     other = s.town.process("other")
     call = await s.talk()
     assert s.here.alarms.armed[call.id] == clock.pass_(10)
+    await s.here.calls.beat()  # it lived until the end of the money
     # Whatever comes to the database from here on: it is as if it were cut off.
     s.here.life.dead = True
     with pytest.raises(Killed):
