@@ -11,7 +11,7 @@ import pytest
 
 from models.audit.service import audit
 from server.clock import SystemClock
-from tests.doors.conftest import House, Person, open_house
+from tests.doors.conftest import PASSWORD, House, Person, open_house
 from tests.doors.line import DatabaseLine
 from tests.doors.phones import Exchange, Phone
 from tests.doors.serverprocess import eventually
@@ -61,7 +61,13 @@ async def test_the_money_of_a_call_runs_on_both_phones(house: House) -> None:
     call = await b.ask("CALL_ACCEPT", callId=call_id)
     assert (call["price"], call["costMinor"], call["endsInMs"]) == (asked.body["price"], 0, 100_000)
 
-    tick = {"callId": call_id, "chargedMinor": 0, "currency": "NGN", "remainingSeconds": 100, "remainingMs": 100_000}
+    tick = {
+        "callId": call_id,
+        "chargedMinor": 0,
+        "currency": "NGN",
+        "remainingSeconds": 100,
+        "remainingMs": 100_000,
+    }
     mine, theirs = await a.happens("BILLING_TICK"), await b.happens("BILLING_TICK")
     assert {**tick, "availableMinor": 0}.items() <= mine.items()
     assert tick.items() <= theirs.items()
@@ -119,6 +125,28 @@ async def test_who_cannot_pay_is_refused_by_socket_and_by_rest_before_anything_r
     assert (await bob.get("/api/calls/history")).body["items"] == []
     await a.ask("CALL_REQUEST", {**ask, "maxRatePerMinuteMinor": 6_000})
     await b.happens("CALL_REQUEST")
+
+
+async def test_e50_a_payee_who_deletes_the_account_in_mid_call_ends_it_and_is_paid_for_what_was_talked(
+    house: House,
+) -> None:
+    ada, a, bob, b = await pair(house)
+    await pay_in(ada, 10_000)
+    call_id = await ring(a, b, bob)
+    await b.ask("CALL_ACCEPT", callId=call_id)
+    await house.pass_(20)
+    assert (await bob.send("DELETE", "/api/user/account", {"password": PASSWORD})).status == 204
+    over = await a.happens("CALL_ENDED")
+    assert (over["reason"], over["cost"]["amountMinor"]) == ("policy", 2_000)
+    back = await a.happens("WALLET_UPDATED", lambda told: told["wallet"]["availableMinor"] == 8_000)
+    assert back["wallet"]["heldMinor"] == 0
+
+    async def settled() -> bool:
+        theirs = await house.services.ledger.wallet(bob.id, "NGN")
+        return theirs is not None and theirs.pending == 1_600
+
+    await eventually(settled)
+    await books(house)
 
 
 async def told_the_end_in_time(phone: Phone, ends_at: float) -> dict[str, Any]:
