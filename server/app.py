@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from handlers.calls_jobs import DEAD_AFTER_SECONDS
 from handlers.registry import Job
 from handlers.services import Services
 from handlers.system import welcome
@@ -94,7 +95,9 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         await wired.close()
 
     async def jobs(_: web.Application) -> AsyncIterator[None]:
-        await services.calls.beat()  # before any socket is ours
+        # Before any socket is ours. What died with other processes goes before all that is overdue by now: a call
+        # whose money has run out since must not be charged for the time in which nobody knew of a conversation.
+        await services.calls.run_leases(DEAD_AFTER_SECONDS)
         running = [
             asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
             for job in catalogue.jobs.values()

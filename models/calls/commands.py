@@ -126,10 +126,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The server ends the call: policy, money, recovery."""
+    """The server ends the call: policy, money, recovery. ``at``: it was over then already."""
 
     reason: Reason
     by: str | None = None
+    at: datetime | None = None
 
 
 Command = (

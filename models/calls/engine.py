@@ -93,6 +93,10 @@ class Engine:
         self._process = tools.process
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._told: dict[str, set[int]] = {}
+        # What could not be written down for want of a database: by call and user whose socket has gone, and when;
+        # and by call when its money was over, of which phones were told here.
+        self._losses: dict[str, dict[str, c.Lose]] = {}
+        self._cut: dict[str, datetime] = {}
         # Whether another process serves the same database; found out with each beat.
         self.others_live = False
         self.board = Switchboard()
@@ -164,7 +168,7 @@ class Engine:
                     raise Refusal("CALL_UNKNOWN")
                 now = self._clock.now()
                 try:
-                    if rules.out_of_money(call, now):
+                    if rules.out_of_money(call, _happened(command, now)):
                         # Whatever is asked comes after the end of the money; the next round judges it.
                         over = rules.step(call, c.Tick(), role=Role.SERVER, now=now, timers=self._timers)
                         if await self._write(call, over, now) is None or not isinstance(command, c.Tick):
@@ -205,15 +209,13 @@ class Engine:
         """Take over what another process has made of a call that this one knows at an older version."""
         known = self.board.call(call.id)
         if known is not None and known.version < call.version:
+            self._arm(call)
             await self._send(call, self.board.update(replace(call, untold=())))
 
     async def _tell(self, call: Call, facts: Sequence[Fact], *, again: bool = False) -> None:
         """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""
         passing = self.board.update(replace(call, untold=()))
-        if call.deadline_at is not None:
-            self._alarms.set(call.id, call.deadline_at)
-        else:
-            self._alarms.clear(call.id)
+        self._arm(call)
         try:
             if not call.live and any(
                 leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg
@@ -231,6 +233,13 @@ class Engine:
             await self._send(call, passing)
         except Exception as error:
             log.warning("told later", call_id=call.id, error=repr(error))
+
+    def _arm(self, call: Call) -> None:
+        """The local timer of a call that this process knows, whoever has changed its deadline."""
+        if call.deadline_at is not None:
+            self._alarms.set(call.id, call.deadline_at)
+        else:
+            self._alarms.clear(call.id)
 
     async def _keep_described(self, call: Call, fact: Fact) -> None:
         """Descriptions for a leg that polls."""
@@ -270,3 +279,10 @@ class Engine:
         if call.role_of(user_id) is None:
             raise Refusal("CALL_UNKNOWN")
         return call
+
+
+def _happened(command: c.Command, now: datetime) -> datetime:
+    """When that happened of which a command tells; what was before the end of the money is not judged as after it."""
+    if isinstance(command, c.Lose):
+        return min(now, command.last_seen_at)
+    return min(now, command.at) if isinstance(command, c.Stop) and command.at is not None else now

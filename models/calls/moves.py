@@ -285,7 +285,7 @@ def stop(call: Call, cmd: c.Stop, role: Role, now: datetime, timers: Timers) -> 
     if call.state is State.RINGING and cmd.reason is Reason.POLICY:
         # Nobody learns from a ring that they were blocked: it looks unanswered.
         return _ended(call, Reason.NO_ANSWER, cmd.by, now), [("timed_out", {})]
-    return _ended(call, cmd.reason, cmd.by, now), [("ended", {})]
+    return _ended(call, cmd.reason, cmd.by, min(now, cmd.at or now)), [("ended", {})]
 
 
 def nothing(call: Call, cmd: c.Command, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:

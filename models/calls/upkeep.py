@@ -12,7 +12,7 @@ from models.calls import rules
 from models.calls.call import Call, Fact, Reason, Role
 from models.calls.engine import DUE_MAX, TRIES_MAX, Engine
 from models.calls.meter import AlreadyRefunded
-from models.db import Stale
+from models.db import Stale, database_away
 from models.errors import Refusal
 
 # How long the end of the money may wait for the database before the phones are told without it.
@@ -46,7 +46,13 @@ class Upkeep(Engine):
             call = await self._store.load(lock.call_id) if lock else None
         role = call.role_of(user_id) if call else None
         if call is not None and role is not None:
-            await self._apply(call.id, c.Lose(role, device_id, process, last_seen_at, crashed))
+            gone = c.Lose(role, device_id, process, last_seen_at, crashed)
+            try:
+                await self._apply(call.id, gone)
+            except Exception as error:
+                if database_away(error):
+                    self._losses.setdefault(call.id, {})[user_id] = gone
+                raise
 
     async def end_all(self, user_id: str) -> None:
         """End the user's live call: banned, deleted."""
@@ -73,6 +79,7 @@ class Upkeep(Engine):
 
     async def run_due(self) -> int:
         """Do what is due for every call, whoever should have; how many there were."""
+        await self._catch_up()
         due = await self._store.due(self._clock.now(), DUE_MAX)
         await self._each(due, self.tick)
         return len(due)
@@ -91,8 +98,36 @@ class Upkeep(Engine):
         done, _ = await asyncio.wait({ending}, timeout=CUT_OFF_PATIENCE)
         if not done or ending.exception() is not None:
             over = rules.step(call, c.Tick(), role=Role.SERVER, now=self._clock.now(), timers=self._timers)
-            await self.announcer.cut(over.call)
+            if over.call.ended_at is not None:
+                if self._holds_a_leg(call):
+                    self._cut[call_id] = over.call.ended_at
+                await self.announcer.cut(over.call)
         await ending
+        await self._catch_up()
+
+    def _holds_a_leg(self, call: Call) -> bool:
+        """Whether a device that talks in this call is connected here."""
+        held = ((call.party(role).user_id, call.leg(role)) for role in (Role.CALLER, Role.CALLEE))
+        return any(leg is not None and self._doors.connected(user_id, leg.device_id) for user_id, leg in held)
+
+    async def _catch_up(self) -> None:
+        """Write down what could not be when it happened, before anything is judged by the time that it is now."""
+        await self._each(list(self._losses), self._lose_late)
+        await self._each(list(self._cut), self._end_cut)
+
+    async def _lose_late(self, call_id: str) -> None:
+        """The sockets of a call that went while there was no database, dated when they went."""
+        for user_id, gone in list(self._losses.get(call_id, {}).items()):
+            if not self._doors.connected(user_id, gone.device_id):
+                await self._apply(call_id, gone)
+        self._losses.pop(call_id, None)
+
+    async def _end_cut(self, call_id: str) -> None:
+        """Phones were told that the money of this call is over, so it is, also if another process has extended it
+        meanwhile: nobody talks any more, and nobody shall pay for it.
+        """
+        await self._apply(call_id, c.Stop(Reason.INSUFFICIENT_FUNDS, at=self._cut[call_id]))
+        self._cut.pop(call_id, None)
 
     # ------------------------------------------------------------------------------------------------------- money
 
@@ -130,10 +165,9 @@ class Upkeep(Engine):
 
     async def renew_for(self, user_id: str) -> None:
         """What the user can spend has changed: the call that they pay for may go on longer, or less long."""
-        call = self.board.call_of(user_id)
-        if call is None:
-            lock = await self._store.lock_of(user_id)
-            call = await self._store.load(lock.call_id) if lock else None
+        # The lock, and not what this process remembers: the call it knows may have ended elsewhere, and another begun.
+        lock = await self._store.lock_of(user_id)
+        call = self.board.call(lock.call_id) or await self._store.load(lock.call_id) if lock else None
         if call is not None and call.caller.user_id == user_id:
             await self.renew(call.id)
 
@@ -186,7 +220,7 @@ class Upkeep(Engine):
             now = self._clock.now()
             try:
                 async with self._meter.refunding(
-                    call, amount, key=key or str(call.charge.refunds + 1), note=note, now=now
+                    call, amount, key=key or f"nr:{call.charge.refunds + 1}", note=note, now=now
                 ) as cover:
                     after = replace(
                         call,
@@ -222,6 +256,7 @@ class Upkeep(Engine):
         """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
         now = self._clock.now()
         await self.beat()
+        await self._catch_up()
         living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
         self.others_live = len(living) > 1
 
