@@ -85,13 +85,13 @@ class StepsInTwo(WalletMeter):
         return after
 
 
-# The kind of histories in which each has to be found, and within how many.
-BROKEN: dict[type[WalletMeter], tuple[str, int]] = {
-    KeepsTheRest: ("calm", 15),
-    ChargesOneMore: ("calm", 15),
-    SettlesTwice: ("calm", 15),
-    GrantsASecond: ("calm", 30),
-    NeverRenews: ("calm", 30),
-    ReservesAfterwards: ("crashing", 60),
-    StepsInTwo: ("crashing", 60),
+# Within how many calm histories each has to be found; None: only by a crash, in a sweep.
+BROKEN: dict[type[WalletMeter], int | None] = {
+    KeepsTheRest: 20,
+    ChargesOneMore: 20,
+    SettlesTwice: 20,
+    GrantsASecond: 40,
+    NeverRenews: 40,
+    ReservesAfterwards: None,
+    StepsInTwo: None,
 }

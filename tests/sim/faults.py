@@ -270,6 +270,16 @@ async def gate() -> None:
         await race.gate()
 
 
+async def ordered(work: Callable[[], Coroutine[Any, Any, Any]], dice: Random) -> Any:
+    """Work that does several things at once by itself, in an order of the dice, so that it is the same each time."""
+    if _RACE.get() is not None:
+        return await work()
+    done = (await Interleave(dice).run(work=work()))["work"]
+    if isinstance(done, BaseException):
+        raise done
+    return done
+
+
 async def aside(look: Awaitable[Any]) -> Any:
     """Something that goes on beside the drivers, such as a look by the side door; in a race the others wait for it."""
     race = _RACE.get()

@@ -8,12 +8,13 @@ from models.billing.meter import WalletMeter
 from models.db import Database
 from tests.sim.broken import BROKEN
 from tests.sim.history import KINDS
+from tests.sim.model import Broken
 from tests.sim.walk import Failed, play
-from tests.sim.workers import Played, one, sweep
+from tests.sim.workers import Played, one
 
-EACH = 25
-# A short calm history with a paid call; its sweep is about as long as it has exchanges.
-SWEPT_SEED = 23
+EACH = 20
+# The history with a paid call that is swept here has at most so many exchanges.
+SHORT = 80
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,29 +23,48 @@ async def test_histories_come_out_as_the_model_says(db: Database, kind: str) -> 
         await play(db, seed, kind=kind)
 
 
-async def test_a_process_may_die_after_any_exchange(db: Database) -> None:
-    played: list[Played] = []
-    assert await sweep(db, SWEPT_SEED, played.append) > 30, "the history of this seed is not swept"
-    assert [one.failure for one in played if one.failure] == []
-    assert all(one.faults["crash"] == 1 for one in played[1:])
+async def _short(db: Database) -> Played:
+    """A calm history in which somebody pays for a call, whole."""
+    seed = 0
+    while True:
+        whole = await one(db, seed, crash_at=0)
+        if whole.counts["paid calls"] and whole.exchanges <= SHORT:
+            return whole
+        assert not whole.failure
+        seed += 1
+
+
+async def test_a_process_may_die_after_any_exchange_unless_its_steps_are_in_two(db: Database) -> None:
+    whole = await _short(db)
+    careless = {broken: 0 for broken, most in BROKEN.items() if most is None}
+    for exchange in range(1, whole.exchanges + 1):
+        played = await one(db, whole.seed, crash_at=exchange)
+        assert (played.failure, played.faults["crash"]) == ("", 1), played.replay
+        for broken, times in careless.items():
+            if not times and (await one(db, whole.seed, crash_at=exchange, meter=broken)).failure:
+                careless[broken] = exchange
+    assert all(careless.values()), careless
 
 
 async def test_a_seed_replays_exactly(db: Database) -> None:
     for kind in KINDS:
-        for seed in range(3):
+        for seed in range(2):
             assert await play(db, seed, kind=kind) == await play(db, seed, kind=kind)
 
 
 async def test_careless_meters_are_found(db: Database) -> None:
-    for broken, (kind, most) in BROKEN.items():
-        assert await _found(db, broken, kind, most), f"{broken.__name__} is not found in {most} histories"
+    for broken, most in BROKEN.items():
+        if most is not None:
+            assert await _found(db, broken, most), f"{broken.__name__} is not found in {most} histories"
 
 
-async def _found(db: Database, broken: type[WalletMeter], kind: str, most: int) -> bool:
+async def _found(db: Database, broken: type[WalletMeter], most: int) -> bool:
     for seed in range(most):
         try:
-            await play(db, seed, kind=kind, meter=broken)
-        except Failed:
+            await play(db, seed, kind="calm", meter=broken)
+        except Failed as failed:
+            if not isinstance(failed.fault, Broken | AssertionError):
+                raise  # another fault than the one that is meant
             return True
     return False
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import server.wiring  # noqa: F401 - declares every collection
+from models.billing.meter import WalletMeter
 from models.db import Database
 from server.cli_run import event_loop_factory
 from server.mongod import EmbeddedMongod
@@ -78,12 +79,14 @@ async def _work(tasks: Any, results: Any, stop: Any) -> None:
                 results.put(await one(db, task.seed, crash_at=task.crash_at))
 
 
-async def one(db: Database, seed: int, *, crash_at: int | None = None) -> Played:
+async def one(
+    db: Database, seed: int, *, crash_at: int | None = None, meter: type[WalletMeter] | None = None
+) -> Played:
     """Play one history."""
     kind = "calm" if crash_at is not None else None
     told = "swept" if crash_at is not None else setup(seed).kind
     try:
-        done = await play(db, seed, kind=kind, crash_at=crash_at)
+        done = await play(db, seed, kind=kind, crash_at=crash_at, meter=meter)
     except Failed as failed:
         trace = "\n  ".join(failed.trace[-TRACE_MAX:])
         said = f"{type(failed.fault).__name__}: {failed.fault}\n  {trace}"

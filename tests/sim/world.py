@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-import structlog
 from pymongo.errors import PyMongoError
 
 from models.billing.meter import WalletMeter
@@ -22,17 +21,13 @@ from models.calls.store import CALLS
 from models.db import Database, database_away
 from models.errors import Refusal
 from models.ledger.store import WALLETS
-from models.payments.store import PaymentStore
-from models.users.service import Users
-from models.users.store import USERS, UserStore
+from models.users.store import USERS
 from models.wallet.rules import Amount
-from models.wallet.service import Wallets
-from models.wallet.store import WalletStore
-from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import DEAD_AFTER_SECONDS, Killed, Phone, Process, Town
-from tests.sim.faults import Driver, Faults, Interleave
+from tests.services.callkit import DEAD_AFTER_SECONDS, Killed, Phone
+from tests.sim.faults import Faults, Interleave, ordered
 from tests.sim.history import Setup
 from tests.sim.model import Broken, Model, Tariff, ensure
+from tests.sim.town import SimProcess, SimTown
 
 PIN = "4071"
 # How often a client asks again before it gives up; what must be done is asked more often.
@@ -40,68 +35,9 @@ AGAIN_MAX, SURELY_MAX = 4, 60
 # Timers that may fire within one span of time; beyond that it is one jump.
 TIMERS_MAX = 25
 # Another process takes up what the first has not done after 2 s (renewals) and 3 s (facts).
+Job = Callable[[], Coroutine[Any, Any, Any]]
 OTHERS_AFTER = (timedelta(seconds=2), timedelta(seconds=3))
 _AWAY = re.compile(r"\((?:injected)\)")
-
-
-class CheapHasher:
-    """PINs hashed at no cost."""
-
-    async def hash(self, password: str) -> str:
-        return hashlib.sha256(password.encode()).hexdigest()
-
-    async def verify(self, password: str, kept: str | None) -> bool:
-        return await self.hash(password) == kept
-
-    def outdated(self, kept: str) -> bool:
-        return False
-
-
-class SimProcess(Process):
-    """A process with wallets, whose driver fails when the dice say so."""
-
-    def __init__(self, town: SimTown, name: str) -> None:
-        driver: Any = Driver(town.real, town.faults, town.touched)
-        town.db = driver
-        super().__init__(town, name)
-        town.db = town.real
-        self.driver: Driver = driver
-        if town.meter is not None:
-            self.meter.__class__ = town.meter
-        nobody: Any = None
-        self.wallets = Wallets(
-            ledger=self.ledger,
-            store=WalletStore(driver),
-            payments=PaymentStore(driver),
-            users=Users(store=UserStore(driver), clock=town.clock),
-            hasher=CheapHasher(),
-            passwords=nobody,
-            clock=town.clock,
-            ids=town.ids,
-            currency="NGN",
-            pepper=b"sim",
-            sandbox=True,
-        )
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has crashed."""
-        return self.driver.dead
-
-    def due(self, now: datetime) -> bool:
-        """Whether a timer in this process's own memory fires."""
-        if any(at <= now for at in self.alarms.armed.values()):
-            return True
-        return any(call.renew_at is not None and call.renew_at <= now for call in self.calls.board.calls())
-
-
-class SimTown(Town):
-    """What the processes of a history share."""
-
-    def __init__(self, db: Database, faults: Faults, meter: type[WalletMeter] | None) -> None:
-        super().__init__(db, VirtualClock(), CountingIds())
-        self.real, self.faults, self.meter = db, faults, meter
-        self.touched: set[str] = {USERS}
 
 
 class World:
@@ -309,7 +245,7 @@ class World:
     async def turn(self, process: SimProcess, *, all_jobs: bool = False) -> None:
         """The timed jobs of a process, each by itself as the server runs them, and its alarms."""
         calls, now = process.calls, self.clock.now()
-        jobs: list[Callable[[], Awaitable[Any]]] = [
+        jobs: list[Job] = [
             *(
                 lambda call_id=name: calls.alarm(call_id)
                 for name, at in process.alarms.armed.items()
@@ -332,10 +268,11 @@ class World:
             if not await self.job(process, job):
                 return
 
-    async def job(self, process: SimProcess, job: Callable[[], Awaitable[Any]]) -> bool:
+    async def job(self, process: SimProcess, job: Job) -> bool:
         """One job of a process; False when the process died of it."""
         try:
-            await job()
+            several = sum(call["state"] != "ended" for call in self.calls.values()) > 1
+            await (ordered(job, self.dice) if several else job())
         except Killed:
             return False
         except PyMongoError as fault:
@@ -449,7 +386,7 @@ class World:
         wallets = await self.town.real.db[WALLETS].find({}, sort=[("_id", 1)]).to_list()
         self.wallets = {wallet["_id"]: wallet for wallet in wallets}
 
-    def check_logs(self, logs: list[Mapping[str, Any]]) -> None:
+    def check_logs(self, logs: Sequence[Mapping[str, Any]]) -> None:
         """What the services only write down is a fault as well, unless it was injected."""
         for line in logs:
             if line["log_level"] in ("warning", "error") and not _AWAY.search(str(dict(line))):
@@ -461,8 +398,3 @@ class World:
         for row in (*self.calls.values(), *self.wallets.values(), *journal):
             told.update(repr(row).encode())
         return told.hexdigest()
-
-
-def captured_logs() -> Any:
-    """The log of the services, for ``check_logs``."""
-    return structlog.testing.capture_logs()
