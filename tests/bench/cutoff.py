@@ -18,9 +18,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import aiohttp
+
 from tests.bench import calls
 from tests.bench.calls import ANSWER_AUDIO, OFFER_AUDIO
-from tests.bench.machine import Watched
+from tests.bench.machine import POLL_SECONDS, Watched
 from tests.bench.people import pay_in
 from tests.bench.phone import Phone, now
 from tests.bench.plan import Plan, Told
@@ -33,6 +35,7 @@ SLACK_SECONDS = 2
 # After the last one; then whoever has heard nothing counts as lost.
 PATIENCE_SECONDS = 5.0
 AWAY_BEFORE_SECONDS = 0.4
+RECOVERY_SECONDS_MAX = 30.0
 REASON = "insufficient_funds"
 # CONTRACT §2.1: cut off within 100 ms of the end of the money.
 PROMISED_MS = 100.0
@@ -77,6 +80,15 @@ class Poor:
         if missing := self._wanted - len(self._heard):
             self.faults["not told"] += missing
         return list(self._heard.values())
+
+    async def recovered(self) -> None:
+        """Wait until the server has its database again."""
+        async with asyncio.timeout(RECOVERY_SECONDS_MAX), aiohttp.ClientSession() as http:
+            while True:
+                async with http.get(f"{self._url}/health") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(POLL_SECONDS)
 
     def _acked(self, ack: dict[str, Any], at: float) -> None:
         if not ack["ok"]:
@@ -142,6 +154,7 @@ async def away(poor: Poor, watched: Watched, plan: Plan, told: Told) -> Round:
         told(0.5)
         late = await poor.all_told(_longest(plan.cut_offs_away, plan))
         shares = meter.read().shares()
+    await poor.recovered()
     await asyncio.sleep(SLACK_SECONDS)  # what could not be written is written now
     return _round(poor, late, shares)
 
