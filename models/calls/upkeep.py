@@ -120,14 +120,17 @@ class Upkeep(Engine):
         for user_id, gone in list(self._losses.get(call_id, {}).items()):
             if not self._doors.connected(user_id, gone.device_id):
                 await self._apply(call_id, gone)
-        self._losses.pop(call_id, None)
+            self._losses.get(call_id, {}).pop(user_id, None)
+        if not self._losses.get(call_id):
+            self._losses.pop(call_id, None)
 
     async def _end_cut(self, call_id: str) -> None:
         """Phones were told that the money of this call is over, so it is, also if another process has extended it
         meanwhile: nobody talks any more, and nobody shall pay for it.
         """
-        await self._apply(call_id, c.Stop(Reason.INSUFFICIENT_FUNDS, at=self._cut[call_id]))
-        self._cut.pop(call_id, None)
+        if (at := self._cut.get(call_id)) is not None:
+            await self._apply(call_id, c.Stop(Reason.INSUFFICIENT_FUNDS, at=at))
+            self._cut.pop(call_id, None)
 
     # ------------------------------------------------------------------------------------------------------- money
 

@@ -17,6 +17,7 @@ from server.app import make_app
 from server.clock import SystemClock
 from server.config import load_config
 from tests.doors.serverprocess import eventually
+from tests.doors.test_cli_calls import told as on_the_command_line
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Phone, Process, Town
 from tests.services.test_billing import BY_THE_SECOND, opened
@@ -203,3 +204,23 @@ async def test_a_refund_without_a_key_is_made_whatever_keys_were_used_before(
     after = await here.calls.refund(call.id)
     assert after.cost_minor == 0
     assert (await town.wallet("ann")).primary == 1_000
+
+
+async def test_a_refund_beside_a_running_server_is_told_by_it_to_both_with_their_balances(
+    db: Database, mongo_uri: str, ids: CountingIds
+) -> None:
+    clock = VirtualClock(SystemClock().now())  # the command has no other
+    clock.pass_(-10)
+    town, here, ann, bob = await opened(db, clock, ids, money=1_000)
+    call = await bob.accept(await ann.request(bob))
+    await town.pass_(10, here, step=1)
+    for _ in range(2):
+        await here.calls.run_leases(8)
+    assert not here.calls.others_live
+    assert (await on_the_command_line(town, mongo_uri, f"refund {call.id}"))[0] == 0
+    await here.calls.run_leases(8)
+    if here.calls.others_live:  # as the job does
+        await here.hear()
+    assert ann.letters("CALL_UPDATED")[-1]["call"]["costMinor"] == 0
+    assert ann.letters("WALLET_UPDATED")[-1]["wallet"]["availableMinor"] == 1_000
+    assert bob.letters("WALLET_UPDATED")[-1]["wallet"]["pendingEarningsMinor"] == 0
