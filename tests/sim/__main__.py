@@ -125,7 +125,7 @@ def _dismiss(crew: list[Any], tasks: Any, results: Any) -> None:
         tasks.put(None)
     results.cancel_join_thread()
     for worker in crew:
-        worker.join(10)
+        worker.join(60)  # it ends its history and its mongod
         if worker.is_alive():
             worker.terminate()
             worker.join()

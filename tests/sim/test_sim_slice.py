@@ -14,7 +14,7 @@ from tests.sim.workers import Played, one
 
 EACH = 20
 # The history with a paid call that is swept here has at most so many exchanges.
-SHORT = 60
+SHORT = 80
 
 
 @pytest.mark.parametrize("kind", KINDS)
