@@ -163,6 +163,8 @@ def _settled(call: Call, charge: Charge, sums: Sums, now: datetime, found: Findi
     if charge.stage in _SHARED:
         if sums.escrow:
             found.broken("I8", CALLS, call.id, f"is {charge.stage.value}, and {sums.escrow} is in its escrow")
+        if charge.stage is Stage.SETTLED and call.money_due_at is None:
+            found.broken("I8", CALLS, call.id, "is settled, and no day is set for its payee to get the money")
     elif call.ended_at is None or now - call.ended_at > SETTLED_WITHIN:
         found.broken("I8", CALLS, call.id, f"ended at {call.ended_at}, and its money is {charge.stage.value}")
 

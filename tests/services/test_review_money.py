@@ -11,6 +11,7 @@ from pymongo.errors import ConnectionFailure
 
 from models.audit.service import audit
 from models.calls.call import Call, Reason, State
+from models.calls.store import CALLS
 from models.calls.upkeep import CUT_OFF_PATIENCE
 from models.db import Database
 from server.app import make_app
@@ -204,6 +205,17 @@ async def test_a_refund_without_a_key_is_made_whatever_keys_were_used_before(
     after = await here.calls.refund(call.id)
     assert after.cost_minor == 0
     assert (await town.wallet("ann")).primary == 1_000
+
+
+async def test_an_audit_finds_earnings_that_nobody_will_ever_clear(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    town, here, ann, bob = await opened(db, clock, ids, money=1_000)
+    call = await bob.accept(await ann.request(bob))
+    await town.pass_(10, here, step=1)
+    assert (await audit(db, clock.now())).clean
+    await db[CALLS].update_one({"_id": call.id}, {"$set": {"money_due_at": None}})
+    assert [(f.invariant, f.row) for f in (await audit(db, clock.now())).findings] == [("I8", call.id)]
 
 
 async def test_a_refund_beside_a_running_server_is_told_by_it_to_both_with_their_balances(
