@@ -122,29 +122,41 @@ class Beginning(Engine):
     async def _cancelled_early(self, call: Call) -> bool:
         return call.op_id is not None and await self._store.buried(call.caller.user_id, call.op_id)
 
+    async def _tell_untold(self, call_id: str) -> None:
+        """Tell what a process has not; but a call that was cancelled before it came, and whose process died over
+        that, rings nobody and gives back what it holds."""
+        call = await self._loaded(call_id)
+        if call.state is State.RINGING and await self._cancelled_early(call):
+            await self._cancel(call)
+        else:
+            await super()._tell_untold(call_id)
+
     async def _unless_cancelled(self, call: Call) -> Call:
         """The call as it is now; ended if its cancel had overtaken it (E7)."""
         known = self.board.call(call.id)
         if known is not None:
             return known
-        found = await self._store.load(call.id)
-        assert found is not None
+        return await self._cancel(await self._loaded(call.id))
+
+    async def _cancel(self, found: Call) -> Call:
         ended = replace(found, untold=())
         done = rules.step(
             ended,
-            c.HangUp(call.caller_leg.device_id),
+            c.HangUp(found.caller_leg.device_id),
             role=Role.CALLER,
             now=self._clock.now(),
             timers=self._timers,
         )
+        if not done.changed:
+            return found  # it has ended meanwhile
         # Nobody has heard of it and nobody will: an early cancel rings nowhere. The fact that says nothing is there so
         # that what was reserved is given back even if this process does not live to do it.
         silent = (Fact("settled", done.call.version),)
         if await self._store.swap(ended, done.call, silent, self._clock.now()):
-            self._told.setdefault(call.id, set()).update(fact.version for fact in found.untold)
+            self._told.setdefault(found.id, set()).update(fact.version for fact in found.untold)
             await self._tell(done.call, silent)
             return done.call
-        return await self._loaded(call.id)
+        return await self._loaded(found.id)
 
     async def _around(self, call: Call, device: Device, obstacle: str, reports_media: bool) -> Call | None:
         """What to do about an obstacle: the answer, or None to try again; otherwise a refusal."""

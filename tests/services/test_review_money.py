@@ -20,7 +20,7 @@ from server.config import load_config
 from tests.doors.serverprocess import eventually
 from tests.doors.test_cli_calls import told as on_the_command_line
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Phone, Process, Town
+from tests.services.callkit import Killed, Phone, Process, Town
 from tests.services.test_billing import BY_THE_SECOND, opened
 
 
@@ -190,6 +190,28 @@ async def test_a_phone_that_goes_while_the_database_is_away_is_charged_up_to_the
     await here.jobs()
     ended = await town.call(call)
     assert (ended.end_reason, ended.cost_minor) == (Reason.CONNECTION_LOST, 1_000)
+
+
+async def test_a_call_that_was_cancelled_before_it_came_rings_nobody_wherever_its_process_died(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    town, here, ann, bob = await opened(db, clock, ids, money=100_000)
+    begun, n = 0, 0
+    while begun < 3:  # it dies before the call is there, and then behind it
+        n += 1
+        dying = town.process(f"dying-{n}")
+        phone = town.phone(dying, "ann", f"ann-{n}")
+        await here.calls.end(ann.device, op_id=f"op-{n}")
+        dying.life.dies_at = dying.life.calls + n
+        with pytest.raises(Killed):
+            await phone.request(bob, op_id=f"op-{n}")
+        begun += len(await town.calls_of("ann")) > begun
+        await town.pass_(4, here)
+        assert await town.locks() == {}
+        assert (await town.wallet("ann")).primary == 100_000
+    assert bob.told() == []
+    assert {call.end_reason for call in await town.calls_of("ann")} == {Reason.CANCELLED}
+    assert (await audit(db, clock.now())).clean
 
 
 # -------------------------------------------------------------------------------------------------- refunds
