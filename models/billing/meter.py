@@ -33,6 +33,10 @@ class Overtaken(Exception):
     """Another process has taken this step of a call's money."""
 
 
+class NoWallet(Exception):
+    """Somebody who is to be paid has no wallet yet."""
+
+
 class WalletMeter:
     """``models.calls.meter.Meter`` on the ledger. One per process."""
 
@@ -166,11 +170,14 @@ class WalletMeter:
         return await self._step(call, plan, [call.charge.wallet], due)
 
     async def _settled(self, call: Call) -> Call:
-        payee = await self._ledger.ensure(call.callee.user_id, call.price.currency)
         assert call.ended_at is not None
-        return await self._step(
-            call, rules.settle(call, payee.key), [payee.key], call.ended_at + self._dispute
-        )
+        payee, due = wallet_key(call.callee.user_id, call.price.currency), call.ended_at + self._dispute
+        plan = rules.settle(call, payee)
+        try:
+            return await self._step(call, plan, [payee], due)
+        except NoWallet:  # their first earning
+            await self._ledger.ensure(call.callee.user_id, call.price.currency)
+            return await self._step(call, plan, [payee], due)
 
     async def _step(self, call: Call, plan: Plan, keys: list[str], due: datetime | None) -> Call:
         """One step of an ended call's money with its entries, in one transaction. Raises ``Overtaken``."""
@@ -180,7 +187,12 @@ class WalletMeter:
             if not await self._calls.swap_within(session, call, after, (), self._clock.now()):
                 raise Overtaken
 
-        posted = await self._ledger.post(keys, lambda wallets: plan.entries, also=also)
+        def entries(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
+            if len(wallets) < len(keys):
+                raise NoWallet
+            return plan.entries
+
+        posted = await self._ledger.post(keys, entries, also=also)
         if posted.again:
             raise Overtaken
         return after

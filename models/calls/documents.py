@@ -32,9 +32,15 @@ _NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}
 _CALL_FIELDS = [f.name for f in fields(Call) if f.name not in _NEVER_CHANGES]
 
 
-def changed(call: Call) -> Document:
-    """The fields that a swap writes."""
+def fields_of(call: Call) -> Document:
+    """All that may change in a call."""
     return {name: _plain(getattr(call, name)) for name in _CALL_FIELDS}
+
+
+def changed(before: Call, after: Call) -> Document:
+    """The fields that a swap writes: most steps touch few of them, and descriptions are long."""
+    names = [name for name in _CALL_FIELDS if getattr(before, name) != getattr(after, name)]
+    return {name: _plain(getattr(after, name)) for name in names}
 
 
 def document_of(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
@@ -44,7 +50,7 @@ def document_of(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
         "caller": _plain(call.caller),
         "callee": _plain(call.callee),
         "created_at": call.created_at,
-        **changed(call),
+        **fields_of(call),
     }
     if call.op_id is not None:
         document["op_id"] = call.op_id

@@ -335,7 +335,7 @@ class CallStore:
 
 def _guarded(before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> tuple[Document, Document]:
     guard = {"_id": before.id, "version": before.version, "state": before.state.value}
-    change: Document = {"$set": changed(after)}
+    change: Document = {"$set": changed(before, after)}
     if facts:
         change["$push"] = {"untold": {"$each": [fact_document(fact) for fact in facts]}}
         change["$min"] = {"untold_at": now}

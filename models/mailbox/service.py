@@ -41,6 +41,9 @@ class Mailbox:
         except with ``again`` (after a crash, when nobody knows whether it was told): then it goes out under the
         number it has, by which the doors know which devices have it.
         """
+        if all(letter.key is None for letter in letters):
+            await self._doors.deliver(letters)  # nothing to keep, nothing to wait for
+            return
         by_user: dict[str, list[Letter]] = {}
         for letter in letters:
             by_user.setdefault(letter.user_id, []).append(letter)

@@ -417,7 +417,7 @@ async def test_a_change_is_told_to_the_owner_and_a_fault_in_telling_loses_no_mon
     assert (told["availableMinor"], told["frozen"]) == (1000, False)
     assert set(told) == {
         *("id", "currency", "availableMinor", "heldMinor", "callCredits", "pendingEarningsMinor", "frozen"),
-        *("createdAt", "owedMinor", "version"),
+        *("createdAt", "exponent", "owedMinor", "version"),
     }
     assert await house.db["mailbox"].count_documents({}) == 0, "nobody else is there to fetch it"
     others[0] = True
