@@ -127,10 +127,15 @@ async def change_password(ctx: Context, ask: dict[str, Any]) -> None:
     "/api/user/account",
     takes=DeleteAccount,
     limit="auth",
-    refuses=["PASSWORD_WRONG", "RATE_LIMITED", "SERVER_BUSY"],
+    refuses=["PASSWORD_WRONG", "RATE_LIMITED", "SERVER_BUSY", "WALLET_NOT_EMPTY"],
 )
 async def delete_account(ctx: Context, ask: dict[str, Any]) -> None:
-    """Delete your account for good. A live call ends; in others' histories you are a deleted account."""
+    """Delete your account for good. A live call ends; in others' histories you are a deleted account.
+
+    While there is money in a wallet it takes ``forfeitBalance: true``: nobody can get at it afterwards.
+    """
+    if not ask["forfeit_balance"]:
+        await ctx.services.wallets.refuse_unless_empty(ctx.user_id)
     await ctx.services.accounts.delete(ctx.user_id, password=ask["password"])
 
 

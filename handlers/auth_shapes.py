@@ -142,6 +142,10 @@ class DeleteAccount(Shape):
     """The password, so that a phone left lying about deletes nothing."""
 
     password = Text(required=True, least=1, most=PASSWORD_LENGTH_MAX)
+    forfeit_balance = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Delete it although there is money in a wallet, which is lost then."},
+    )
     example = {"password": _PASSWORD}
 
 

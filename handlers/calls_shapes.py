@@ -270,7 +270,15 @@ class CallView(Shape):
     ended_at = Instant(allow_none=True)
     end_reason = fields.String(allow_none=True, validate=validate.OneOf([r.value for r in Reason]))
     ended_by = fields.String(allow_none=True)
-    duration_seconds = fields.Integer(required=True)
+    duration_seconds = fields.Integer(
+        required=True,
+        metadata={
+            "description": "From the first media to the end, with the time in which somebody reconnected."
+        },
+    )
+    talk_seconds = fields.Integer(
+        required=True, metadata={"description": "The conversation so far: what is charged counts this alone."}
+    )
     billed_seconds = fields.Integer(
         required=True,
         metadata={"description": "What is charged, by whole blocks; for a free call what was talked."},

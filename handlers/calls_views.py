@@ -75,6 +75,7 @@ def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:
         "end_reason": call.end_reason.value if call.end_reason else None,
         "ended_by": call.ended_by,
         "duration_seconds": call.duration_seconds(),
+        "talk_seconds": call.talk_ms(now) // 1000,
         "billed_seconds": tariff.billed(call, now),
         "price": price_view(call.price),
         "cost_minor": tariff.cost(call, now) if call.live else call.cost_minor,

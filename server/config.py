@@ -107,6 +107,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),
     Variable("CALL_MAX_SECONDS", "14400", "Longest call"),
     Variable("CALLER_GRACE_SECONDS", "15", "How long a ringing call outlives its caller's connection"),
+    Variable(
+        "PAYEE_PROOF_SECONDS",
+        "600",
+        "How long the callee's media reports alone keep a paid call going while the caller's connection is gone",
+    ),
     Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
@@ -151,6 +156,7 @@ class Config:
     reconnect_seconds: int
     call_max_seconds: int
     caller_grace_seconds: int
+    payee_proof_seconds: int
     access_token_seconds: int
     refresh_token_days: int
     bcrypt_rounds: int
@@ -215,6 +221,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),
         call_max_seconds=_whole(read, "CALL_MAX_SECONDS", 10, 86_400),
         caller_grace_seconds=_whole(read, "CALLER_GRACE_SECONDS", 1, 600),
+        payee_proof_seconds=_whole(read, "PAYEE_PROOF_SECONDS", 0, 86_400),
         access_token_seconds=_whole(read, "ACCESS_TOKEN_SECONDS", 1, 86_400),
         refresh_token_days=_whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
         bcrypt_rounds=_whole(read, "BCRYPT_ROUNDS", 4, 16),

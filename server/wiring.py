@@ -127,6 +127,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             reconnect=config.reconnect_seconds,
             longest=config.call_max_seconds,
             caller_grace=config.caller_grace_seconds,
+            payee_proof=config.payee_proof_seconds,
         ),
         process=edges.process,
     )

@@ -81,6 +81,15 @@ class WalletMeter:
         async with self._covered(call, now) as cover:
             yield cover
 
+    async def afford(self, call: Call, now: datetime) -> None:
+        """Refuse as ``covering`` would, before anybody is asked; nothing is reserved (RFC 8506: CHECK_BALANCE)."""
+        if call.price.free:
+            return
+        key = wallet_key(call.caller.user_id, call.price.currency)
+        charge = call.charge or Charge(wallet=key, share_bps=self._share_bps)
+        wallet = (await self._ledger.store.wallets([key])).get(key)
+        self._next_second_secured(replace(call, charge=charge), wallet, now)
+
     @asynccontextmanager
     async def _covered(self, call: Call, now: datetime) -> AsyncIterator[Cover]:
         key = wallet_key(call.caller.user_id, call.price.currency)
@@ -232,10 +241,11 @@ class WalletMeter:
     ) -> AsyncIterator[Cover]:
         """The money of a settled call after a refund, with its postings."""
         assert call.charge is not None
-        if await self._ledger.store.entry(f"call:{call.id}:refund:{key}") is not None:
-            raise AlreadyRefunded
+        known = await self._ledger.store.entry(f"call:{call.id}:refund:{key}")
+        if known is not None:
+            raise AlreadyRefunded(rules.refunded(call, known.entry))
         if not 0 < amount_minor <= call.cost_minor:
-            raise Refusal("AMOUNT_TOO_LARGE", availableMinor=call.cost_minor, currency=call.price.currency)
+            raise Refusal("REFUND_TOO_LARGE", availableMinor=call.cost_minor, currency=call.price.currency)
         payer, payee = call.charge.wallet, wallet_key(call.callee.user_id, call.price.currency)
         async with self._ledger.turn(payer, payee):
             wallets = await self._ledger.store.wallets([payer, payee])

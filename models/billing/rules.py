@@ -40,9 +40,12 @@ class Plan:
 
 
 def cheapest(call: Call, now: datetime) -> int:
-    """What the next second of a call costs at least, on top of what it has cost so far, in minor units."""
+    """What it takes to go on for another second, in minor units; at least one.
+
+    At a very low rate a second is rounded to nothing, and still a call that is not free takes a wallet.
+    """
     talked = call.talk_ms(now) - tariff.earlier_ms(call)
-    return tariff.cost_of(call.price, talked + 1000) - tariff.cost_of(call.price, talked)
+    return max(1, tariff.cost_of(call.price, talked + 1000) - tariff.cost_of(call.price, talked))
 
 
 def left(call: Call, wallet: Wallet, now: datetime) -> int:
@@ -212,6 +215,13 @@ def refund(
         refunds=charge.refunds + 1,
     )
     return Plan(after, (entry,))
+
+
+def refunded(call: Call, entry: Entry) -> int:
+    """What a refund's entry gave back to the payer."""
+    assert call.charge is not None
+    theirs = {account_of(call.charge.wallet, pocket) for pocket in _AVAILABLE}
+    return sum(leg.amount_minor for leg in entry.legs if leg.account in theirs)
 
 
 # --------------------------------------------------------------------------------------------------- small pieces

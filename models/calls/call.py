@@ -58,7 +58,11 @@ MISSED = frozenset({Reason.NO_ANSWER, Reason.UNREACHABLE, Reason.CANCELLED, Reas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timers:
-    """The machine's spans, in seconds. ``lease`` is how long a peer's media report proves a leg without a socket."""
+    """The machine's spans, in seconds.
+
+    ``lease`` is how long a peer's media report proves a leg without a socket; ``payee_proof`` how long the reports of
+    the one who earns by it can prove the payer's, in a paid call.
+    """
 
     ring: int = 45
     connect: int = 30
@@ -66,6 +70,7 @@ class Timers:
     longest: int = 14_400
     caller_grace: int = 15
     lease: int = 15
+    payee_proof: int = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

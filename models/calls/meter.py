@@ -30,7 +30,11 @@ class Cover:
 
 
 class AlreadyRefunded(Exception):
-    """A refund with this key has been made before."""
+    """A refund with this key has been made before, of ``amount_minor``."""
+
+    def __init__(self, amount_minor: int) -> None:
+        super().__init__(amount_minor)
+        self.amount_minor = amount_minor
 
 
 class Meter(Protocol):
@@ -44,6 +48,10 @@ class Meter(Protocol):
         """Reserve before any ring. Refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
         ...
 
+    async def afford(self, call: Call, now: datetime) -> None:
+        """Refuse as ``covering`` would; nothing is reserved."""
+        ...
+
     def renewing(self, call: Call, now: datetime) -> AbstractAsyncContextManager[Cover | None]:
         """Capture what was used, reserve more if there is more; None when nothing changes."""
         ...
@@ -55,7 +63,7 @@ class Meter(Protocol):
     def refunding(
         self, call: Call, amount_minor: int, *, key: str, note: str | None, now: datetime
     ) -> AbstractAsyncContextManager[Cover]:
-        """Give back of what a settled call cost. Refuses with ``AMOUNT_TOO_LARGE``; raises ``AlreadyRefunded``."""
+        """Give back of what a settled call cost. Refuses with ``REFUND_TOO_LARGE``; raises ``AlreadyRefunded``."""
         ...
 
     async def close(self, call: Call) -> None:

@@ -149,7 +149,7 @@ def report(call: Call, cmd: c.Report, role: Role, now: datetime, timers: Timers)
     assert peer is not None
     told: Told = []
     after = replace(call, quality={**call.quality, role.value: dict(cmd.stats)})
-    if cmd.receiving:
+    if cmd.receiving and not _in_their_own_cause(call, peer, role, now, timers):
         last = replace(peer, proof_at=now, down_at=None if peer.lost_at is not None else peer.down_at)
         after = _with_leg(after, role.other, last)
         if mine.lost_at is None:
@@ -162,6 +162,13 @@ def report(call: Call, cmd: c.Report, role: Role, now: datetime, timers: Timers)
         after = _interrupted(after, peer.proof_at)
         told = [("updated", {"restartIce": True})]
     return after, told
+
+
+def _in_their_own_cause(call: Call, payer: Leg, role: Role, now: datetime, timers: Timers) -> bool:
+    """Nobody is paid on their own word alone for long: a payer's phone that stays away ends a paid call."""
+    if role is not Role.CALLEE or call.charge is None or payer.lost_at is None:
+        return False
+    return now - payer.lost_at > timedelta(seconds=timers.payee_proof)
 
 
 def resume(call: Call, cmd: c.Resume, role: Role, now: datetime, timers: Timers) -> tuple[Call, Told]:

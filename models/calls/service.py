@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from models.calls import commands as c
-from models.calls import tariff
+from models.calls import tariff, upgrades
 from models.calls.beginning import Beginning, agreed
 from models.calls.call import MISSED, Call, Reason, Role, State, Timers
 from models.calls.engine import Attempts, Tools
@@ -26,6 +27,17 @@ RECENT_MINUTES = 5
 SIGNALS_PER_POLL_MAX = 200
 
 __all__ = ["Attempts", "Calls"]
+
+
+@contextmanager
+def _payers_business(payer: bool) -> Iterator[None]:
+    """What the payer has in the wallet is told to nobody else: the other side learns only that it is not enough."""
+    try:
+        yield
+    except Refusal as no:
+        if payer or no.code not in ("INSUFFICIENT_FUNDS", "WALLET_FROZEN"):
+            raise
+        raise Refusal("INSUFFICIENT_FUNDS") from None
 
 
 class Calls(Beginning, Upkeep):
@@ -132,11 +144,17 @@ class Calls(Beginning, Upkeep):
         if call.charge is not None and price.currency != call.price.currency:
             raise Refusal("CURRENCY_MISMATCH", currency=price.currency)  # one call is paid from one wallet
         agreed(price, max_rate_per_minute_minor)
-        return await self._apply(call_id, c.AskUpgrade(device.device_id, type, price), device.user_id)
+        now, payer = self._clock.now(), call.role_of(device.user_id) is Role.CALLER
+        if payer and call.state is State.ACTIVE and price != call.price:
+            await self._meter.afford(upgrades.at_price(call, price, now), now)
+        with _payers_business(payer):
+            return await self._apply(call_id, c.AskUpgrade(device.device_id, type, price), device.user_id)
 
     async def answer_upgrade(self, device: Device, call_id: str, *, accept: bool) -> Call:
         """Say yes or no to the other side's wish. A yes refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
-        return await self._apply(call_id, c.AnswerUpgrade(device.device_id, accept), device.user_id)
+        call = await self._seen(call_id, device.user_id)
+        with _payers_business(call.role_of(device.user_id) is Role.CALLER):
+            return await self._apply(call_id, c.AnswerUpgrade(device.device_id, accept), device.user_id)
 
     # --------------------------------------------------------------------------------------------------- signaling
 

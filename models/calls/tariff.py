@@ -21,6 +21,9 @@ from datetime import datetime
 from models.calls.call import Call, Price
 from models.money import half_even
 
+# Thirty years: nobody talks longer, and milliseconds of it are kept exactly by MongoDB and by JSON.
+REACH_SECONDS_MAX = 10**9
+
 
 def billed_seconds(price: Price, talk_ms: int) -> int:
     """The seconds that are charged for ``talk_ms`` of conversation: whole blocks."""
@@ -102,4 +105,4 @@ def billed(call: Call, now: datetime | None = None) -> int:
 def reach_ms(call: Call, money_minor: int) -> int | None:
     """How much conversation, over all segments, is paid by ``money_minor``; None without end."""
     seconds = affordable_seconds(call.price, money_minor - earlier_cost(call))
-    return None if seconds is None else earlier_ms(call) + 1000 * seconds
+    return None if seconds is None else earlier_ms(call) + 1000 * min(seconds, REACH_SECONDS_MAX)

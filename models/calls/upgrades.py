@@ -7,7 +7,7 @@ from datetime import datetime
 
 from models.calls import commands as c
 from models.calls import tariff
-from models.calls.call import Call, Role, Segment, Timers, Upgrade
+from models.calls.call import Call, Price, Role, Segment, Timers, Upgrade
 from models.calls.moves import Told, held
 from models.errors import Refusal
 
@@ -42,9 +42,12 @@ def answer_upgrade(
     told: Told = [("upgrade_answered", {"by": role, "accept": cmd.accept, "type": asked.type})]
     if not cmd.accept:
         return replace(call, upgrade=None), told
-    after = replace(call, upgrade=None, type=asked.type)
-    if asked.price == call.price:
-        return after, told
-    # From here on at the new price: what was said so far becomes a segment of its own.
+    return replace(at_price(call, asked.price, now), upgrade=None, type=asked.type), told
+
+
+def at_price(call: Call, price: Price, now: datetime) -> Call:
+    """The call as it goes on at ``price``: what was said so far becomes a segment of its own."""
+    if price == call.price:
+        return call
     said = Segment(type=call.type, price=call.price, talk_ms=call.talk_ms(now) - tariff.earlier_ms(call))
-    return replace(after, price=asked.price, earlier=(*call.earlier, said)), told
+    return replace(call, price=price, earlier=(*call.earlier, said))

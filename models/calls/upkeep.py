@@ -210,7 +210,8 @@ class Upkeep(Engine):
         """Give the payer back what a call cost, or ``amount_minor`` of it; the call after it.
 
         The payee and the platform bear it as they shared it. With a ``key`` it is done once however often it is asked.
-        Refuses with ``CALL_UNKNOWN``, ``CALL_WRONG_STATE`` (live, or free), ``AMOUNT_TOO_LARGE`` (more than is left).
+        Refuses with ``CALL_UNKNOWN``, ``CALL_WRONG_STATE`` (live, or free), ``REFUND_TOO_LARGE``,
+        ``IDEMPOTENCY_MISMATCH`` (the key has refunded another amount).
         """
         for _ in range(TRIES_MAX):
             call = await self._loaded(call_id)
@@ -236,7 +237,9 @@ class Upkeep(Engine):
                     cover.written = await self._store.swap(call, after, facts, now, cover.post)
             except Stale:
                 continue
-            except AlreadyRefunded:
+            except AlreadyRefunded as before:
+                if amount_minor not in (None, before.amount_minor):
+                    raise Refusal("IDEMPOTENCY_MISMATCH") from None
                 return call
             if cover.written:
                 await self._tell(after, facts)

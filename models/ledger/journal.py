@@ -124,6 +124,11 @@ class Wallet:
         return int(getattr(self, pocket.value))
 
     @property
+    def worth(self) -> int:
+        """All that is the user's: to spend, held, and earned but pending."""
+        return self.primary + self.primary_held + self.credits + self.credits_held + self.pending
+
+    @property
     def spendable(self) -> int:
         """What a call can be paid from: call credits and the primary balance, without what is held already."""
         return self.primary + self.credits

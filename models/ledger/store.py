@@ -127,7 +127,9 @@ class LedgerStore:
 
     async def wallets_of(self, user_id: str) -> list[Wallet]:
         """All wallets of a user, the oldest first."""
-        cursor = self._wallets.find({"user_id": user_id}, sort=[("created_at", 1), ("_id", 1)]).limit(64)
+        cursor = self._wallets.find({"user_id": user_id}, sort=[("created_at", 1), ("_id", 1)]).limit(
+            512
+        )  # more than there are currencies
         return [wallet_of(d) async for d in cursor]
 
     async def newest(self, limit: int) -> list[Wallet]:

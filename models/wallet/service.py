@@ -124,6 +124,16 @@ class Wallets:
         await self.pins.check(user_id, pin)
         return await self._ledger.ensure(user_id, currency)
 
+    async def refuse_unless_empty(self, user_id: str) -> None:
+        """Refuse with ``WALLET_NOT_EMPTY`` while anything is there, or still to come, that is the user's."""
+        worth = {
+            wallet.currency: amount
+            for wallet in await self._ledger.store.wallets_of(user_id)
+            if (amount := wallet.worth)
+        }
+        if worth:
+            raise Refusal("WALLET_NOT_EMPTY", amountMinor=worth)
+
     async def find(self, user_id: str) -> Wallet | None:
         """The wallet that a person means who names none: in the server's currency, else their oldest."""
         found = await self._ledger.wallet(user_id, self._currency)
@@ -236,7 +246,12 @@ class Wallets:
         if mine.frozen:
             raise Refusal("WALLET_FROZEN")
         if mine.primary < minor:
-            raise Refusal("INSUFFICIENT_FUNDS", currency=mine.currency)
+            raise Refusal(
+                "INSUFFICIENT_FUNDS",
+                requiredMinor=minor,
+                availableMinor=mine.primary,
+                currency=mine.currency,
+            )
         await self.pins.check(user_id, pin)
         theirs = await self._ledger.ensure(payee.user_id, mine.currency)
 

@@ -30,6 +30,7 @@ CALL_FIELDS = {
         "endReason",
         "endedBy",
         "durationSeconds",
+        "talkSeconds",
         "billedSeconds",
         "price",
         "costMinor",

@@ -24,7 +24,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PIN, OTHER_PIN, WRONG = "4071", "8253", "9146"
 WALLET = {
-    *("id", "currency", "exponent", "availableMinor", "heldMinor", "callCredits", "pendingEarningsMinor", "owedMinor"),
+    *(
+        "id",
+        "currency",
+        "exponent",
+        "availableMinor",
+        "heldMinor",
+        "callCredits",
+        "pendingEarningsMinor",
+        "owedMinor",
+    ),
     *("frozen", "version", "createdAt"),
 }
 ACCOUNT = {
@@ -528,3 +537,14 @@ async def test_the_command_line_says_so_when_there_is_no_server(tmp_path: Any) -
         parser.parse_args(["wallets", "list"]), config, Console(file=out, width=200)
     )
     assert (status, "start it" in out.getvalue()) == (1, True)
+
+
+async def test_an_account_with_money_is_deleted_only_by_somebody_who_says_so(rest: House) -> None:
+    ann = await rich(rest, 2_500)
+    no = await ann.send("DELETE", "/api/user/account", {"password": PASSWORD})
+    assert no.error(409, "WALLET_NOT_EMPTY")["details"] == {"amountMinor": {"NGN": 2_500}}
+    assert (
+        await ann.send("DELETE", "/api/user/account", {"password": PASSWORD, "forfeitBalance": True})
+    ).status == 204
+    poor = await rich(rest, 0, name="poor")
+    assert (await poor.send("DELETE", "/api/user/account", {"password": PASSWORD})).status == 204

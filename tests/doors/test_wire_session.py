@@ -92,7 +92,11 @@ async def test_the_greeting_comes_after_the_connect_and_says_who_is_there(house:
     sync = await phone.happens("SYNC")
     assert phone.names()[:2] == ["*connect", "SYNC"]
     assert sync == {
-        **{"calls": [], "missed": 0, "seq": 0, "gap": False, "deviceId": "my phone"},
+        "calls": [],
+        "missed": 0,
+        "seq": 0,
+        "gap": False,
+        "deviceId": "my phone",
         "wallet": None,
     }
     # Without a name of its own, a device is its sign-in; a second one of the same sign-in is another device.

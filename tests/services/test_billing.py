@@ -149,7 +149,7 @@ async def test_a_refund_in_parts_takes_back_from_both_what_they_got(
     assert ((await town.wallet("bob")).pending, (await town.wallet("ann")).primary) == (0, 1_000)
     with pytest.raises(Refusal) as no:
         await here.calls.refund(call.id)
-    assert no.value.code == "AMOUNT_TOO_LARGE"
+    assert no.value.code == "REFUND_TOO_LARGE"
 
 
 async def test_what_was_paid_out_already_is_owed_after_a_refund_and_kept_back_from_the_next_earnings(
@@ -219,3 +219,61 @@ async def test_video_in_another_currency_than_the_call_is_refused(
         await here.calls.ask_upgrade(ann.device, call.id, type="video")
     assert no.value.code == "CURRENCY_MISMATCH"
     assert (await town.call(call)).upgrade is None
+
+
+async def test_the_payees_word_alone_keeps_a_paid_call_going_for_ten_minutes_and_no_longer(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    """A locked screen may stop the payer's heartbeat (E42), but nobody earns on their own reports for hours."""
+    town, here, ann, bob = await opened(db, clock, ids, money=1_000_000)
+    call = await bob.accept(await ann.request(bob))
+    await bob.hears(call, 50)
+    await ann.drop()
+    for _ in range(130):
+        await town.pass_(5, here, step=5)
+        if not (await town.call(call)).live:
+            break
+        await bob.hears(call, 50)
+    over = await town.call(call)
+    assert over.end_reason is Reason.CONNECTION_LOST
+    assert 595 <= over.spoken_seconds() <= 600
+    assert over.cost_minor == 100 * over.spoken_seconds()
+
+
+async def test_what_the_payer_has_is_not_told_to_the_payee_who_accepts_an_upgrade(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    """A payer who cannot pay for video is told when asking for it; the other side learns no amounts."""
+    tariffs = Tariffs(
+        rate_minor=6_000, video_rate_minor=600_000, first_block_seconds=1, block_seconds=1, minimum_minor=0
+    )
+    town, here, ann, bob = await opened(db, clock, ids, money=5_000, tariffs=tariffs)
+    call = await bob.accept(await ann.request(bob))
+    clock.pass_(2)
+    with pytest.raises(Refusal) as no:
+        await here.calls.ask_upgrade(ann.device, call.id, type="video")
+    assert (no.value.code, no.value.details["requiredMinor"]) == ("INSUFFICIENT_FUNDS", 10_000)
+    assert bob.letters("CALL_UPGRADE") == []
+    await here.calls.ask_upgrade(bob.device, call.id, type="video")
+    with pytest.raises(Refusal) as no:
+        await here.calls.answer_upgrade(ann.device, call.id, accept=True)
+    assert no.value.details["availableMinor"] == 4_800
+    await here.calls.answer_upgrade(ann.device, call.id, accept=False)
+    await town.pay_in(here, "ann", 10_000)
+    await here.calls.ask_upgrade(ann.device, call.id, type="video")
+    await here.ledger.freeze("ann", frozen=True)
+    with pytest.raises(Refusal) as no:
+        await here.calls.answer_upgrade(bob.device, call.id, accept=True)
+    assert (no.value.code, no.value.details) == ("INSUFFICIENT_FUNDS", {})
+
+
+async def test_a_key_refunds_one_amount(db: Database, clock: VirtualClock, ids: CountingIds) -> None:
+    _town, here, ann, bob = await opened(db, clock, ids, money=1_000)
+    call = await bob.accept(await ann.request(bob))
+    clock.pass_(5)
+    await ann.end(call)
+    await here.calls.refund(call.id, amount_minor=100, key="k")
+    assert (await here.calls.refund(call.id, amount_minor=100, key="k")).cost_minor == 400
+    with pytest.raises(Refusal) as no:
+        await here.calls.refund(call.id, amount_minor=101, key="k")
+    assert no.value.code == "IDEMPOTENCY_MISMATCH"
