@@ -10,8 +10,19 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from server import cli_audit, cli_calls, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
-from server.config import ConfigFault, load_config
+try:
+    from server import cli_audit, cli_calls, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
+    from server.config import ConfigFault, load_config
+except ModuleNotFoundError as missing:
+    # One of our own modules that is missing is a fault of ours, and its traceback says where.
+    if (missing.name or "").partition(".")[0] in ("models", "handlers", "server"):
+        raise
+    print(
+        f"{sys.executable} does not have Ringmeter's dependencies ({missing.name} is missing): "
+        "start it with .venv/bin/python main.py, or with make run, which installs them.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from server.mongod import number_in
 from server.processes import free_port
-from tests.doors.serverprocess import ServerProcess, rss_mb, running
+from tests.doors.serverprocess import MAIN, ServerProcess, rss_mb, running
 
 SERVER_MB_MAX = 120
 DATABASE_MB_MAX = 250
@@ -61,6 +62,17 @@ def test_every_fault_of_the_configuration_is_named_at_once_and_nothing_is_opened
         assert f"\n  {name} " in done.stderr, name
     assert "Traceback" not in done.stderr
     assert not fresh.data_dir.exists(), "nothing was begun"
+
+
+def test_a_python_without_the_dependencies_says_which_one_to_use(tmp_path: Path) -> None:
+    # -S is without site-packages, as the system's Python is.
+    done = subprocess.run(
+        [sys.executable, "-S", str(MAIN), "doctor"], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "start it with .venv/bin/python main.py, or with make run" in done.stderr
 
 
 def test_production_refuses_to_make_up_a_secret(fresh: ServerProcess) -> None:
