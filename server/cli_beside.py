@@ -9,6 +9,7 @@ from rich.console import Console
 
 from models.db import Database, database_away
 from models.errors import CODES, Refusal
+from models.money import spoken
 from server.config import Config
 from server.mongod import running_uri
 
@@ -32,7 +33,7 @@ async def beside(config: Config, console: Console, work: Callable[[Database], Aw
     try:
         await work(db)
     except Refusal as refusal:
-        console.print(CODES[refusal.code].sentence, markup=False)
+        console.print(_said(refusal), markup=False, soft_wrap=True)
         return 1
     except Exception as error:
         if not database_away(error):
@@ -42,3 +43,17 @@ async def beside(config: Config, console: Console, work: Callable[[Database], Aw
     finally:
         await db.close()
     return 0
+
+
+def _said(refusal: Refusal) -> str:
+    """Its sentence and what is known besides, amounts as people write them."""
+    details = dict(refusal.details)
+    currency = details.get("currency")
+    if isinstance(details.get("availableMinor"), int) and isinstance(currency, str):
+        details["available"] = spoken(details.pop("availableMinor"), details.pop("currency"))
+    parts = [
+        f"{name}: {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in details.items()
+    ]
+    sentence = CODES[refusal.code].sentence
+    return f"{sentence} ({', '.join(parts)})" if parts else sentence

@@ -7,11 +7,12 @@ devices get their balances then.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from models.billing.receipt import segments_of
@@ -20,6 +21,7 @@ from models.calls.call import Call
 from models.calls.store import CallStore
 from models.db import Database
 from models.errors import Refusal
+from models.ledger.journal import Kind, pocket_of
 from models.ledger.store import LedgerStore
 from models.money import minor_of, spoken
 from models.ports import Letter
@@ -59,7 +61,8 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
     async def work(db: Database) -> None:
         if args.calls_verb == "refund":
             await _refund(args, with_jwt_secret(config), db, console)
-        await _show(args.call_id, db, console)
+        else:
+            await _show(args.call_id, db, console)
 
     return await beside(config, console, work)
 
@@ -83,7 +86,15 @@ async def _refund(args: argparse.Namespace, config: Config, db: Database, consol
     finally:
         await wired.close()
     back = call.cost_minor - after.cost_minor
-    console.print(f"Refunded {spoken(back, currency)} to {after.caller.username}.", markup=False)
+    if not back:
+        console.print("It was refunded already under this key; nothing was moved.", markup=False)
+        return
+    console.print(
+        f"Refunded {spoken(back, currency)} to {after.caller.username}; "
+        f"{spoken(after.cost_minor, currency)} is left of the call.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 async def _call(call_id: str, db: Database) -> Call:
@@ -99,9 +110,11 @@ async def _show(call_id: str, db: Database, console: Console) -> None:
     cost = tariff.cost(call, now) if call.live else call.cost_minor
     reason = f" ({call.end_reason.value})" if call.end_reason else ""
     stage = f", {call.charge.stage.value}" if call.charge else ""
+    back = call.charge.refunded.total if call.charge else 0
+    refunded = f", refunded {spoken(back, currency)}" if back else ""
     console.print(
         f"{call.caller.username} called {call.callee.username} at {call.created_at:%Y-%m-%d %H:%M:%S} UTC: "
-        f"{call.state.value}{reason}, {spoken(cost, currency)}{stage}.",
+        f"{call.state.value}{reason}, {spoken(cost + back, currency)}{refunded}{stage}.",
         markup=False,
     )
     segments = Table("segment", "a minute", "talked", "billed", "price")
@@ -115,18 +128,33 @@ async def _show(call_id: str, db: Database, console: Console) -> None:
         )
     console.print(segments)
     entries = Table("entry", "kind", "at", "account", "amount")
+    reasons = []
+    names = {person.user_id: person.username for person in (call.caller, call.callee)}
     for sealed in await LedgerStore(db).of_call(call_id):
         entry = sealed.entry
+        if entry.kind is Kind.REFUND and entry.note:
+            reasons.append(f"Refund of {entry.at:%Y-%m-%d %H:%M:%S} UTC: {entry.note}")
         for leg in entry.legs:
             entries.add_row(
                 entry.id.removeprefix(f"call:{call_id}:"),
                 entry.kind.value,
                 f"{entry.at:%H:%M:%S}",
-                leg.account,
+                escape(_account(leg.account, names)),
                 spoken(leg.amount_minor, leg.currency),
             )
     if entries.row_count:
         console.print(entries)
+    for reason in reasons:
+        console.print(reason, markup=False, soft_wrap=True)
+
+
+def _account(account: str, names: Mapping[str, str]) -> str:
+    """An account with its owner's username for the id."""
+    place = pocket_of(account)
+    if place is None:
+        return account
+    user_id, _, currency = place[0].rpartition(":")
+    return f"wallet:{names.get(user_id, user_id)}:{currency}:{place[1].value}"
 
 
 class _None:

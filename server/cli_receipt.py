@@ -125,7 +125,7 @@ def _show(receipt: dict[str, Any], console: Console) -> None:
     table.add_column("", overflow="fold")
     for title, text in (
         ("call", f"{receipt.get('callId')} ({receipt.get('type')})"),
-        ("copy of the", f"{receipt.get('copy')}"),
+        ("whose copy", f"the {receipt.get('copy')}"),
         ("payer", _name(receipt.get("payer"))),
         ("payee", _name(receipt.get("payee"))),
         ("ended", f"{receipt.get('endedAt')} ({receipt.get('endReason')})"),

@@ -50,14 +50,22 @@ async def test_a_call_is_shown_and_refunded_in_part_once_per_key_and_then_whole(
     assert "ended (completed), NGN 30.00, settled" in said
     assert "30.000 s" in said
     assert "platform:commission" in said
-    for _ in range(2):
-        status, said = await told(
-            town, mongo_uri, f"refund {call.id} --amount 10.50 --key k1 --reason 'bad line'"
-        )
-        assert status == 0
+    assert f"wallet:{call.caller.username}:NGN:primary" in said
+    part = f"refund {call.id} --amount 10.50 --key k1 --reason 'a [bad] line'"
+    left = "Refunded NGN 10.50 to ann; NGN 19.50 is left of the call.\n"
+    assert await told(town, mongo_uri, part) == (0, left)
+    again = (0, "It was refunded already under this key; nothing was moved.\n")
+    assert await told(town, mongo_uri, part) == again
     assert (await town.wallet("ann")).primary == 8_050
+    status, said = await told(town, mongo_uri, f"show {call.id}")
+    assert "NGN 30.00, refunded NGN 10.50, settled." in said
+    assert "UTC: a [bad] line\n" in said
+    status, said = await told(town, mongo_uri, f"refund {call.id} --amount 5 --key k1")
+    assert (status, "other" in said or "key" in said) == (1, True), said
+    status, said = await told(town, mongo_uri, f"refund {call.id} --amount 20")
+    assert (status, "(available: NGN 19.50)" in said) == (1, True), said
     status, said = await told(town, mongo_uri, f"refund {call.id}")
-    assert (status, "Refunded NGN 19.50 to ann." in said) == (0, True)
+    assert (status, "Refunded NGN 19.50 to ann;" in said) == (0, True)
     assert (await town.wallet("ann")).primary == 10_000
     assert (await auditing.audit(db, clock.now())).clean
 

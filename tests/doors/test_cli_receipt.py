@@ -77,7 +77,7 @@ async def test_a_right_receipt_is_0_in_a_file_in_an_answer_and_on_the_standard_i
 ) -> None:
     done = program(tmp_path, written(tmp_path, receipt), RECEIPT_SECRET=SECRET)
     assert (done.returncode, done.stderr) == (0, "")
-    for said in ("153.00", "the ann (ann)", "130 s in 2 interval(s)", "copy of the"):
+    for said in ("153.00", "the ann (ann)", "130 s in 2 interval(s)", "whose copy"):
         assert said in done.stdout
     assert done.stdout.endswith(f"The receipt is right, signed by {Signer(SECRET).key_id}.\n")
     answer = {"call": {"id": receipt["callId"], "receipt": receipt}}
