@@ -120,6 +120,7 @@ async def test_a_message_reaches_every_device_but_the_one_that_has_the_answer(wo
             "avatarUrl": None,
             "presence": "online",
             "ratePerMinuteMinor": None,
+            "videoRatePerMinuteMinor": None,
             "currency": "NGN",
         },
         "text": "hello",
