@@ -11,7 +11,16 @@ import sys
 from collections.abc import Sequence
 
 try:
-    from server import cli_audit, cli_calls, cli_docs, cli_doctor, cli_receipt, cli_run, cli_users, cli_wallets
+    from server import (
+        cli_audit,
+        cli_calls,
+        cli_docs,
+        cli_doctor,
+        cli_receipt,
+        cli_run,
+        cli_users,
+        cli_wallets,
+    )
     from server.config import ConfigFault, load_config
 except ModuleNotFoundError as missing:
     # One of our own modules that is missing is a fault of ours, and its traceback says where.
