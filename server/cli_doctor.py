@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.db import Database, Session, StandaloneServer
+from server.cli_run import EMBEDDED_IN_PRODUCTION
 from server.clock import SystemIds
 from server.config import Config
 from server.mongod import EmbeddedMongod, MongodFault, running_uri
@@ -27,11 +28,12 @@ STUN_MAGIC = 0x2112A442
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: ``ok`` True, False, or None for "not configured"."""
+    """What a check found: ``ok`` True, False, or None for "not configured"; a ``warning`` is no fault."""
 
     what: str
     ok: bool | None
     sentence: str
+    warning: bool = False
 
 
 def add_parser(commands: Any) -> None:
@@ -45,7 +47,8 @@ async def run(args: argparse.Namespace, config: Config) -> int:
     table = Table("", "what", "found", title="Ringmeter doctor")
     marks = {True: "[green]ok[/]", False: "[red]fault[/]", None: "[dim]off[/]"}
     for finding in findings:
-        table.add_row(marks[finding.ok], finding.what, finding.sentence)
+        mark = "[yellow]warning[/]" if finding.warning else marks[finding.ok]
+        table.add_row(mark, finding.what, finding.sentence)
     Console().print(table)
     return 1 if any(finding.ok is False for finding in findings) else 0
 
@@ -53,6 +56,8 @@ async def run(args: argparse.Namespace, config: Config) -> int:
 async def examine(config: Config) -> list[Finding]:
     """Check everything; never raises."""
     findings = await _database(config)
+    if config.production and config.mongo_uri is None:
+        findings.append(Finding("production", None, EMBEDDED_IN_PRODUCTION, warning=True))
     others = await asyncio.gather(_turn(config), _push(config), _redis(config))
     return [*findings, *others]
 
@@ -179,7 +184,10 @@ async def _push(config: Config) -> Finding:
     try:
         await asyncio.wait_for(check(), ANSWER_SECONDS)
     except (aiohttp.ClientError, OSError, TimeoutError):
-        return Finding("push", False, f"Expo's push service does not answer at {url}")
+        said = f"Expo's push service does not answer at {url}"
+        if config.expo_access_token:
+            return Finding("push", False, said)
+        return Finding("push", None, f"{said}: phones ring only while the app is connected", warning=True)
     token = "with an access token" if config.expo_access_token else "without an access token"
     return Finding("push", True, f"Expo's push service answers, {token}")
 

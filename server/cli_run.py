@@ -21,6 +21,9 @@ from server.mongod import EmbeddedMongod, MongodFault
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 1.0
+EMBEDDED_IN_PRODUCTION = (
+    "ENV=production runs on the embedded MongoDB, which is for development: set MONGO_URI"
+)
 # What one request may still take once the sockets have been sent away.
 SHUTDOWN_SECONDS = 2.0
 
@@ -66,6 +69,8 @@ async def run(args: argparse.Namespace, config: Config) -> int:
     try:
         uri = config.mongo_uri or ""
         if mongod is not None:
+            if config.production:
+                log.warning(EMBEDDED_IN_PRODUCTION)
             uri = await mongod.start()
             watch = asyncio.create_task(_keep_alive(mongod))
         return await _serve(config, uri, host, port, stop)

@@ -128,7 +128,8 @@ def _wallets(wallets: Sequence[Wallet], names: dict[str, str]) -> Table:
         cells = (
             names.get(wallet.user_id, wallet.user_id),
             wallet.currency,
-            *(spoken(amount, wallet.currency) for amount in amounts),
+            # The currency has a column of its own.
+            *(spoken(amount, wallet.currency).replace(f"{wallet.currency} ", "") for amount in amounts),
             "frozen" if wallet.frozen else "open",
             f"{wallet.created_at:%Y-%m-%d}",
             wallet.id,
