@@ -20,6 +20,9 @@ Handler = Callable[[Context, dict[str, Any]], Awaitable[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 # What limits a door: events 10/s, relayed signaling 50/s, credentials 10/min per address and account, or nothing.
 Limit = Literal["event", "relay", "auth", "none"]
+# What a route does with the body of a request: JSON joins the payload; ``stream`` is left to the handler as
+# ``ctx.upload``, piece by piece; ``raw`` is given whole as ``ctx.raw``, for signatures over its very bytes.
+Body = Literal["json", "stream", "raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,8 @@ class Event:
 
     ``lane`` names the field whose value orders requests: one at a time per value. ``once`` answers a repeated
     ``opId`` with the first ack. A ``relay`` is a plain function that decides and returns letters; it never waits, and
-    what it cannot decide from memory goes to ``handler`` as for any other event.
+    what it cannot decide from memory goes to ``handler`` as for any other event. ``positional`` names the fields of an
+    event that is also heard with separate arguments, in their order.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Event:
     once: bool
     limit: Limit
     relay: Callable[..., Any] | None
+    positional: Sequence[str]
     doc: str
 
 
@@ -65,6 +70,7 @@ class Route:
     refuses: Sequence[str]
     lane: str | None
     once: bool
+    body: Body
     doc: str
 
 
@@ -117,6 +123,7 @@ def event(
     once: bool = False,
     limit: Limit = "event",
     relay: Callable[..., Any] | None = None,
+    positional: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Declare ``async def handler(ctx, ask)`` as the answer to an event. The docstring becomes documentation.
 
@@ -137,6 +144,7 @@ def event(
             once=once,
             limit=limit,
             relay=relay,
+            positional=tuple(positional),
             doc=handler.__doc__ or "",
         )
         return handler
@@ -159,6 +167,7 @@ def route(
     refuses: Sequence[str] = (),
     lane: str | None = None,
     once: bool = False,
+    body: Body = "json",
 ) -> Callable[[F], F]:
     """Declare ``async def handler(ctx, ask)`` as the answer to a REST route; path, query and body make ``ask``.
 
@@ -182,6 +191,7 @@ def route(
                 refuses=tuple(refuses),
                 lane=lane,
                 once=once,
+                body=body,
                 doc=handler.__doc__ or "",
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from marshmallow import fields
@@ -90,6 +91,21 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
         "wallet": wallet_on_the_wire(wallet) if wallet else None,
     }
     return sync, letters
+
+
+async def arrived(ctx: Context) -> None:
+    """A device's socket is there. What follows from it for each feature; repeating it changes nothing."""
+    assert ctx.process is not None, "only a socket arrives"
+    await ctx.services.calls.attached(ctx.user_id, ctx.device_id, ctx.process)
+
+
+async def gone(ctx: Context, seen_at: datetime) -> None:
+    """A device's socket is gone and no newer one has taken its place; it was last heard of at ``seen_at``.
+
+    A process that dies says nothing: whoever depends on it has a lease that somebody else finds.
+    """
+    assert ctx.process is not None, "only a socket goes"
+    await ctx.services.calls.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
 
 
 @job("elsewhere", every_seconds=0.5)

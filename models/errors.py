@@ -90,6 +90,30 @@ CODES: dict[str, Code] = {
     # -- chat
     "MESSAGE_UNKNOWN": Code(404, "There is no such message."),
     "CONVERSATION_UNKNOWN": Code(404, "There is no such conversation."),
+    "MESSAGE_DELETED": Code(409, "This message was deleted."),
+    "GROUP_FULL": Code(409, "This group has all the members that it can have."),
+    "ATTACHMENT_UNKNOWN": Code(404, "There is no such attachment, or it is not yours to send."),
+    "REPORT_UNKNOWN": Code(404, "There is no such report."),
+    # -- media
+    "MEDIA_UNKNOWN": Code(404, "There is no such file."),
+    "MEDIA_TYPE_NOT_ALLOWED": Code(415, "Files of this type are not taken."),
+    "RANGE_NOT_SATISFIABLE": Code(416, "The file has no such bytes."),
+    # -- end-to-end encryption
+    "KEYS_UNKNOWN": Code(404, "This device has no keys here."),
+    "SIGNATURE_INVALID": Code(422, "A signature does not match the identity key."),
+    "IDENTITY_CHANGED": Code(409, "This device has another identity key; remove its keys first."),
+    "DEVICES_MISMATCH": Code(409, "The ciphertexts do not match the devices of the conversation."),
+    "EPOCH_CONFLICT": Code(409, "Another commit has made this epoch; apply it and commit again."),
+    # -- rooms
+    "ROOM_UNKNOWN": Code(404, "There is no such room."),
+    "ROOM_FULL": Code(409, "The room has all the participants that it can have."),
+    "ROOM_CLOSED": Code(409, "This room is closed."),
+    "ROOM_INVITE_ONLY": Code(403, "This room is only for those who are invited."),
+    "ROOM_KICKED": Code(403, "You were removed from this room."),
+    "ROOM_NOT_JOINED": Code(409, "Join the room first."),
+    "ROOM_NOT_OWNER": Code(403, "Only the owner of the room may do this."),
+    "TARGET_UNKNOWN": Code(404, "This person is not in the room."),
+    "WEBHOOK_INVALID": Code(401, "The signature of this notification is not valid."),
 }
 
 

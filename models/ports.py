@@ -107,7 +107,7 @@ class LiveCalls(Protocol):
 
 
 class Pusher(Protocol):
-    """What can wake a sleeping device. Both verbs keep a to-do and return; sending is a job's work."""
+    """What can wake a sleeping device for a call. Both verbs keep a to-do and return; sending is a job's work."""
 
     async def ring(
         self, *, call_id: str, call_type: str, caller: Mapping[str, Any], callee_id: str, expires_at: datetime
@@ -129,4 +129,30 @@ class Pusher(Protocol):
 
         ``answered_on`` is the device that took the call: it is told nothing, since to it the call is not over.
         """
+        ...
+
+
+class MessagePusher(Protocol):
+    """What can wake a sleeping device for a message. Both verbs keep a to-do and return."""
+
+    async def message(
+        self,
+        *,
+        conversation_id: str,
+        message_id: str,
+        seq: int,
+        sender: Mapping[str, Any],
+        recipients: Collection[str],
+        preview: str | None,
+        title: str | None = None,
+    ) -> None:
+        """A message for people whose devices may sleep. Those of one conversation are told as one.
+
+        ``sender`` is a PublicUser in wire form, ``preview`` what may be shown of the message (None: it is encrypted),
+        ``title`` the name of a group.
+        """
+        ...
+
+    async def message_read(self, *, user_id: str, conversation_id: str, seq: int) -> None:
+        """The user has read up to number ``seq``: what was not pushed yet of it need not be."""
         ...

@@ -14,7 +14,7 @@ from aiohttp import web
 from handlers.calls_jobs import DEAD_AFTER_SECONDS
 from handlers.registry import Job
 from handlers.services import Services
-from handlers.system import welcome
+from handlers.system import arrived, gone, welcome
 from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock
@@ -72,7 +72,14 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     alarms.ring = services.calls.alarm
     services.ledger.listeners.append(count_entries)
     services.calls.announcer = CountedEnds(services.calls.announcer)
-    sockets.bind(services=services, funnel=wired.funnel, catalogue=catalogue, welcome=welcome)
+    sockets.bind(
+        services=services,
+        funnel=wired.funnel,
+        catalogue=catalogue,
+        welcome=welcome,
+        arrived=arrived,
+        gone=gone,
+    )
 
     protect(app, origins=origins, production=config.production, new_id=ids.new)
     app.middlewares.append(_refusals)

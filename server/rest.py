@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from handlers.context import Context
+from handlers.context import Context, Upload
 from handlers.registry import Catalogue, Route
 from handlers.services import Services
 from handlers.shapes import unclean
@@ -39,7 +40,11 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             if funnel.draining:
                 raise Refusal("SERVER_DRAINING")
             ctx = await _context(request, route, services, proxy_hops)
-            payload = await _payload(request)
+            if route.body == "json":
+                payload = await _payload(request)
+            else:
+                payload = {**request.query, **request.match_info}
+                ctx = await _with_body(ctx, request, route)
         except Refusal as refusal:
             return answer_with(Answer(refusal=refusal), request)
         except Exception as error:
@@ -90,14 +95,38 @@ def client_address(request: web.Request, proxy_hops: int) -> str:
     return request.remote or ""
 
 
+async def _with_body(ctx: Context, request: web.Request, route: Route) -> Context:
+    """The context with a body that is not ours to read as JSON."""
+    if route.body == "raw":
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return replace(ctx, raw=await _whole(request), headers=headers)
+    name = request.headers.get("X-Filename", "")[:256]
+    upload = Upload(
+        pieces=_pieces(request),
+        filename=None if not name or unclean(name) else name,
+        content_type=request.headers.get("Content-Type"),
+        length=request.content_length,
+    )
+    return replace(ctx, upload=upload)
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    async for piece in request.content.iter_any():
+        yield piece
+
+
+async def _whole(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refusal("PAYLOAD_TOO_LARGE") from None
+
+
 async def _payload(request: web.Request) -> dict[str, Any]:
     """Path, query and body as one object; the path wins over the body, the body over the query."""
     body: Any = {}
     if request.can_read_body:
-        try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise Refusal("PAYLOAD_TOO_LARGE") from None
+        raw = await _whole(request)
         if raw:
             body = _json(raw)
     return {**request.query, **body, **request.match_info}

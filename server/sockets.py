@@ -41,6 +41,9 @@ EXPIRED_GRACE_SECONDS = 25
 DEVICE_ID_MAX = 64
 
 Welcome = Callable[[Context, int | None], Awaitable[tuple[dict[str, Any], Sequence[Letter]]]]
+# A device's socket is there; it is gone, last seen at an instant.
+Arrived = Callable[[Context], Awaitable[None]]
+Gone = Callable[[Context, datetime], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -86,12 +89,21 @@ class Sockets:
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
 
-    def bind(self, *, services: Services, funnel: Funnel, catalogue: Catalogue, welcome: Welcome) -> None:
+    def bind(
+        self,
+        *,
+        services: Services,
+        funnel: Funnel,
+        catalogue: Catalogue,
+        welcome: Welcome,
+        arrived: Arrived,
+        gone: Gone,
+    ) -> None:
         """Hand over what is made after this object."""
         self._services = services
         self._funnel = funnel
         self._catalogue = catalogue
-        self._welcome = welcome
+        self._welcome, self._arrived, self._gone = welcome, arrived, gone
 
     # ------------------------------------------------------------------------------------------- models.ports.Doors
 
@@ -184,7 +196,7 @@ class Sockets:
         try:
             for old in older:
                 await self.sio.disconnect(old.sid)  # the newest socket of a device is the device
-            await self._services.calls.attached(ctx.user_id, ctx.device_id, self._process)
+            await self._arrived(ctx)
             sync, letters = await self._welcome(ctx, since)
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "greet")
@@ -240,7 +252,7 @@ class Sockets:
         if reason == self.sio.reason.PING_TIMEOUT:
             seen -= timedelta(seconds=PING_EVERY_SECONDS + PING_TIMEOUT_SECONDS)
         try:
-            await self._services.calls.lost(ctx.user_id, ctx.device_id, self._process, seen)
+            await self._gone(ctx, seen)
         except Exception as error:  # the lease job finds the leg without its socket
             fault(error, "disconnect")
 
@@ -297,6 +309,11 @@ class Sockets:
         door = self._catalogue.event(name)
         if door is None:
             return name, Answer(refusal=self._unknown(connection))
+        if door.positional and args and (len(args) > 1 or not isinstance(args[0], dict)):
+            # As browser clients of other servers send it: join-room(roomId), offer(roomId, offer).
+            if len(args) > len(door.positional):
+                return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["Too many arguments."]))
+            args = [dict(zip(door.positional, args, strict=False))]
         if len(args) > 1:
             return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["One object is expected."]))
         payload = args[0] if args else {}

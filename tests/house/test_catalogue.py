@@ -104,7 +104,15 @@ POST /api/wallet/transfer
 POST /wallet/transfer
 """.strip().splitlines()
 # Codes that stand in the table for events that are not there yet.
-COMING = {"MESSAGE_UNKNOWN"}
+COMING = set(
+    """
+    MESSAGE_UNKNOWN MESSAGE_DELETED GROUP_FULL ATTACHMENT_UNKNOWN REPORT_UNKNOWN
+    MEDIA_UNKNOWN MEDIA_TYPE_NOT_ALLOWED RANGE_NOT_SATISFIABLE
+    KEYS_UNKNOWN SIGNATURE_INVALID IDENTITY_CHANGED DEVICES_MISMATCH EPOCH_CONFLICT
+    ROOM_UNKNOWN ROOM_FULL ROOM_CLOSED ROOM_INVITE_ONLY ROOM_KICKED ROOM_NOT_JOINED ROOM_NOT_OWNER TARGET_UNKNOWN
+    WEBHOOK_INVALID
+    """.split()
+)
 # Field names of others, which are not ours to spell (RFC 6749 §5.1).
 FOREIGN_NAMES = {"access_token", "refresh_token"}
 
