@@ -38,7 +38,7 @@ class Finding:
 
 def add_parser(commands: Any) -> None:
     """``doctor``."""
-    commands.add_parser("doctor", help="say what works: database, transactions, TURN, push, Redis")
+    commands.add_parser("doctor", help="say what works: database, transactions, TURN, LiveKit, push, Redis")
 
 
 async def run(args: argparse.Namespace, config: Config) -> int:
@@ -58,7 +58,7 @@ async def examine(config: Config) -> list[Finding]:
     findings = await _database(config)
     if config.production and config.mongo_uri is None:
         findings.append(Finding("production", None, EMBEDDED_IN_PRODUCTION, warning=True))
-    others = await asyncio.gather(_turn(config), _push(config), _redis(config))
+    others = await asyncio.gather(_turn(config), _livekit(config), _push(config), _redis(config))
     return [*findings, *others]
 
 
@@ -171,6 +171,23 @@ async def _stun(host: str, port: int) -> None:
         await answered
     finally:
         transport.close()
+
+
+async def _livekit(config: Config) -> Finding:
+    if not config.livekit_url:
+        return Finding("LiveKit", None, "LIVEKIT_URL is not set: rooms are a mesh of their phones")
+    # ws and wss become http and https; LiveKit says OK at the root of the address that its clients connect to.
+    url = f"http{config.livekit_url.removeprefix('ws')}"
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            answer.raise_for_status()
+
+    try:
+        await asyncio.wait_for(ask(), ANSWER_SECONDS)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return Finding("LiveKit", False, f"does not answer at {url}")
+    return Finding("LiveKit", True, "answers; whether the key is its own shows when a phone joins a room")
 
 
 async def _push(config: Config) -> Finding:

@@ -14,15 +14,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
-from babel.numbers import is_currency
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf
 
-JWT_SECRET_BYTES_MIN = 32  # RFC 7518 §3.2: a key for HS256 is at least as long as its hash
+from server.config_checks import (
+    JWT_SECRET_BYTES_MIN,
+    currency,
+    database_name,
+    ice,
+    long_enough,
+    origin,
+    url,
+)
+
 TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
 DEVELOPMENT_ORIGINS = (
     "http://localhost:*",
@@ -85,6 +92,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TURN_TTL_SECONDS", "3600", "Life of a TURN credential, at most 86400"),
     Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
     Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
+    Variable("LIVEKIT_URL", "", "LiveKit server for rooms past the mesh, wss://…; without it the mesh"),
+    Variable("LIVEKIT_API_KEY", "", "An API key of that server; goes with LIVEKIT_URL"),
+    Variable("LIVEKIT_API_SECRET", "", "The key's secret, 32 bytes or more; goes with LIVEKIT_URL", True),
     Variable("CURRENCY", "NGN", "ISO 4217 code of the currency in which calls are priced"),
     Variable(
         "CALL_RATE_MINOR", "1000", "Price of a minute, in minor units; a callee's own rate wins; 0 is free"
@@ -140,6 +150,9 @@ class Config:
     turn_ttl_seconds: int
     expo_access_token: str | None = field(repr=False)
     expo_url: str | None
+    livekit_url: str | None
+    livekit_api_key: str | None
+    livekit_api_secret: str | None = field(repr=False)
     currency: str
     call_rate_minor: int
     call_video_rate_minor: int | None
@@ -193,19 +206,22 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         ),
         log_level=read.str("LOG_LEVEL", "info", validate=OneOf(LOG_LEVELS, error=_ONE_OF)),
         data_dir=Path(read.str("DATA_DIR", ".data")).expanduser(),
-        mongo_uri=_optional(read, "MONGO_URI", _url("mongodb", "mongodb+srv")),
-        mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=_database_name),
-        redis_url=_optional(read, "REDIS_URL", _url("redis", "rediss", "unix")),
-        jwt_secret=_optional(read, "JWT_SECRET", _long_enough),
-        cors_origins=_words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, _origin),
+        mongo_uri=_optional(read, "MONGO_URI", url("mongodb", "mongodb+srv")),
+        mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=database_name),
+        redis_url=_optional(read, "REDIS_URL", url("redis", "rediss", "unix")),
+        jwt_secret=_optional(read, "JWT_SECRET", long_enough),
+        cors_origins=_words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, origin),
         trusted_proxy_hops=_whole(read, "TRUSTED_PROXY_HOPS", 0, 10),
-        stun_urls=_words(read, "STUN_URLS", (PUBLIC_STUN,), _ice("stun", "stuns")),
-        turn_urls=_words(read, "TURN_URLS", (), _ice("turn", "turns")),
+        stun_urls=_words(read, "STUN_URLS", (PUBLIC_STUN,), ice("stun", "stuns")),
+        turn_urls=_words(read, "TURN_URLS", (), ice("turn", "turns")),
         turn_secret=_optional(read, "TURN_SECRET"),
         turn_ttl_seconds=_whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
         expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
-        expo_url=_optional(read, "EXPO_URL", _url("http", "https")),
-        currency=read.str("CURRENCY", "NGN", validate=_currency),
+        expo_url=_optional(read, "EXPO_URL", url("http", "https")),
+        livekit_url=_optional(read, "LIVEKIT_URL", url("ws", "wss")),
+        livekit_api_key=_optional(read, "LIVEKIT_API_KEY"),
+        livekit_api_secret=_optional(read, "LIVEKIT_API_SECRET", long_enough),
+        currency=read.str("CURRENCY", "NGN", validate=currency),
         call_rate_minor=_whole(read, "CALL_RATE_MINOR", 0, MINOR_MAX),
         call_video_rate_minor=_optional_whole(read, "CALL_VIDEO_RATE_MINOR", 0, MINOR_MAX),
         call_first_block_seconds=_whole(read, "CALL_FIRST_BLOCK_SECONDS", 1, 3600),
@@ -214,8 +230,8 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         call_connect_fee_minor=_whole(read, "CALL_CONNECT_FEE_MINOR", 0, MINOR_MAX),
         platform_share_bps=_whole(read, "PLATFORM_SHARE_BPS", 0, 10_000),
         dispute_window_seconds=_whole(read, "DISPUTE_WINDOW_SECONDS", 0, 31_536_000),
-        receipt_secret=_optional(read, "RECEIPT_SECRET", _long_enough),
-        pin_pepper=_optional(read, "PIN_PEPPER", _long_enough),
+        receipt_secret=_optional(read, "RECEIPT_SECRET", long_enough),
+        pin_pepper=_optional(read, "PIN_PEPPER", long_enough),
         ring_seconds=_whole(read, "RING_SECONDS", 1, 600),
         connect_seconds=_whole(read, "CONNECT_SECONDS", 1, 600),
         reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),
@@ -239,6 +255,10 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults.setdefault("TURN_SECRET", []).append("is required because TURN_URLS is set.")
     if config.turn_secret and not config.turn_urls and "TURN_URLS" not in faults:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
+    livekit = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+    lacking = [name for name in livekit if not env.get(name, "").strip()]
+    if len(lacking) < len(livekit):
+        faults |= {name: ["is required because LiveKit's other variables are set."] for name in lacking}
     if faults:
         raise ConfigFault([f"{name} {' '.join(said)}" for name, said in sorted(faults.items())])
     return config
@@ -315,58 +335,6 @@ def _parse(read: Env, name: str, parser: Callable[[str], Any], default: str | No
     if not hasattr(read, f"parse_{name}"):
         read.add_parser(f"parse_{name}", lambda text, **_: None if text is None else parser(text))
     return getattr(read, f"parse_{name}")(name, default)
-
-
-def _url(*schemes: str) -> Callable[[str], None]:
-    def check(text: str) -> None:
-        # The value may hold a password: the sentence must not repeat it.
-        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValidationError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
-        if not text.split("://", 1)[1]:
-            raise ValidationError("names no host.")
-
-    return check
-
-
-def _ice(*schemes: str) -> Callable[[str], None]:
-    def check(text: str) -> None:
-        if not re.fullmatch(
-            rf"(?:{'|'.join(schemes)}):(?:[^\s/:@?]+|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?(?:\?transport=(?:udp|tcp))?",
-            text,
-        ):
-            raise ValidationError(f"has {text!r}, which is not of the form {schemes[0]}:host:port.")
-
-    return check
-
-
-def _origin(text: str) -> None:
-    try:
-        parts = urlsplit(text.replace(":*", ":1") if text.endswith(":*") else text)
-        _ = parts.port  # raises when it is not a number
-    except ValueError:
-        raise ValidationError(
-            f"has {text!r}, which is not an origin such as https://app.example.com."
-        ) from None
-    bare = f"{parts.scheme}://{parts.netloc}"
-    if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.netloc or "@" in text:
-        raise ValidationError(f"has {text!r}, which is not an origin such as https://app.example.com.")
-    if bare != text.replace(":*", ":1"):
-        raise ValidationError(f"has {text!r}: an origin ends after host and port.")
-
-
-def _currency(text: str) -> None:
-    if not is_currency(text):
-        raise ValidationError("must be an ISO 4217 code in capitals, such as NGN.")
-
-
-def _database_name(text: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
-        raise ValidationError("must be letters, digits, _ and -, at most 63.")
-
-
-def _long_enough(text: str) -> None:
-    if len(text.encode()) < JWT_SECRET_BYTES_MIN:
-        raise ValidationError(f"must be at least {JWT_SECRET_BYTES_MIN} bytes.")
 
 
 def env_example() -> str:

@@ -169,6 +169,21 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(
     assert (config.port, config.currency, config.host) == (4002, "KES", "127.0.0.1")
 
 
+def test_livekit_is_set_as_a_whole_or_not_at_all() -> None:
+    whole = {"LIVEKIT_URL": "wss://lk.example.com", "LIVEKIT_API_KEY": "APIx", "LIVEKIT_API_SECRET": SECRET}
+    config = load_config(whole)
+    assert (config.livekit_url, config.livekit_api_key) == ("wss://lk.example.com", "APIx")
+    assert SECRET not in repr(config)
+    for name in whole:
+        told = faults_of({other: value for other, value in whole.items() if other != name})
+        assert told == [f"{name} is required because LiveKit's other variables are set."]
+        assert {line.split()[0] for line in faults_of({name: whole[name]})} == whole.keys() - {name}
+    assert faults_of({**whole, "LIVEKIT_URL": "https://lk.example.com", "LIVEKIT_API_SECRET": "short"}) == [
+        "LIVEKIT_API_SECRET must be at least 32 bytes.",
+        "LIVEKIT_URL must begin with ws:// or wss://.",
+    ]
+
+
 def test_a_generated_secret_is_kept_and_is_its_owners_alone(tmp_path: Path) -> None:
     config = load_config({"DATA_DIR": str(tmp_path / "data")})
     first = with_jwt_secret(config).jwt_secret

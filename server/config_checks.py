@@ -1,0 +1,72 @@
+"""What a value of the environment must look like: each check raises ``ValidationError`` with the end of a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from babel.numbers import is_currency
+from marshmallow import ValidationError
+
+JWT_SECRET_BYTES_MIN = 32  # RFC 7518 §3.2: a key for HS256 is at least as long as its hash
+
+
+def url(*schemes: str) -> Callable[[str], None]:
+    """A check of an address: its scheme is one of these, and it names a host."""
+
+    def check(text: str) -> None:
+        # The value may hold a password: the sentence must not repeat it.
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValidationError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
+        if not text.split("://", 1)[1]:
+            raise ValidationError("names no host.")
+
+    return check
+
+
+def ice(*schemes: str) -> Callable[[str], None]:
+    """A check of a STUN or TURN server's address (RFC 7064, RFC 7065)."""
+
+    def check(text: str) -> None:
+        if not re.fullmatch(
+            rf"(?:{'|'.join(schemes)}):(?:[^\s/:@?]+|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?(?:\?transport=(?:udp|tcp))?",
+            text,
+        ):
+            raise ValidationError(f"has {text!r}, which is not of the form {schemes[0]}:host:port.")
+
+    return check
+
+
+def origin(text: str) -> None:
+    """A web origin, with ``:*`` for any port."""
+    try:
+        parts = urlsplit(text.replace(":*", ":1") if text.endswith(":*") else text)
+        _ = parts.port  # raises when it is not a number
+    except ValueError:
+        raise ValidationError(
+            f"has {text!r}, which is not an origin such as https://app.example.com."
+        ) from None
+    bare = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.netloc or "@" in text:
+        raise ValidationError(f"has {text!r}, which is not an origin such as https://app.example.com.")
+    if bare != text.replace(":*", ":1"):
+        raise ValidationError(f"has {text!r}: an origin ends after host and port.")
+
+
+def currency(text: str) -> None:
+    """A currency of ISO 4217."""
+    if not is_currency(text):
+        raise ValidationError("must be an ISO 4217 code in capitals, such as NGN.")
+
+
+def database_name(text: str) -> None:
+    """A name that MongoDB takes for a database."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
+        raise ValidationError("must be letters, digits, _ and -, at most 63.")
+
+
+def long_enough(text: str) -> None:
+    """A secret that can sign with HS256."""
+    if len(text.encode()) < JWT_SECRET_BYTES_MIN:
+        raise ValidationError(f"must be at least {JWT_SECRET_BYTES_MIN} bytes.")
