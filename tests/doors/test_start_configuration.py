@@ -159,6 +159,7 @@ def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
     assert "a transaction was committed" in done.stdout
     assert "TURN_URLS is not set" in done.stdout
     assert "REDIS_URL is not set" in done.stdout
+    assert "LIVEKIT_URL is not set" in done.stdout
     assert "warning" in done.stdout, "Expo does not answer there"
     assert done.returncode == 0
     fresh.env |= {"EXPO_ACCESS_TOKEN": "wanted", "ENV": "production", "JWT_SECRET": "s" * 32}

@@ -153,7 +153,8 @@ def test_secrets_are_not_in_the_text_form() -> None:
     names = [v.name for v in VARIABLES if v.secret]
     env = {name: f"tell-nobody-{name}-{'x' * 32}" for name in names}
     env |= {"MONGO_URI": "mongodb://u:tell-nobody@h/", "REDIS_URL": "redis://:tell-nobody@h/"}
-    text = repr(load_config(env | {"TURN_URLS": "turn:a.example"}))
+    env |= {"TURN_URLS": "turn:a.example", "LIVEKIT_URL": "wss://lk.example", "LIVEKIT_API_KEY": "APIx"}
+    text = repr(load_config(env))
     assert "tell-nobody" not in text
 
 

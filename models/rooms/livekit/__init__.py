@@ -1,0 +1,1 @@
+"""Rooms past the mesh: LiveKit carries the media, and tells who is there."""
