@@ -106,6 +106,8 @@ class CallTeller:
     async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
         """Keep and tell the letters of the facts, then ask for the pushes."""
         now = self._clock.now()
+        if any(fact.kind in _BEGINS_OR_ENDS for fact in facts):
+            self._presence.changed(call.caller.user_id, call.callee.user_id)
         wire: dict[str, Any] = dict(_CALL.dump(call_view(call, self._presence, now)))
         letters = [letter for fact in facts for letter in self._letters(call, fact, wire, now)]
         await self._mailbox.post(letters, again=again)
@@ -153,6 +155,8 @@ class CallTeller:
             await self._pusher.stop_ringing(**about, missed=call.end_reason in MISSED)
 
 
+# With these facts two people have become busy, or are no more.
+_BEGINS_OR_ENDS = {"requested", "rejected", "timed_out", "ended"}
 # A durable letter is marked with this key until it gets its own.
 _DURABLE = "-"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from models.mailbox.service import Mailbox
     from models.notify.service import Pushes
     from models.ports import Clock, Doors
-    from models.presence.service import Presence
+    from models.presence.service import Whereabouts
     from models.users.service import Users
     from models.wallet.service import Wallets
 
@@ -31,7 +31,7 @@ class Services:
     ice: IceServers
     chat: Chat
     mailbox: Mailbox
-    presence: Presence
+    presence: Whereabouts
     pushes: Pushes
     ledger: Ledger
     wallets: Wallets

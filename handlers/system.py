@@ -96,6 +96,7 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
 async def arrived(ctx: Context) -> None:
     """A device's socket is there. What follows from it for each feature; repeating it changes nothing."""
     assert ctx.process is not None, "only a socket arrives"
+    await ctx.services.presence.arrived(ctx.user_id, ctx.device_id)
     await ctx.services.calls.attached(ctx.user_id, ctx.device_id, ctx.process)
 
 
@@ -105,7 +106,10 @@ async def gone(ctx: Context, seen_at: datetime) -> None:
     A process that dies says nothing: whoever depends on it has a lease that somebody else finds.
     """
     assert ctx.process is not None, "only a socket goes"
-    await ctx.services.calls.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
+    try:
+        await ctx.services.calls.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
+    finally:
+        await ctx.services.presence.gone(ctx.user_id, ctx.device_id, seen_at)
 
 
 @job("elsewhere", every_seconds=0.5)

@@ -103,12 +103,14 @@ async def user_by_id(ctx: Context, ask: dict[str, Any]) -> Any:
 async def block_user(ctx: Context, ask: dict[str, Any]) -> None:
     """Want nothing more of somebody: no calls, no messages; a live call between you two ends. Safe to repeat."""
     await ctx.services.users.block(ctx.user_id, ask["id"])
+    ctx.services.presence.changed(ctx.user_id, ask["id"])
 
 
 @route("DELETE", "/api/users/{id}/block", takes=UserRef)
 async def unblock_user(ctx: Context, ask: dict[str, Any]) -> None:
     """Take a block back. Safe to repeat."""
     await ctx.services.users.unblock(ctx.user_id, ask["id"])
+    ctx.services.presence.changed(ctx.user_id, ask["id"])
 
 
 def public_user(asker: Context | Presence, person: Profile) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     db = Database(uri, config.mongo_database)
     pushing = asyncio.Event()
     paying = asyncio.Event()
+    watching = asyncio.Event()
     edges = Edges(
         clock=clock,
         ids=ids,
@@ -66,6 +67,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         process=process,
         nudge=pushing.set,
         nudge_billing=paying.set,
+        nudge_presence=watching.set,
     )
     wired = wire(config, db, edges)
     services = wired.services
@@ -105,6 +107,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         # Before any socket is ours. What died with other processes goes before all that is overdue by now: a call
         # whose money has run out since must not be charged for the time in which nobody knew of a conversation.
         await services.calls.run_leases(DEAD_AFTER_SECONDS)
+        await services.presence.run_leases(DEAD_AFTER_SECONDS)
         running = [
             asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
             for job in catalogue.jobs.values()
@@ -112,6 +115,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         running.append(asyncio.create_task(tasks.every(SWEEP_SECONDS, sockets.sweep, "tokens")))
         running.append(asyncio.create_task(_at_once(pushing, services.pushes.run_due, "pushes", tasks)))
         running.append(asyncio.create_task(_at_once(paying, services.billing.run_wanted, "billing", tasks)))
+        running.append(asyncio.create_task(_at_once(watching, services.presence.run_due, "presence", tasks)))
         # What was imported never dies: keep the collector from walking it again and again. What lives on after a
         # request is rarely a cycle, so looking for those every 700 objects costs more than it finds.
         gc.collect()

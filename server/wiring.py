@@ -14,11 +14,13 @@ import handlers.calls_jobs
 import handlers.chat
 import handlers.ice
 import handlers.notify
+import handlers.presence
 import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
 from handlers.chat import ChatTeller
+from handlers.presence import PresenceTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from handlers.wallet import WalletTeller
@@ -46,7 +48,8 @@ from models.notify.store import PushStore
 from models.once import Once
 from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
-from models.presence.service import Presence
+from models.presence.service import Whereabouts
+from models.presence.store import PresenceStore
 from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.service import Wallets
@@ -72,6 +75,7 @@ class Edges:
     process: str
     nudge: Callable[[], None] = lambda: None
     nudge_billing: Callable[[], None] = lambda: None
+    nudge_presence: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +136,20 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         process=edges.process,
     )
     users.bind(calls)
-    presence = Presence(doors, lambda user_id: calls.board.call_of(user_id) is not None)
+    presence = Whereabouts(
+        store=PresenceStore(db, edges.process),
+        people=users,
+        processes=call_store,
+        doors=doors,
+        busy=lambda user_id: calls.board.call_of(user_id) is not None,
+        busy_among=[call_store.busy_among],
+        clock=clock,
+        process=edges.process,
+        others_live=lambda: calls.others_live,
+        nudge=edges.nudge_presence,
+    )
     mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock)
+    presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     accounts = Accounts(
         store=AccountStore(db),

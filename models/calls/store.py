@@ -219,6 +219,11 @@ class CallStore:
         }
         return next((user_id for user_id in (caller_id, callee_id) if user_id in busy), None)
 
+    async def busy_among(self, user_ids: Collection[str]) -> set[str]:
+        """Those of the users who are busy."""
+        found = self._locks.find({"_id": {"$in": list(user_ids)}}, {"_id": 1})
+        return {document["_id"] async for document in found}
+
     async def drop_orphan_lock(self, lock: Lock) -> None:
         """Remove a lock whose call is over or was never there."""
         await self._locks.delete_one({"_id": lock.user_id, "call_id": lock.call_id})

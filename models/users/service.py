@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,10 @@ class Users:
     async def profiles(self, user_ids: Collection[str]) -> dict[str, Profile]:
         """Those of the ids that exist, by id."""
         return await self._store.profiles(user_ids) if user_ids else {}
+
+    async def blocks_between(self, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the pairs (blocker, blocked) that are blocks."""
+        return await self._store.blocks_between(pairs) if pairs else set()
 
     async def meet(self, caller_id: str, callee_id: str) -> Meeting:
         """Both people and the blocks between them, in one round trip. Refuses with ``USER_UNKNOWN`` (no caller).

@@ -19,6 +19,7 @@ from typing import Any
 from handlers.billing import tick_letters
 from handlers.calls_views import CallTeller
 from handlers.context import Context
+from handlers.presence import PresenceTeller
 from handlers.services import Services
 from handlers.system import welcome
 from handlers.wallet import WALLET_UPDATED, WalletTeller
@@ -39,7 +40,8 @@ from models.mailbox.store import LETTERS, MailboxStore
 from models.payments.payment import SANDBOX, Payment, Status
 from models.payments.store import PaymentStore
 from models.ports import Device, Letter
-from models.presence.service import Presence
+from models.presence.service import Whereabouts
+from models.presence.store import PresenceStore
 from models.users.service import Users
 from models.users.store import USERS, UserStore
 from models.wallet.service import Wallets
@@ -274,7 +276,19 @@ class Process:
         self.billing = Billing(
             calls=self.calls, ledger=self.ledger, doors=self.doors, clock=town.clock, nudge=lambda: None
         )
-        self.presence = Presence(self.doors, lambda user_id: self.calls.board.call_of(user_id) is not None)
+        self.presence = Whereabouts(
+            store=PresenceStore(db, name),
+            people=users,
+            processes=store,
+            doors=self.doors,
+            busy=lambda user_id: self.calls.board.call_of(user_id) is not None,
+            busy_among=[store.busy_among],
+            clock=town.clock,
+            process=name,
+            others_live=lambda: self.calls.others_live,
+            nudge=lambda: None,
+        )
+        self.presence.announcer = PresenceTeller(mailbox=self.mailbox)
         teller: Any = CallTeller(
             mailbox=self.mailbox,
             presence=self.presence,
