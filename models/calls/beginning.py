@@ -95,7 +95,7 @@ class Beginning(Engine):
             raise Refusal("USER_BLOCKED")
         if meeting.blocked_by_callee or not meeting.callee.active:
             raise Refusal("USER_UNAVAILABLE")
-        return _party(meeting.caller), _party(meeting.callee)
+        return party_of(meeting.caller), party_of(meeting.callee)
 
     async def _begin(self, call: Call) -> str | None:
         """Reserve, lock and ring. None when it rings, else what stood in the way: a busy user's id, ``op_id``, or
@@ -259,7 +259,8 @@ def agreed(price: Price, max_rate_per_minute_minor: int | None) -> None:
         )
 
 
-def _party(profile: Profile) -> Party:
+def party_of(profile: Profile) -> Party:
+    """Somebody as they are now."""
     return Party(
         user_id=profile.user_id,
         username=profile.username,

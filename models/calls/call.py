@@ -244,6 +244,9 @@ class Call:
     ``cost_minor`` is the price of the whole call once it has ended, less what was refunded. ``deadline_at``,
     ``renew_at`` (when more money should be reserved) and ``money_due_at`` (when an ended call's money has to be
     looked at) are what jobs look for.
+
+    With a ``room_id`` it is a *stay*: what a participant of a room (the caller) pays to its owner (the callee) while
+    there. It is active from its first moment to its end, and nobody commands it but the server (see ``stays.py``).
     """
 
     id: str
@@ -271,6 +274,7 @@ class Call:
     upgrade: Upgrade | None = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     op_id: str | None = None
+    room_id: str | None = None
     deadline_at: datetime | None = None
     renew_at: datetime | None = None
     money_due_at: datetime | None = None

@@ -28,7 +28,7 @@ from models.calls.call import (
 
 Document = dict[str, Any]
 
-_NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "untold"}
+_NEVER_CHANGES = {"id", "caller", "callee", "created_at", "op_id", "room_id", "untold"}
 _CALL_FIELDS = [f.name for f in fields(Call) if f.name not in _NEVER_CHANGES]
 
 
@@ -54,6 +54,8 @@ def document_of(call: Call, facts: Sequence[Fact], now: datetime) -> Document:
     }
     if call.op_id is not None:
         document["op_id"] = call.op_id
+    if call.room_id is not None:
+        document["room_id"] = call.room_id
     if facts:
         document["untold"] = [fact_document(fact) for fact in facts]
         document["untold_at"] = now
@@ -101,7 +103,8 @@ def call_of(d: Document) -> Call:
         "upgrade": _upgrade_of(upgrade) if upgrade else None,
         "untold": tuple(Fact(f["kind"], f["version"], f["data"]) for f in d.get("untold", ())),
     }
-    return Call(id=d["_id"], created_at=d["created_at"], op_id=d.get("op_id"), **values)
+    once = {"created_at": d["created_at"], "op_id": d.get("op_id"), "room_id": d.get("room_id")}
+    return Call(id=d["_id"], **once, **values)
 
 
 def _upgrade_of(d: Document) -> Upgrade:

@@ -164,8 +164,8 @@ class Engine:
                 if known is None:
                     await self._learn(call)
                 role = Role.SERVER if user_id is None else call.role_of(user_id)
-                if role is None:
-                    raise Refusal("CALL_UNKNOWN")
+                if role is None or (user_id is not None and call.room_id is not None):
+                    raise Refusal("CALL_UNKNOWN")  # a stay is ended by leaving the room
                 now = self._clock.now()
                 try:
                     if rules.out_of_money(call, _happened(command, now)):
@@ -272,11 +272,10 @@ class Engine:
             raise Refusal("CALL_UNKNOWN")
         return call
 
-    async def _seen(self, call_id: str, user_id: str, *, fresh: bool = False) -> Call:
-        """The call, if it is one of the user's."""
-        call = None if fresh else self.board.call(call_id)
-        call = call or await self._loaded(call_id)
-        if call.role_of(user_id) is None:
+    async def _seen(self, call_id: str, user_id: str) -> Call:
+        """The call, if it is one of the user's; a stay in a room is none to talk in."""
+        call = self.board.call(call_id) or await self._loaded(call_id)
+        if call.role_of(user_id) is None or call.room_id is not None:
             raise Refusal("CALL_UNKNOWN")
         return call
 

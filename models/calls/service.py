@@ -15,6 +15,7 @@ from models.calls.engine import Attempts, Tools
 from models.calls.meter import Meter
 from models.calls.sdp import check_candidate, check_description
 from models.calls.signals.store import Signal
+from models.calls.stays import Staying
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward
 from models.calls.upkeep import Upkeep
@@ -40,8 +41,10 @@ def _payers_business(payer: bool) -> Iterator[None]:
         raise Refusal("INSUFFICIENT_FUNDS") from None
 
 
-class Calls(Beginning, Upkeep):
-    """One per process: ``request`` and ``accept`` of ``Beginning``, the server's verbs of ``Upkeep``, and these."""
+class Calls(Beginning, Upkeep, Staying):
+    """One per process: ``request`` and ``accept`` of ``Beginning``, the server's verbs of ``Upkeep``, those of rooms
+    of ``Staying``, and these.
+    """
 
     def __init__(
         self,
@@ -202,8 +205,11 @@ class Calls(Beginning, Upkeep):
     # --------------------------------------------------------------------------------------------------- questions
 
     async def get(self, user_id: str, call_id: str) -> Call:
-        """One call of the user. Refuses with ``CALL_UNKNOWN``, also for the calls of others."""
-        return await self._seen(call_id, user_id, fresh=True)
+        """One call or stay of the user. Refuses with ``CALL_UNKNOWN``, also for those of others."""
+        call = await self._loaded(call_id)
+        if call.role_of(user_id) is None:
+            raise Refusal("CALL_UNKNOWN")
+        return call
 
     async def recent(self, user_id: str) -> list[Call]:
         """The user's live call and those that ended in the last 5 minutes."""

@@ -36,6 +36,7 @@ CALLS = collection(
     index("caller.user_id", "-created_at"),
     index("callee.user_id", "-created_at"),
     index("caller.user_id", "op_id", unique=True, where={"op_id": {"$type": "string"}}),
+    index("caller.user_id", "room_id", where={"room_id": {"$type": "string"}, "state": {"$in": _LIVE}}),
     index("caller_leg.process", where={"state": {"$in": _LIVE}}),
     index("callee_leg.process", where={"state": {"$in": _LIVE}}),
     validator={
@@ -78,6 +79,8 @@ PROCESSES = collection("processes", index("beat_at", ttl_seconds=86_400))
 
 # How long an early cancel waits for its start (reference/calls.md §9: tombstones at least 24 h).
 TOMBSTONE_HOURS = 24
+# In place of a caller's id: the tombstones of stays, which have ids before they begin.
+STAY = "stay"
 DUPLICATE_KEY = 11000
 
 
@@ -140,6 +143,28 @@ class CallStore:
                 return "op_id"
             raise
         return None
+
+    async def enter(self, stay: Call, now: datetime, also: Also | None) -> bool:
+        """Insert a stay that runs, with its money; nobody is busy by it. False: it has begun or ended before.
+
+        The tombstone that comes with it is what ``bury`` of an end before the beginning writes: one of the two is
+        first, and the other one sees it.
+        """
+        tombstone = {"_id": _tombstone(STAY, stay.id), "expires_at": now + timedelta(hours=TOMBSTONE_HOURS)}
+
+        async def body(session: Session) -> None:
+            await self._tombstones.insert_one(tombstone, session=session)
+            await self._calls.insert_one(document_of(stay, (), now), session=session)
+            if also is not None:
+                await also(session)
+
+        try:
+            await self._db.transaction(body)
+        except DuplicateKeyError as error:
+            if taken(error) != "_id":
+                raise
+            return False
+        return True
 
     async def record(self, call: Call, now: datetime) -> bool:
         """Insert a call that was over before it began (busy, cancelled early). False: its ``opId`` is there already."""
@@ -229,15 +254,15 @@ class CallStore:
         await self._locks.delete_one({"_id": lock.user_id, "call_id": lock.call_id})
 
     async def bury(self, caller_id: str, op_id: str, now: datetime) -> None:
-        """Remember a cancel that came before its start."""
+        """Remember a cancel that came before its start; for a stay, ``STAY`` and its id."""
         expires = now + timedelta(hours=TOMBSTONE_HOURS)
         await self._tombstones.update_one(
-            {"_id": f"{caller_id}:{op_id}"}, {"$set": {"expires_at": expires}}, upsert=True
+            {"_id": _tombstone(caller_id, op_id)}, {"$set": {"expires_at": expires}}, upsert=True
         )
 
     async def buried(self, caller_id: str, op_id: str) -> bool:
         """Whether this start was cancelled before it came."""
-        return await self._tombstones.find_one({"_id": f"{caller_id}:{op_id}"}) is not None
+        return await self._tombstones.find_one({"_id": _tombstone(caller_id, op_id)}) is not None
 
     # ------------------------------------------------------------------------------------------------------ queries
 
@@ -279,9 +304,20 @@ class CallStore:
         cursor = self._calls.find({"state": {"$in": _LIVE}, "$or": sides}, {"_id": 1}).limit(1000)
         return [d["_id"] async for d in cursor]
 
+    async def stays_of(self, user_id: str, *, owner_id: str | None = None) -> list[str]:
+        """The running stays that somebody pays, those in rooms of one owner where that is said."""
+        query: Document = {
+            "caller.user_id": user_id,
+            "room_id": {"$type": "string"},
+            "state": {"$in": _LIVE},
+        }
+        if owner_id is not None:
+            query["callee.user_id"] = owner_id
+        return [d["_id"] async for d in self._calls.find(query, {"_id": 1})]
+
     async def recent(self, user_id: str, ended_after: datetime) -> list[Call]:
         """The user's live call and those that ended after an instant, newest first, without descriptions."""
-        mine = {"$or": [{"caller.user_id": user_id}, {"callee.user_id": user_id}]}
+        mine = {"$or": [{"caller.user_id": user_id}, {"callee.user_id": user_id}], "room_id": None}
         query = {"$and": [mine, {"$or": [{"state": {"$in": _LIVE}}, {"ended_at": {"$gte": ended_after}}]}]}
         cursor = self._calls.find(query, sort=[("created_at", -1)]).limit(50)
         return [call_of(d) async for d in cursor]
@@ -304,7 +340,7 @@ class CallStore:
         if other_id is not None:
             out["callee.user_id"], into["caller.user_id"] = other_id, other_id
         sides = {"outgoing": [out], "incoming": [into]}.get(direction or "", [out, into])
-        query: list[Document] = [{"$or": sides}]
+        query: list[Document] = [{"$or": sides, "room_id": None}]
         if missed is not None:
             query.append({"callee.user_id": user_id, "end_reason": {"$in": list(missed)}})
         if reasons is not None:
@@ -336,6 +372,10 @@ class CallStore:
     async def last_beats(self, processes: Collection[str]) -> dict[str, datetime]:
         """When these processes beat last."""
         return {d["_id"]: d["beat_at"] async for d in self._processes.find({"_id": {"$in": list(processes)}})}
+
+
+def _tombstone(caller_id: str, op_id: str) -> str:
+    return f"{caller_id}:{op_id}"
 
 
 def _guarded(before: Call, after: Call, facts: Sequence[Fact], now: datetime) -> tuple[Document, Document]:

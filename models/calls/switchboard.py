@@ -58,6 +58,8 @@ class Switchboard:
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
         self._of_user: dict[str, str] = {}
+        # Stays by who pays them: somebody may be in several rooms, and in a call beside.
+        self._stays_of: dict[str, set[str]] = {}
         self._ended: OrderedDict[str, Call] = OrderedDict()
 
     def __len__(self) -> int:
@@ -73,14 +75,18 @@ class Switchboard:
         return line.call if line else self._ended.get(call_id)
 
     def call_of(self, user_id: str) -> Call | None:
-        """The user's live call, if this process knows one."""
+        """The user's live call, if this process knows one; stays in rooms are none."""
         call_id = self._of_user.get(user_id)
         return self._lines[call_id].call if call_id else None
 
     def paying(self, user_ids: Iterable[str]) -> set[str]:
-        """Those of the users who are the caller in a live call that this process knows."""
-        calls = ((user_id, self.call_of(user_id)) for user_id in user_ids)
-        return {user_id for user_id, call in calls if call is not None and call.caller.user_id == user_id}
+        """Those of the users who pay a live call or stay that this process knows."""
+
+        def pays(user_id: str) -> bool:
+            call = self.call_of(user_id)
+            return user_id in self._stays_of or (call is not None and call.caller.user_id == user_id)
+
+        return {user_id for user_id in user_ids if pays(user_id)}
 
     def update(self, call: Call) -> list[Forward]:
         """Take a newer version; what it lets pass of the held candidates."""
@@ -93,8 +99,11 @@ class Switchboard:
             return []
         if line is None:
             line = self._lines[call.id] = _Line(call)
-            self._of_user[call.caller.user_id] = call.id
-            self._of_user[call.callee.user_id] = call.id
+            if call.room_id is not None:
+                self._stays_of.setdefault(call.caller.user_id, set()).add(call.id)
+            else:
+                self._of_user[call.caller.user_id] = call.id
+                self._of_user[call.callee.user_id] = call.id
         line.call = call
         self._learn(line)
         return [*self._flush(line, Role.CALLER), *self._flush(line, Role.CALLEE)]
@@ -134,6 +143,10 @@ class Switchboard:
 
     def _remove(self, call: Call) -> None:
         self._lines.pop(call.id, None)
+        stays = self._stays_of.get(call.caller.user_id, set())
+        stays.discard(call.id)
+        if not stays:
+            self._stays_of.pop(call.caller.user_id, None)
         for user_id in (call.caller.user_id, call.callee.user_id):
             if self._of_user.get(user_id) == call.id:
                 del self._of_user[user_id]

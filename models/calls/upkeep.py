@@ -27,7 +27,7 @@ class Upkeep(Engine):
     """The verbs of the server itself and of its jobs."""
 
     async def attached(self, user_id: str, device_id: str, process: str) -> None:
-        """A device's socket is here: if it holds a leg, its lease is ours."""
+        """A device's socket is here: if it holds a leg, its lease is ours; what its user pays for is known here."""
         call = self.board.call_of(user_id)
         if call is None:
             lock = await self._store.lock_of(user_id)
@@ -35,6 +35,11 @@ class Upkeep(Engine):
         role = call.role_of(user_id) if call else None
         if call is not None and role is not None and call.live:
             await self._apply(call.id, c.Attach(role, device_id, process))
+        for stay_id in await self._store.stays_of(user_id):
+            if self.board.call(stay_id) is None:
+                await self._tell(
+                    await self._loaded(stay_id), ()
+                )  # nobody is told; this process knows it from now on
 
     async def lost(
         self, user_id: str, device_id: str, process: str, last_seen_at: datetime, *, crashed: bool = False
@@ -106,7 +111,9 @@ class Upkeep(Engine):
         await self._catch_up()
 
     def _holds_a_leg(self, call: Call) -> bool:
-        """Whether a device that talks in this call is connected here."""
+        """Whether a device that talks in this call is connected here; for a stay, any of who pays it."""
+        if call.room_id is not None:
+            return self._doors.online(call.caller.user_id)
         held = ((call.party(role).user_id, call.leg(role)) for role in (Role.CALLER, Role.CALLEE))
         return any(leg is not None and self._doors.connected(user_id, leg.device_id) for user_id, leg in held)
 
@@ -167,12 +174,14 @@ class Upkeep(Engine):
         return False
 
     async def renew_for(self, user_id: str) -> None:
-        """What the user can spend has changed: the call that they pay for may go on longer, or less long."""
+        """What the user can spend has changed: what they pay for may go on longer, or less long."""
         # The lock, and not what this process remembers: the call it knows may have ended elsewhere, and another begun.
         lock = await self._store.lock_of(user_id)
         call = self.board.call(lock.call_id) or await self._store.load(lock.call_id) if lock else None
         if call is not None and call.caller.user_id == user_id:
             await self.renew(call.id)
+        for stay_id in await self._store.stays_of(user_id):
+            await self.renew(stay_id)
 
     async def run_renewals(self) -> int:
         """Renew what another process should have renewed, and what is due here; how many there were.
