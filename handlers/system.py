@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,8 @@ from handlers.services import Services
 from handlers.shapes import Shape
 from handlers.wallet import WALLET_UPDATED, wallet_on_the_wire
 from handlers.wallet_shapes import WalletView
-from models.calls.call import Role, State
+from models.calls.call import Call, Role, State
+from models.mailbox.service import Stretch
 from models.ports import Letter
 
 
@@ -39,7 +41,12 @@ class ErrorNotice(Shape):
 class Sync(CallsView):
     """The first event of every connection."""
 
-    missed = fields.Integer(required=True, metadata={"description": "How many events of the log follow."})
+    missed = fields.Integer(
+        required=True,
+        metadata={
+            "description": "How many events of the log follow; beyond 500 rings that are over count as well."
+        },
+    )
     seq = fields.Integer(required=True, metadata={"description": "Your newest number; keep it as `since`."})
     gap = fields.Boolean(
         required=True, metadata={"description": "Events after `since` are gone: read the histories."}
@@ -58,7 +65,16 @@ ERROR = notice("error", ErrorNotice, "The refusal of an event without an ack, or
 _CALLS = CallView(many=True)
 
 
-async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequence[Letter]]:
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """``SYNC``, and the first events that follow it: the log up to number ``upto``. What follows comes by ``more``."""
+
+    sync: dict[str, Any]
+    letters: Sequence[Letter]
+    upto: int
+
+
+async def welcome(ctx: Context, since: int | None) -> Greeting:
     """``SYNC`` for a device that has just connected, and what it missed after ``since``, in order.
 
     A ring is replayed only while the call still rings, so a call that came and went while the phone slept is a line
@@ -68,29 +84,47 @@ async def welcome(ctx: Context, since: int | None) -> tuple[dict[str, Any], Sequ
     missed = await services.mailbox.missed(ctx.user_id, ctx.device_id, since)
     calls = await services.calls.recent(ctx.user_id)
     wallet = await services.wallets.find(ctx.user_id)
-    ringing = {
-        call.id for call in calls if call.state is State.RINGING and call.role_of(ctx.user_id) is Role.CALLEE
-    }
-    letters: list[Letter] = []
+    ringing = _ringing(calls, ctx.user_id)
     if since is None or missed.gap:
         letters = [
             fresh_ring(ring, now) for ring in await services.mailbox.rings(ctx.user_id, sorted(ringing))
         ]
+        missed = replace(missed, upto=missed.seq, count=0)
     else:
-        for letter in missed.letters:
-            if letter.rings_until is None:
-                letters.append(letter)
-            elif letter.call_id in ringing:
-                letters.append(fresh_ring(letter, now))
+        letters = _current(missed.letters, ringing, now)
     sync = {
         "calls": _CALLS.dump([call_view(call, services.presence, now) for call in calls]),
-        "missed": len(letters),
+        "missed": len(letters) + max(0, missed.count - len(missed.letters)),
         "seq": missed.seq,
         "gap": missed.gap,
         "deviceId": ctx.device_id,
         "wallet": wallet_on_the_wire(wallet) if wallet else None,
     }
-    return sync, letters
+    return Greeting(sync, letters, missed.upto)
+
+
+async def more(ctx: Context, after: int) -> Stretch:
+    """What follows number ``after`` of the log for this device, without rings that are over."""
+    services = ctx.services
+    stretch = await services.mailbox.next(ctx.user_id, ctx.device_id, after)
+    if all(letter.rings_until is None for letter in stretch.letters):
+        return stretch
+    ringing = _ringing(await services.calls.recent(ctx.user_id), ctx.user_id)
+    return replace(stretch, letters=tuple(_current(stretch.letters, ringing, services.clock.now())))
+
+
+def _ringing(calls: Sequence[Call], user_id: str) -> set[str]:
+    """Which of the calls ring at this user."""
+    return {call.id for call in calls if call.state is State.RINGING and call.role_of(user_id) is Role.CALLEE}
+
+
+def _current(letters: Sequence[Letter], ringing: Collection[str], now: datetime) -> list[Letter]:
+    """The letters without rings that are over, and the others with what is left of them."""
+    return [
+        letter if letter.rings_until is None else fresh_ring(letter, now)
+        for letter in letters
+        if letter.rings_until is None or letter.call_id in ringing
+    ]
 
 
 async def arrived(ctx: Context) -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 from handlers.calls_jobs import DEAD_AFTER_SECONDS
 from handlers.registry import Job
 from handlers.services import Services
-from handlers.system import arrived, gone, welcome
+from handlers.system import arrived, gone, more, welcome
 from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock
@@ -79,6 +79,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         funnel=wired.funnel,
         catalogue=catalogue,
         welcome=welcome,
+        more=more,
         arrived=arrived,
         gone=gone,
     )

@@ -102,6 +102,15 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
         reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
         await self._send_packet(eio_sid, reply)
 
+    async def taken(self, eio_sid: str) -> None:
+        """Wait until the transport has taken what was sent to one client: until it reads, or for ever if it never does.
+
+        Who waits gives up when the connection has gone.
+        """
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is not None:
+            await socket.queue.join()
+
     def _reads_too_slowly(self, eio_sid: str) -> bool:
         """Whether too much waits for a client that does not read (E65); its connection is then cut.
 

@@ -19,8 +19,10 @@ from handlers.context import Context
 from handlers.registry import Catalogue
 from handlers.services import Services
 from handlers.shapes import NUMBER_MAX
+from handlers.system import Greeting
 from models.auth.service import Identity
 from models.errors import Refusal
+from models.mailbox.service import Stretch
 from models.ports import Letter
 from server.clock import Tasks
 from server.funnel import Answer, Funnel, fault
@@ -39,8 +41,12 @@ FRAME_HARD_MAX = 8 * FRAME_MAX
 EXPIRING_SECONDS = 60
 EXPIRED_GRACE_SECONDS = 25
 DEVICE_ID_MAX = 64
+# Letters that wait in memory while a device is brought up by the log.
+PENDING_MAX = 1_000
 
-Welcome = Callable[[Context, int | None], Awaitable[tuple[dict[str, Any], Sequence[Letter]]]]
+Welcome = Callable[[Context, int | None], Awaitable[Greeting]]
+# What follows a number of the log, for the device.
+More = Callable[[Context, int], Awaitable[Stretch]]
 # A device's socket is there; it is gone, last seen at an instant.
 Arrived = Callable[[Context], Awaitable[None]]
 Gone = Callable[[Context, datetime], Awaitable[None]]
@@ -51,7 +57,8 @@ class Connection:
     """One connected device.
 
     ``pending`` collects letters while others go before them, and is None otherwise. Letters up to ``told_seq`` have
-    been told here or were for another device of the user.
+    been told here or were for another device of the user. ``waits`` is there while a long replay waits for the client
+    to read.
     """
 
     sid: str
@@ -62,6 +69,7 @@ class Connection:
     told_seq: int = 0
     warned: bool = False
     replaced: bool = False
+    waits: asyncio.Task[None] | None = None
 
 
 class Sockets:
@@ -96,6 +104,7 @@ class Sockets:
         funnel: Funnel,
         catalogue: Catalogue,
         welcome: Welcome,
+        more: More,
         arrived: Arrived,
         gone: Gone,
     ) -> None:
@@ -103,7 +112,7 @@ class Sockets:
         self._services = services
         self._funnel = funnel
         self._catalogue = catalogue
-        self._welcome, self._arrived, self._gone = welcome, arrived, gone
+        self._welcome, self._more, self._arrived, self._gone = welcome, more, arrived, gone
 
     # ------------------------------------------------------------------------------------------- models.ports.Doors
 
@@ -112,7 +121,9 @@ class Sockets:
         for letter in letters:
             for connection in list(self._by_user.get(letter.user_id, {}).values()):
                 if connection.pending is not None:
-                    connection.pending.append(letter)
+                    # What is in the log beyond this comes from there when its turn has come.
+                    if letter.seq is None or len(connection.pending) < PENDING_MAX:
+                        connection.pending.append(letter)
                 elif letter.seq is not None and letter.seq > connection.told_seq + 1:
                     # The one before it is another task's or another process's and not here yet. A client that got
                     # this one first and then lost its connection would never ask for that one.
@@ -197,34 +208,54 @@ class Sockets:
             for old in older:
                 await self.sio.disconnect(old.sid)  # the newest socket of a device is the device
             await self._arrived(ctx)
-            sync, letters = await self._welcome(ctx, since)
+            greeting = await self._welcome(ctx, since)
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "greet")
             await self._emit(connection, "error", {"error": no.body(), "event": "SYNC"})
             await self._send_back(connection)
             return
-        connection.told_seq = max(sync["seq"], max((x.seq or 0 for x in letters), default=0))
-        await self._emit(connection, "SYNC", sync)
-        for letter in letters:
+        connection.told_seq = greeting.upto
+        await self._emit(connection, "SYNC", greeting.sync)
+        for letter in greeting.letters:
             await self._emit(connection, letter.event, _payload(letter))
-        await self._flush(connection)
+        await self._flush(connection, upto=greeting.sync["seq"])
 
-    async def _flush(self, connection: Connection) -> None:
-        """Tell what is pending, and before each letter what the log has before it."""
-        user_id = connection.ctx.user_id
+    async def _flush(self, connection: Connection, *, upto: int = 0) -> None:
+        """Tell the log up to ``upto``, then what is pending, and before each letter what the log has before it."""
         try:
+            await self._replay(connection, upto)
             while connection.pending:
+                full = len(connection.pending) >= PENDING_MAX
                 batch, connection.pending = connection.pending, []
                 for letter in batch:
-                    if letter.seq is not None and letter.seq > connection.told_seq + 1:
-                        for earlier in await self._services.mailbox.after(user_id, connection.told_seq):
-                            await self._tell(connection, earlier)
+                    if letter.seq is not None:
+                        await self._replay(connection, letter.seq - 1)
                     await self._tell(connection, letter)
+                if full:
+                    await self._replay(connection, NUMBER_MAX)  # what found no place behind these
         except Exception as error:
             fault(error, "catch up")
             await self._send_back(connection)  # its next connection gets everything by replay
             return
         connection.pending = None
+
+    async def _replay(self, connection: Connection, upto: int) -> None:
+        """Tell the log up to number ``upto``, or to its end; no faster than the client takes it."""
+        while connection.told_seq < upto and connection.sid in self._by_sid:
+            stretch = await self._more(connection.ctx, connection.told_seq)
+            if stretch.upto <= connection.told_seq:
+                return
+            for letter in stretch.letters:
+                await self._emit(connection, letter.event, _payload(letter))
+            connection.told_seq = stretch.upto
+            connection.waits = self._tasks.spawn(self.sio.taken(connection.eio_sid), "replay")
+            try:
+                await connection.waits
+            except asyncio.CancelledError:
+                if connection.sid in self._by_sid:
+                    raise
+                return  # it has gone; see _disconnect
+            connection.waits = None
 
     async def _tell(self, connection: Connection, letter: Letter) -> None:
         """Send one letter, unless it has been told or is for another device."""
@@ -240,6 +271,8 @@ class Sockets:
         connection = self._by_sid.pop(sid, None)
         if connection is None:
             return
+        if connection.waits is not None:
+            connection.waits.cancel()
         ctx = connection.ctx
         mine = self._by_user.get(ctx.user_id, {})
         mine.pop(sid, None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from models.mailbox.store import REPLAY_MAX, MailboxStore
+from models.mailbox.store import PAGE_MAX, MailboxStore
 from models.ports import Clock, Doors, Letter
+
+# How far behind a device may be and still be brought up by the log. Beyond it, reading the histories is less to send.
+CATCH_UP_MAX = 10_000
 
 # How far ``fetch`` looks back: more than the job's turn, a stalled loop and the clocks' difference together.
 FETCH_SECONDS = 10
@@ -18,11 +20,25 @@ FETCHED_MAX = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What a device missed: ``letters`` in order, the user's last number, and whether older ones are gone."""
+    """What a device missed: the first ``letters`` in order, the user's last number, and whether older ones are gone.
+
+    ``upto`` is the number up to which the log was looked at, ``count`` how many letters there are for the device in
+    all: where ``upto`` is below ``seq`` the next ones come by ``Mailbox.next``.
+    """
 
     letters: tuple[Letter, ...]
     seq: int
     gap: bool
+    upto: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Letters for a device that follow on from somewhere, in order, and the number up to which these are all."""
+
+    letters: tuple[Letter, ...]
+    upto: int
 
 
 class Mailbox:
@@ -37,29 +53,34 @@ class Mailbox:
     async def post(self, letters: Sequence[Letter], *, again: bool = False) -> None:
         """Keep the letters that have a key, then tell all to the devices that are connected.
 
-        The letters of one user keep their order. A letter whose key is known was told before and is not told twice,
-        except with ``again`` (after a crash, when nobody knows whether it was told): then it goes out under the
-        number it has, by which the doors know which devices have it.
+        The letters of one user keep their order, also where some are kept and some are not. One whose key is known
+        was told before and is not told twice, except with ``again`` (after a crash, when nobody knows whether it was
+        told): then it goes out under the number it has, by which the doors know which devices have it.
         """
         if all(letter.key is None for letter in letters):
             await self._doors.deliver(letters)  # nothing to keep, nothing to wait for
             return
-        by_user: dict[str, list[Letter]] = {}
+        kept = [letter for letter in letters if letter.key is not None]
+        numbers = iter(await self._numbered(kept, again))
+        told = []
         for letter in letters:
-            by_user.setdefault(letter.user_id, []).append(letter)
-        await asyncio.gather(*(self._post_to_one(row, again) for row in by_user.values()))
+            seq = next(numbers) if letter.key is not None else None
+            if letter.key is None or seq is not None:
+                told.append(replace(letter, seq=seq))
+        await self._doors.deliver(told)
 
-    async def _post_to_one(self, letters: list[Letter], again: bool) -> None:
-        for letter in letters:
-            if letter.key is None:
-                await self._doors.deliver([letter])
-                continue
-            seq = await self._store.append(letter, self._clock.now())
-            if seq is None and again:
-                seq = await self._store.number_of(letter.user_id, letter.key)
-            if seq is not None:
-                # Each as soon as it is kept, not after the whole row is.
-                await self._doors.deliver([replace(letter, seq=seq)])
+    async def _numbered(self, letters: list[Letter], again: bool) -> list[int | None]:
+        """Keep letters; the number of each, None for one that is not to be told."""
+        now = self._clock.now()
+        if len(letters) == 1:
+            numbers = [await self._store.append(letters[0], now)]
+        else:
+            numbers = await self._store.append_all(letters, now)
+        if again:
+            for place, letter in enumerate(letters):
+                if numbers[place] is None and letter.key is not None:
+                    numbers[place] = await self._store.number_of(letter.user_id, letter.key)
+        return numbers
 
     async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
         """What ``device_id`` has not handled after number ``since``; nothing for a device that never had a number.
@@ -68,7 +89,8 @@ class Mailbox:
         ``since`` is not a number of this log: the app reads the histories instead.
         """
         if since is None:
-            return Missed((), await self._store.head(user_id), False)
+            head = await self._store.head(user_id)
+            return Missed((), head, gap=False, upto=head, count=0)
         letters = await self._store.since(user_id, since)
         head = (letters[-1].seq or 0) if letters else await self._store.head(user_id)
         if not letters and since < head:
@@ -77,13 +99,20 @@ class Mailbox:
             head = (letters[-1].seq or 0) if letters else head
         # A first letter that does not follow on, none of those there were, or a number from another life.
         gap = letters[0].seq != since + 1 if letters else since != head
-        if len(letters) >= REPLAY_MAX:
-            return Missed((), await self._store.head(user_id), True)
-        return Missed(tuple(x for x in letters if _is_for(x, device_id)), head, gap)
+        upto, further = head, 0
+        if len(letters) >= PAGE_MAX:
+            head = await self._store.head(user_id)
+            if head - since > CATCH_UP_MAX:
+                return Missed((), head, gap=True, upto=head, count=0)
+            further = await self._store.count_for(user_id, device_id, after=upto, upto=head)
+        mine = tuple(x for x in letters if _is_for(x, device_id))
+        return Missed(mine, head, gap, upto=upto, count=len(mine) + further)
 
-    async def after(self, user_id: str, seq: int) -> list[Letter]:
-        """What follows number ``seq``, for whichever device, as far as one replay goes."""
-        return await self._store.since(user_id, seq)
+    async def next(self, user_id: str, device_id: str, after: int) -> Stretch:
+        """The letters for a device that follow number ``after``, as many as one look brings."""
+        letters = await self._store.since(user_id, after)
+        upto = (letters[-1].seq or after) if letters else after
+        return Stretch(tuple(x for x in letters if _is_for(x, device_id)), upto)
 
     async def fetch(self) -> list[Letter]:
         """Tell the devices connected here what other processes have posted lately; those letters.

@@ -7,9 +7,13 @@ last number it handled. A second unique key (user, letter key) makes posting twi
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
+
+from pymongo.errors import BulkWriteError
 
 from models.db import Database, Document, DuplicateKeyError, collection, index
 from models.ports import Letter
@@ -24,8 +28,11 @@ MAILBOXES = collection("mailboxes")
 
 # A phone that was away for longer is told ``gap: true`` and reads histories instead.
 KEPT_DAYS = 7
-# What one replay brings at most; a device further behind is told ``gap: true``.
-REPLAY_MAX = 500
+# What one look into the log brings at most.
+PAGE_MAX = 500
+# What one insert takes: a busy group's letters in one exchange, and yet not long enough for others to wait for.
+BATCH_MAX = 1_000
+_DUPLICATE_KEY = 11000
 # What one look at the other processes' letters brings at most.
 FETCH_MAX = 5_000
 # Last numbers remembered in memory, to save a read per letter; least recently used go first.
@@ -59,6 +66,53 @@ class MailboxStore:
             self._remember(letter.user_id, head)
             return head
 
+    async def append_all(self, letters: Sequence[Letter], now: datetime) -> list[int | None]:
+        """Append letters, each user's in their order; their numbers, None for one whose key was there already.
+
+        One exchange for all of them as long as nobody else writes to the same people: in an ordered insert nothing
+        behind the first obstacle is tried, so whatever happens nobody's numbers have a hole.
+        """
+        numbers: list[int | None] = [None] * len(letters)
+        left = sorted(range(len(letters)), key=lambda place: letters[place].user_id)
+        heads: dict[str, int] = {}
+        while left:
+            batch = left[:BATCH_MAX]
+            await self._learn({letters[place].user_id for place in batch}, heads)
+            rows = []
+            for place in batch:
+                letter = letters[place]
+                heads[letter.user_id] += 1
+                rows.append({**_document(letter, heads[letter.user_id], now), "by": self._process})
+            kept, known = await self._insert(rows)
+            for place, row in zip(batch[:kept], rows[:kept], strict=True):
+                numbers[place] = row["seq"]
+                self._remember(row["user_id"], row["seq"])
+            if kept < len(batch):
+                for place in batch[kept:]:
+                    heads.pop(letters[place].user_id, None)  # read anew: who stood in the way has written
+                    self._heads.pop(letters[place].user_id, None)
+            left = left[kept + known :]
+        return numbers
+
+    async def _insert(self, rows: list[Document]) -> tuple[int, bool]:
+        """Insert in order up to the first obstacle: how many, and whether the next one is there already by its key."""
+        try:
+            await self._letters.insert_many(rows, ordered=True)
+        except BulkWriteError as error:
+            errors = (error.details or {}).get("writeErrors") or []
+            if not errors or errors[0]["code"] != _DUPLICATE_KEY:
+                raise
+            return errors[0]["index"], "key" in errors[0]["keyPattern"]
+        return len(rows), False
+
+    async def _learn(self, user_ids: set[str], heads: dict[str, int]) -> None:
+        """Put the last numbers of these users into ``heads``, from memory or from the database."""
+        for user_id in user_ids - heads.keys():
+            if user_id in self._heads:
+                heads[user_id] = self._heads[user_id]
+        unknown = sorted(user_ids - heads.keys())
+        heads.update(zip(unknown, await asyncio.gather(*map(self.head, unknown)), strict=True))
+
     async def head(self, user_id: str) -> int:
         """The user's last number, 0 before the first letter."""
         newest = await self._letters.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", -1)])
@@ -70,11 +124,20 @@ class MailboxStore:
         return int(found["seq"]) if found else None
 
     async def since(self, user_id: str, seq: int) -> list[Letter]:
-        """The letters after ``seq``, oldest first, at most ``REPLAY_MAX``."""
-        cursor = self._letters.find({"user_id": user_id, "seq": {"$gt": seq}}, sort=[("seq", 1)]).limit(
-            REPLAY_MAX
-        )
+        """The letters after ``seq``, oldest first, at most ``PAGE_MAX``."""
+        query = {"user_id": user_id, "seq": {"$gt": seq}}
+        cursor = self._letters.find(query, sort=[("seq", 1)]).limit(PAGE_MAX)
         return [_letter(document) async for document in cursor]
+
+    async def count_for(self, user_id: str, device_id: str, *, after: int, upto: int) -> int:
+        """How many letters after one number and up to another are for this device."""
+        query = {
+            "user_id": user_id,
+            "seq": {"$gt": after, "$lte": upto},
+            "only_device": {"$in": [None, device_id]},
+            "except_device": {"$ne": device_id},
+        }
+        return await self._letters.count_documents(query)
 
     async def from_others(self, since: datetime) -> list[Letter]:
         """What other processes have posted at or after ``since``, in order for each user."""

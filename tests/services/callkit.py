@@ -430,7 +430,8 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         clock=town.clock,
     )
     ctx = Context(services=services, user_id=phone.user_id, device_id=phone.device_id, process=process.name)
-    return await welcome(ctx, since)
+    greeting = await welcome(ctx, since)
+    return greeting.sync, greeting.letters
 
 
 class Town:

@@ -1,0 +1,104 @@
+"""A device that missed thousands of events is brought up by the log, page by page, no faster than it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from models.mailbox import service as mailbox_service
+from models.mailbox.store import PAGE_MAX
+from models.ports import Letter
+from server.app import SOCKETS
+from server.protocol import WAITING_MAX
+from tests.doors.conftest import House, Person
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MANY = 2 * PAGE_MAX + 7
+
+
+async def post(house: House, person: Person, count: int, *, size: int = 0, first: int = 1) -> None:
+    await house.services.mailbox.post(
+        [
+            Letter(user_id=person.id, event="NEWS", payload={"n": n, "filler": "x" * size}, key=f"n{n}")
+            for n in range(first, first + count)
+        ]
+    )
+
+
+async def test_what_fills_several_pages_comes_in_order_and_once_with_what_is_posted_meanwhile(
+    house: House,
+) -> None:
+    bob = await house.person("bob")
+    await post(house, bob, MANY)
+    phone = await bob.dial("b", since=0)
+    for n in range(50):  # while the replay runs
+        await post(house, bob, 1, first=MANY + 1 + n)
+    sync = await phone.happens("SYNC")
+    assert (sync["gap"], sync["missed"]) == (False, sync["seq"])
+    await post(house, bob, 1, first=MANY + 51)
+    while len(phone.heard("NEWS")) < MANY + 51:
+        await phone.happens("NEWS")
+    numbers = [told["n"] for told in phone.heard("NEWS")]
+    assert numbers == list(range(1, MANY + 52))
+    assert [told["logSeq"] for told in phone.heard("NEWS")] == numbers
+
+    rest = await bob.dial("b", since=MANY)
+    assert (await rest.happens("SYNC"))["missed"] == 51
+
+
+async def test_a_phone_that_does_not_read_its_replay_holds_up_nothing_and_is_not_cut_off_for_it(
+    house: House,
+) -> None:
+    """What waits for it in memory stays below what counts as too slow; when it reads on, everything comes."""
+    slow, well = await asyncio.gather(house.person("slow"), house.person("well"))
+    await post(house, slow, 2 * WAITING_MAX, size=8 * 1024)
+    other = await well.phone("well")
+    url = house.url + "/socket.io/?EIO=4&transport=websocket"
+    async with house.http.ws_connect(url, max_msg_size=0) as socket:
+        await socket.receive()
+        await socket.send_str("40" + json.dumps({"token": slow.token, "deviceId": "slow", "since": 0}))
+        assert (await socket.receive()).data.startswith("40")
+        for _ in range(20):
+            assert await other.ask("CALL_SYNC") == {"calls": []}
+        transports = house.app[SOCKETS].sio.eio.sockets.values()
+        assert max(one.queue.qsize() for one in transports) <= PAGE_MAX + 2
+        told: list[int] = []
+        while len(told) < 2 * WAITING_MAX:
+            frame = (await socket.receive()).data
+            if frame == "2":
+                await socket.send_str("3")
+            elif frame.startswith('42["NEWS"'):
+                told.append(json.loads(frame[2:])[1]["n"])
+        assert told == list(range(1, 2 * WAITING_MAX + 1))
+
+
+async def test_a_phone_that_goes_in_the_middle_of_its_replay_leaves_nothing_behind(house: House) -> None:
+    gone = await house.person("gone")
+    await post(house, gone, 2 * WAITING_MAX, size=8 * 1024)
+    url = house.url + "/socket.io/?EIO=4&transport=websocket"
+    async with house.http.ws_connect(url, max_msg_size=0) as socket:
+        await socket.receive()
+        await socket.send_str("40" + json.dumps({"token": gone.token, "deviceId": "gone", "since": 0}))
+        while not (await socket.receive()).data.startswith('42["NEWS"'):
+            pass
+    async with asyncio.timeout(20):
+        while house.app[SOCKETS].online(gone.id) or "replay" in {t.get_name() for t in asyncio.all_tasks()}:
+            await house.db.ping()
+
+
+async def test_e59_a_phone_that_is_too_far_behind_is_told_of_a_gap_and_reads_the_histories(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox_service, "CATCH_UP_MAX", PAGE_MAX)
+    bob = await house.person("bob")
+    await post(house, bob, PAGE_MAX + 1)
+    phone = await bob.dial("b", since=0)
+    sync = await phone.happens("SYNC")
+    assert (sync["gap"], sync["missed"], sync["seq"]) == (True, 0, PAGE_MAX + 1)
+    await post(house, bob, 1, first=PAGE_MAX + 2)
+    assert (await phone.happens("NEWS"))["n"] == PAGE_MAX + 2
+    near = await bob.dial("b2", since=2)
+    assert (await near.happens("SYNC"))["gap"] is False
