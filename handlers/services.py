@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
+    from models.keys.groups.service import KeyGroups
+    from models.keys.service import Keys
     from models.ledger.service import Ledger
     from models.mailbox.service import Mailbox
     from models.notify.service import Pushes
@@ -30,6 +32,8 @@ class Services:
     calls: Calls
     ice: IceServers
     chat: Chat
+    keys: Keys
+    key_groups: KeyGroups
     mailbox: Mailbox
     presence: Whereabouts
     pushes: Pushes

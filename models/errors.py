@@ -94,14 +94,20 @@ CODES: dict[str, Code] = {
     "GROUP_FULL": Code(409, "This group has all the members that it can have."),
     "ATTACHMENT_UNKNOWN": Code(404, "There is no such attachment, or it is not yours to send."),
     "REPORT_UNKNOWN": Code(404, "There is no such report."),
+    "REPORT_CLOSED": Code(409, "This report was closed, or has changed since you read it."),
     # -- media
     "MEDIA_UNKNOWN": Code(404, "There is no such file."),
     "MEDIA_TYPE_NOT_ALLOWED": Code(415, "Files of this type are not taken."),
+    "MEDIA_QUOTA": Code(409, "Your files take all the room that you have; delete some first."),
+    "MEDIA_ATTACHED": Code(409, "This file was sent; it goes with its message."),
+    "UPLOAD_INCOMPLETE": Code(400, "The upload ended before the file was whole."),
     "RANGE_NOT_SATISFIABLE": Code(416, "The file has no such bytes."),
     # -- end-to-end encryption
     "KEYS_UNKNOWN": Code(404, "This device has no keys here."),
     "SIGNATURE_INVALID": Code(422, "A signature does not match the identity key."),
     "IDENTITY_CHANGED": Code(409, "This device has another identity key; remove its keys first."),
+    "KEY_ID_TAKEN": Code(409, "Another key was uploaded under this id; choose new ids for new keys."),
+    "KEYS_MISMATCH": Code(409, "The server has other keys of this device; upload them again."),
     "DEVICES_MISMATCH": Code(409, "The ciphertexts do not match the devices of the conversation."),
     "EPOCH_CONFLICT": Code(409, "Another commit has made this epoch; apply it and commit again."),
     # -- rooms

@@ -13,6 +13,8 @@ import handlers.calls
 import handlers.calls_jobs
 import handlers.chat
 import handlers.ice
+import handlers.keys
+import handlers.keys_groups
 import handlers.notify
 import handlers.presence
 import handlers.system
@@ -21,6 +23,8 @@ import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
 from handlers.chat import ChatTeller
 from handlers.presence import PresenceTeller
+from handlers.keys import KeysTeller
+from handlers.keys_groups import GroupTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from handlers.wallet import WalletTeller
@@ -39,6 +43,10 @@ from models.calls.store import CallStore
 from models.chat.service import Chat
 from models.chat.store import ChatStore
 from models.db import Database
+from models.keys.groups.service import KeyGroups
+from models.keys.groups.store import GroupStore
+from models.keys.service import CLAIMS_PER_MINUTE, Keys
+from models.keys.store import KeyStore
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
@@ -152,7 +160,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     accounts = Accounts(
-        store=AccountStore(db),
+        store=AccountStore(db, belongings=[KeyStore(db)]),
         clock=clock,
         ids=ids,
         doors=doors,
@@ -194,6 +202,12 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         sandbox=not config.production,
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
+    keys = Keys(
+        store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids
+    )
+    keys.announcer = KeysTeller(mailbox)
+    key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
+    key_groups.announcer = GroupTeller(mailbox)
     services = Services(
         accounts=accounts,
         users=users,
@@ -206,6 +220,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             clock=clock,
         ),
         chat=chat,
+        keys=keys,
+        key_groups=key_groups,
         mailbox=mailbox,
         presence=presence,
         pushes=pushes,

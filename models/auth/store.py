@@ -8,9 +8,9 @@ time one sees the other, and no sign-in made with an old password outlives the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from models.auth.devices.store import DeviceStore
 from models.auth.rules import Key
@@ -28,15 +28,31 @@ _CREDENTIALS = {"password_hash": 1, "status": 1, "role": 1}
 TIDY_MAX = 500
 
 
-class AccountStore:
-    """``AccountStore(db)``. ``sessions`` and ``devices`` are the parts it is made of."""
+class Belongings(Protocol):
+    """What sign-ins bring and take with them when they end, in the same transaction: push tokens, keys."""
 
-    def __init__(self, db: Database) -> None:
+    async def drop_of_sessions(self, session_ids: Collection[str], transaction: Transaction) -> None:
+        """Remove what these sign-ins brought."""
+        ...
+
+    async def drop_all(self, user_id: str, transaction: Transaction) -> None:
+        """Remove all that the user has, since the account is deleted."""
+        ...
+
+
+class AccountStore:
+    """``AccountStore(db, belongings)``. ``sessions`` and ``devices`` are the parts it is made of.
+
+    ``belongings`` are other features' things that end with a sign-in, as push tokens do.
+    """
+
+    def __init__(self, db: Database, belongings: Sequence[Belongings] = ()) -> None:
         self._db = db
         self._users = db[USERS]
         self._people = UserStore(db)
         self.sessions = SessionStore(db)
         self.devices = DeviceStore(db)
+        self._belongings: tuple[Belongings, ...] = (self.devices, *belongings)
 
     # ---------------------------------------------------------------------------------------------------- who is it
 
@@ -199,7 +215,8 @@ class AccountStore:
             ids = await self.sessions.live_ids(seen.user_id, transaction)
             await self.sessions.end(ids, note.code, now, transaction)
             await self.sessions.strip(seen.user_id, transaction)
-            await self.devices.drop_all(seen.user_id, transaction)
+            for belongings in self._belongings:
+                await belongings.drop_all(seen.user_id, transaction)
             await self.sessions.note(note, transaction)
             return True
 
@@ -215,12 +232,12 @@ class AccountStore:
         await self._users.update_one({"_id": user_id}, {"$unset": {"forget_owed_at": ""}})
 
     async def tidy(self, *, expired_before: datetime, noted_before: datetime) -> int:
-        """Remove sessions whose time is up, with their push tokens, and old notes; how many sessions."""
+        """Remove sessions whose time is up, with their belongings, and old notes; how many sessions."""
         await self.sessions.remove_notes(noted_before)
         ids = await self.sessions.expired(expired_before, TIDY_MAX)
 
         async def body(transaction: Transaction) -> None:
-            await self.devices.drop_of_sessions(ids, transaction)
+            await self._drop_of_sessions(ids, transaction)
             await self.sessions.remove(ids, transaction)
 
         if ids:
@@ -236,9 +253,13 @@ class AccountStore:
         told = Revocation(
             id=note.id, user_id=note.user_id, session_ids=tuple(ended), code=note.code, at=note.at
         )
-        await self.devices.drop_of_sessions(ended, transaction)
+        await self._drop_of_sessions(ended, transaction)
         await self.sessions.note(told, transaction)
         return told
+
+    async def _drop_of_sessions(self, session_ids: Sequence[str], transaction: Transaction) -> None:
+        for belongings in self._belongings:
+            await belongings.drop_of_sessions(session_ids, transaction)
 
     # ---------------------------------------------------------------------------------------------------- by others
 
