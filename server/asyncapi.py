@@ -133,6 +133,9 @@ def _receive(event: Event) -> dict[str, Any]:
         made["x-refuses"] = list(event.refuses)
     if event.name.isupper():
         made["x-lower-case-alias"] = [event.name.lower()]
+    if event.positional:
+        # As browser clients send it that know no object: join-room(roomId).
+        made["x-positional-form"] = [f"{event.name}({', '.join(event.positional)})"]
     if event.once:
         made["x-first-answer-again-per"] = ["opId"]
     if event.limit != "none":
