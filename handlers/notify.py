@@ -1,4 +1,4 @@
-"""Pushes: the job that sends them."""
+"""Pushes: the jobs that send them and ask what became of them."""
 
 from __future__ import annotations
 
@@ -9,4 +9,22 @@ from handlers.services import Services
 @job("pushes", every_seconds=0.5)
 async def send_pushes(services: Services) -> None:
     """Send rings, missed calls and cancels that are due to the push providers, and try again what failed."""
-    await services.pushes.run_due()
+    await services.pushes.rings.run_due()
+
+
+@job("message_pushes", every_seconds=0.5)
+async def send_message_pushes(services: Services) -> None:
+    """Send what people were written while they were away, one notification per conversation."""
+    await services.pushes.messages.run_due()
+
+
+@job("invite_pushes", every_seconds=1)
+async def send_invite_pushes(services: Services) -> None:
+    """Send invitations to rooms."""
+    await services.pushes.invites.run_due()
+
+
+@job("push_receipts", every_seconds=60)
+async def read_push_receipts(services: Services) -> None:
+    """Ask what became of pushes that were taken a quarter of an hour ago, and forget tokens that are dead."""
+    await services.pushes.receipts.run_due()

@@ -11,6 +11,7 @@ from models.calls.engine import Announcer
 from models.calls.switchboard import Forward
 from models.db import Database
 from models.ledger.journal import Entry, Kind, Wallet
+from models.notify.ports import Outcome
 
 REGISTRY = CollectorRegistry()
 
@@ -44,6 +45,18 @@ LEDGER_ENTRIES = Counter(
     "ringmeter_ledger_entries", "Entries posted by this process, by kind.", ["kind"], registry=REGISTRY
 )
 RENEWALS = Counter("ringmeter_renewals", "Holds for calls that go on, after their first.", registry=REGISTRY)
+PUSHES = Counter(
+    "ringmeter_pushes",
+    "Pushes handed to a provider, by its answer.",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
+PUSH_RECEIPTS = Counter(
+    "ringmeter_push_receipts",
+    "What became of pushes that were taken, by what the provider says later.",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
 
 # The facts that an end is told by; what is told of a call after that is no end of its own.
 _ENDS = frozenset({"ended", "rejected", "timed_out"})
@@ -71,6 +84,16 @@ async def count_entries(wallets: Sequence[Wallet], entries: Sequence[Entry]) -> 
         LEDGER_ENTRIES.labels(entry.kind.value).inc()
         if entry.kind is Kind.HOLD and not entry.id.endswith(":h:0"):
             RENEWALS.inc()
+
+
+def count_push(kind: str, outcome: Outcome) -> None:
+    """A listener of the pushes: one was answered, of this kind of token."""
+    PUSHES.labels(kind.lower(), outcome.sent.value).inc()
+
+
+def count_receipt(kind: str, outcome: Outcome) -> None:
+    """A listener of the receipts: one was read. Failures go by the provider's word, of which there are few."""
+    PUSH_RECEIPTS.labels(kind.lower(), outcome.reason or outcome.sent.value).inc()
 
 
 class CountedEnds:

@@ -12,6 +12,7 @@ import handlers.billing
 import handlers.calls
 import handlers.calls_jobs
 import handlers.chat
+import handlers.chat_groups
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
@@ -21,14 +22,13 @@ import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
-from handlers.chat import ChatTeller
+from handlers.chat_views import ChatTeller
 from handlers.presence import PresenceTeller
 from handlers.keys import KeysTeller
 from handlers.keys_groups import GroupTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from handlers.wallet import WalletTeller
-from models.auth.devices.store import DeviceStore
 from models.auth.service import Accounts
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
@@ -40,8 +40,7 @@ from models.calls.call import Timers
 from models.calls.ice import IceServers
 from models.calls.service import Attempts, Calls
 from models.calls.store import CallStore
-from models.chat.service import Chat
-from models.chat.store import ChatStore
+from models.chat.service import Chat, ChatStores
 from models.db import Database
 from models.keys.groups.service import KeyGroups
 from models.keys.groups.store import GroupStore
@@ -51,8 +50,6 @@ from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
-from models.notify.service import Pushes
-from models.notify.store import PushStore
 from models.once import Once
 from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
@@ -62,11 +59,11 @@ from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
-from server.adapters.expo import ExpoSender
 from server.adapters.passwords import Passwords
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
+from server.wiring_push import WiredPush, wire_push
 
 # CONTRACT §1: ring attempts per pair.
 RINGS_PER_MINUTE = 6
@@ -93,12 +90,12 @@ class Wired:
     services: Services
     funnel: Funnel
     passwords: Passwords
-    expo: ExpoSender
+    push: WiredPush
 
     async def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads and the connections."""
         self.passwords.close()
-        await self.expo.close()
+        await self.push.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -171,22 +168,26 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         refresh_token_days=config.refresh_token_days,
         currency=config.currency,
     )
-    expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
-    pushes = Pushes(
-        store=PushStore(db),
-        tokens=DeviceStore(db),
-        senders={"EXPO": expo},
+    push = wire_push(
+        config,
+        db,
         still_rings=calls.still_rings,
+        focused=presence.focused,
         clock=clock,
         ids=ids,
         nudge=edges.nudge,
     )
+    pushes = push.pushes
     calls.announcer = CallTeller(
         mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
     )
     billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
-    chat = Chat(store=ChatStore(db), users=users, clock=clock, ids=ids)
-    chat.announcer = ChatTeller(mailbox=mailbox, presence=presence)
+    keys = Keys(
+        store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids
+    )
+    keys.announcer = KeysTeller(mailbox)
+    chat = Chat(stores=ChatStores(db), users=users, clock=clock, ids=ids, key_devices=keys)
+    chat.announcer = ChatTeller(mailbox=mailbox, presence=presence, users=users)
     wallets = Wallets(
         ledger=ledger,
         store=WalletStore(db),
@@ -202,10 +203,6 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         sandbox=not config.production,
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
-    keys = Keys(
-        store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids
-    )
-    keys.announcer = KeysTeller(mailbox)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     services = Services(
@@ -235,7 +232,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         clock=clock,
     )
     funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
-    return Wired(services=services, funnel=funnel, passwords=passwords, expo=expo)
+    return Wired(services=services, funnel=funnel, passwords=passwords, push=push)
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

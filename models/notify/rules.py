@@ -1,37 +1,41 @@
-"""What is pushed, to whom again and when: pure functions.
-
-The payloads follow what an Expo app with call notifications listens for; a device tells two pushes of one ring apart
-from two rings by ``callId`` (providers deliver at least once, and so do we).
-"""
+"""What holds for all pushes: limits, waits, which of a device's tokens is used. Pure functions."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from math import ceil
 from typing import Any
 
-from models.notify.ports import Push
-from models.notify.todo import Todo, What
+from models.notify.ports import APNS_VOIP, EXPO, FCM, Note, Outcome, Sent, Token
 
 # Longer than a provider may take with one request, its queue on our side included.
 SEND_SECONDS_MAX = 12
 # A to-do whose worker said nothing for so long is another worker's. More than SEND_SECONDS_MAX, by enough for the
 # database; less than half a ring, so that a crash does not cost the whole of it.
 LEASE_SECONDS = 20
+# To-dos of one round: about a full request of a provider (100 notifications) for people with two devices.
+BATCH_MAX = 50
 
-RING_BACKOFF_SECONDS_MAX = 5
-LATE_BACKOFF_SECONDS_MAX = 300
-# A missed call is news for an hour; a cancel only while a late ring may still be shown.
-WITHIN = {What.MISSED: timedelta(hours=1), What.CANCELLED: timedelta(minutes=1)}
-# How long a provider may hold the notice of a missed call for a phone that is off: E12 wants it after a day.
-MISSED_TTL_SECONDS = 7 * 24 * 3600
+# How long a provider may hold what is still worth reading after days: a missed call, a message, an invitation. Whoever
+# is away for longer finds it in the app, and is not greeted by a phone full of old notifications.
+LASTING_TTL_SECONDS = 7 * 24 * 3600
 
-# Apple and Google take 4096 bytes for the whole notification; what Expo adds of its own stays below the difference.
+# Apple and Google take 4096 bytes for the whole notification; what a provider adds of its own stays below the rest.
 PAYLOAD_BYTES_MAX = 3500
 NAME_SHOWN_MAX = 64
+
+# The ways of a note to a device: kinds of tokens, the best first. A ring goes by what can make a phone ring while its
+# app is dead. Nothing but a ring ever goes by APNS_VOIP: iOS would show another call (Apple, PKPushType.voIP). What
+# is only shown goes by Expo first, which shows it without the app's help.
+_WAYS: Mapping[Note, tuple[str, ...]] = {
+    Note.RING: (APNS_VOIP, FCM, EXPO),
+    Note.CANCELLED: (FCM, EXPO),
+    Note.MISSED: (EXPO, FCM),
+    Note.MESSAGE: (EXPO, FCM),
+    Note.INVITED: (EXPO, FCM),
+}
 
 _EXPO_TOKEN = re.compile(
     r"Expo(nent)?PushToken\[[^\[\]\s]{1,200}\]|[a-z\d]{8}-[a-z\d]{4}-[a-z\d]{4}-[a-z\d]{4}-[a-z\d]{12}",
@@ -47,83 +51,65 @@ def is_expo_token(text: str) -> bool:
     return _EXPO_TOKEN.fullmatch(text) is not None
 
 
-def push_for(todo: Todo, token: str, now: datetime) -> Push | None:
-    """The notification that ``todo`` is about, as of ``now``; None when there is nothing to tell any more."""
-    if now >= todo.give_up_at:
-        return None
-    match todo.what:
-        case What.RING:
-            return _ring(todo, token, now)
-        case What.MISSED:
-            return _missed(todo, token)
-        case What.CANCELLED:
-            return _cancelled(todo, token) if todo.rung else None
+def by_device(tokens: Iterable[Token]) -> dict[str, list[Token]]:
+    """The tokens of each device."""
+    devices: dict[str, list[Token]] = {}
+    for token in tokens:
+        devices.setdefault(token.device_id, []).append(token)
+    return devices
 
 
-def _ring(todo: Todo, token: str, now: datetime) -> Push:
-    data = {
-        "type": "incoming_call",
-        "callId": todo.call_id,
-        "callType": todo.call_type,
-        "caller": todo.caller,
-        "expiresAt": _rfc3339(todo.rings_until),
-    }
-    return Push(
-        token=token,
-        data=_fitting(data),
-        ttl_seconds=ceil((todo.rings_until - now).total_seconds()),
-        title=_name(todo.caller),
-        body="Incoming video call" if todo.call_type == "video" else "Incoming call",
-        channel="calls",
-        category="INCOMING_CALL",
-        urgent=True,
-        collapse_id=todo.call_id,
-    )
+def way(
+    note: Note, tokens: Sequence[Token], *, senders: Collection[str], refused: Collection[str]
+) -> Token | None:
+    """Which of a device's tokens tells it ``note``: the best with a sender that did not refuse it; None: no way."""
+    for kind in _WAYS[note]:
+        for token in tokens:
+            if token.kind == kind and kind in senders and token.token not in refused:
+                return token
+    return None
 
 
-def _missed(todo: Todo, token: str) -> Push:
-    data = {
-        "type": "missed_call",
-        "callId": todo.call_id,
-        "callType": todo.call_type,
-        "caller": todo.caller,
-    }
-    return Push(
-        token=token,
-        data=_fitting(data),
-        ttl_seconds=MISSED_TTL_SECONDS,
-        title="Missed call",
-        body=f"Missed call from {_name(todo.caller)}",
-        collapse_id=todo.call_id,
-    )
+def wait_seconds(attempts: int, *, most: float, chance: str) -> float:
+    """How long to wait after ``attempts`` tries: double each time from one second, up to ``most``.
+
+    ``chance`` is a fresh id, whose end is random: up to a quarter on top, so that what failed together does not come
+    back together.
+    """
+    share = int(chance[-4:], 16) / 0x10000 if chance else 0.0
+    return min(most, 2.0 ** min(attempts - 1, 16)) * (1 + share / 4)
 
 
-def _cancelled(todo: Todo, token: str) -> Push:
-    data = {"type": "call_cancelled", "callId": todo.call_id}
-    return Push(token=token, data=data, ttl_seconds=int(WITHIN[What.CANCELLED].total_seconds()))
+def asked_wait(outcomes: Iterable[Outcome]) -> float:
+    """How long the providers want us to wait before another try, in seconds; 0 when they do not say."""
+    return max((o.retry_after_seconds or 0.0 for o in outcomes if o.sent is Sent.LATER), default=0.0)
 
 
-def _name(caller: Mapping[str, Any]) -> str:
-    name = str(caller.get("displayName") or caller.get("username") or "Somebody")
-    return name if len(name) <= NAME_SHOWN_MAX else f"{name[: NAME_SHOWN_MAX - 1]}…"
+def name_of(person: Mapping[str, Any]) -> str:
+    """What to call somebody in a notification."""
+    name = str(person.get("displayName") or person.get("username") or "Somebody")
+    return shortened(name, NAME_SHOWN_MAX)
 
 
-def _fitting(data: dict[str, Any]) -> dict[str, Any]:
-    """``data`` with as much of the caller as a notification can carry: without the picture if it must be."""
+def shortened(text: str, most: int) -> str:
+    """``text`` in at most ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def fitting(data: dict[str, Any], person: str) -> dict[str, Any]:
+    """``data`` with as much of its ``person`` as a notification can carry: without the picture if it must be."""
     if len(json.dumps(data)) > PAYLOAD_BYTES_MAX:
-        data = {**data, "caller": {**data["caller"], "avatarUrl": None}}
+        data = {**data, person: {**data[person], "avatarUrl": None}}
     if len(json.dumps(data)) > PAYLOAD_BYTES_MAX:
-        data = {**data, "caller": {"id": data["caller"].get("id"), "displayName": _name(data["caller"])}}
+        data = {**data, person: {"id": data[person].get("id"), "displayName": name_of(data[person])}}
     return data
 
 
-def next_try_at(todo: Todo, now: datetime) -> datetime | None:
-    """When to try again after ``todo.attempts`` tries, or None: too late. Waits double, from one second."""
-    most = RING_BACKOFF_SECONDS_MAX if todo.what is What.RING else LATE_BACKOFF_SECONDS_MAX
-    wait = min(most, 2 ** min(todo.attempts - 1, 16))
-    at = now + timedelta(seconds=wait)
-    return at if at < todo.give_up_at else None
+def after(now: datetime, seconds: float) -> datetime:
+    """The instant so much later, in whole milliseconds as the database keeps them."""
+    return now + timedelta(milliseconds=round(seconds * 1000))
 
 
-def _rfc3339(value: datetime) -> str:
+def rfc3339(value: datetime) -> str:
+    """An instant as all doors write it."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,41 +3,53 @@
 The library is synchronous and has no timeout of its own, so it runs in a few threads of ours with one. It is given
 lists of at most 100 (Expo's limit for a request): in its own chunking the tickets of the chunks before a failed one
 are lost. Rules of the service: https://docs.expo.dev/push-notifications/sending-notifications/
+
+Expo takes 600 notifications a second from a project. It answers more with 429, after which nothing is asked for as
+long as it wishes; models/notify/messages keeps a pace that leaves room for rings.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import structlog
 from exponent_server_sdk import PushClient, PushMessage, PushServerError, PushTicket
 
-from models.notify.ports import Push, Sent
+from models.notify.ports import Note, Outcome, Push, Sent
 from models.notify.rules import SEND_SECONDS_MAX, is_expo_token
+from server.adapters.retry_after import retry_after_seconds
 from server.clock import SystemClock
 
 log = structlog.get_logger(__name__)
 
 CHUNK_MAX = 100
-# Expo's own library keeps at most six connections open; fewer do, since a ring is one small request.
-THREADS = 4
+# Expo's own library keeps at most six connections open. Rings have some of them for themselves: one small request
+# for a ring does not wait for a hundred messages.
+PRESSING_THREADS = 4
+OTHER_THREADS = 2
 # Expo is allowed to be slow (a second try would ring twice), but a thread at work holds up the end of the process,
 # and that has ten seconds for everything.
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 6.0
+# However long Expo wishes to be left alone: a ring is asked for again after so long.
+HOLD_SECONDS_MAX = 60.0
 
-# Errors of a single push, as tickets name them. What is not here may pass.
-_TICKET_ERRORS = {
+# Errors of a single push, as tickets and receipts name them. What is not here may pass.
+_ERRORS = {
     "DeviceNotRegistered": Sent.GONE,
     "MessageTooBig": Sent.NEVER,
     "InvalidCredentials": Sent.NEVER,
     "MismatchSenderId": Sent.NEVER,
 }
+# These do not mend themselves: somebody has to set up the app's project anew.
+_LOUD = frozenset(("InvalidCredentials", "MismatchSenderId"))
+
+T = TypeVar("T")
 
 
 class ExpoMessage(PushMessage):  # type: ignore[misc]
@@ -71,13 +83,13 @@ class ExpoMessage(PushMessage):  # type: ignore[misc]
             "channelId": push.channel,
             "categoryId": push.category,
             "collapseId": push.collapse_id,
-            "interruptionLevel": "time-sensitive" if push.urgent else None,
+            "interruptionLevel": "time-sensitive" if push.note is Note.RING else None,
         }
         return payload | {name: value for name, value in optional.items() if value is not None}
 
 
 class ExpoSender:
-    """``models.notify.ports.Sender`` for tokens of kind ``EXPO``.
+    """``models.notify.ports.Sender`` and ``ReceiptSource`` for tokens of kind ``EXPO``.
 
     ``url`` replaces Expo's own address (tests). The spans are in seconds.
     """
@@ -90,68 +102,132 @@ class ExpoSender:
         connect_seconds: float = CONNECT_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
         total_seconds: float = SEND_SECONDS_MAX,
+        monotonic: Callable[[], float] = SystemClock.monotonic,
     ) -> None:
         self._access_token = access_token
         self._url = url.rstrip("/") if url else None
         self._timeout = (connect_seconds, answer_seconds)
         self._total_seconds = total_seconds
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="expo")
+        self._monotonic = monotonic
+        self._pressing = ThreadPoolExecutor(PRESSING_THREADS, thread_name_prefix="expo-ring")
+        self._other = ThreadPoolExecutor(OTHER_THREADS, thread_name_prefix="expo")
         self._of_thread = threading.local()
+        self._hold_until = float("-inf")
         self._closed = False
 
-    async def send(self, pushes: Sequence[Push]) -> list[Sent]:
-        """Hand pushes to Expo; one result for each, in order, within ``total_seconds``."""
-        chunks = [pushes[start : start + CHUNK_MAX] for start in range(0, len(pushes), CHUNK_MAX)]
-        results = await asyncio.gather(*(self._in_time(chunk) for chunk in chunks))
-        return [sent for chunk in results for sent in chunk]
+    async def send(self, pushes: Sequence[Push]) -> list[Outcome]:
+        """Hand pushes to Expo; one outcome for each, in order, within ``total_seconds``."""
+        outcomes: dict[int, Outcome] = {}
+
+        async def hand_over(places: Sequence[int], threads: ThreadPoolExecutor) -> None:
+            chunk = [pushes[place] for place in places]
+            outcomes.update(zip(places, await self._in_time(chunk, threads), strict=True))
+
+        pressing = [n for n, push in enumerate(pushes) if push.note.pressing]
+        other = [n for n, push in enumerate(pushes) if not push.note.pressing]
+        await asyncio.gather(
+            *(hand_over(places, self._pressing) for places in _chunks(pressing)),
+            *(hand_over(places, self._other) for places in _chunks(other)),
+        )
+        return [outcomes[place] for place in range(len(pushes))]
+
+    async def receipts(self, receipt_ids: Sequence[str]) -> dict[str, Outcome]:
+        """What Expo knows of these tickets, at most 1000; nothing when it is away."""
+        ask = self._ask_receipts
+        return await self._threaded(self._other, lambda until: ask(receipt_ids, until)) or {}
 
     async def close(self) -> None:
         """Send nothing more. A request that is on its way ends by its timeout, unheard."""
         self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._pressing, self._other):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_time(self, chunk: Sequence[Push]) -> list[Sent]:
-        if self._closed:
-            return [Sent.LATER] * len(chunk)
+    async def _in_time(self, chunk: Sequence[Push], threads: ThreadPoolExecutor) -> Sequence[Outcome]:
+        outcomes = await self._threaded(threads, lambda until: self._send(chunk, until))
+        return outcomes if outcomes is not None else [self._later()] * len(chunk)
+
+    async def _threaded(self, threads: ThreadPoolExecutor, work: Callable[[float], T]) -> T | None:
+        """``work(until)`` in one of the threads, or None: closed, held, or not in time."""
+        if self._closed or self._held():
+            return None
         until = SystemClock.monotonic() + self._total_seconds
         try:
             async with asyncio.timeout(self._total_seconds):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._send, chunk, until
-                )
+                return await asyncio.get_running_loop().run_in_executor(threads, work, until)
         except TimeoutError:
-            log.warning("push provider too slow", provider="expo", pushes=len(chunk))
-            return [Sent.LATER] * len(chunk)
+            log.warning("push provider too slow", provider="expo")
+            return None
 
-    def _send(self, chunk: Sequence[Push], until: float) -> list[Sent]:
+    def _held(self) -> float:
+        """How long Expo still wishes to be left alone."""
+        return max(0.0, self._hold_until - self._monotonic())
+
+    def _later(self, reason: str | None = None) -> Outcome:
+        return Outcome(sent=Sent.LATER, reason=reason, retry_after_seconds=self._held() or None)
+
+    def _send(self, chunk: Sequence[Push], until: float) -> list[Outcome]:
         """One chunk, in a thread. Tokens that are none are not sent: one would spoil the request of all."""
         good = [push for push in chunk if is_expo_token(push.token)]
         results = iter(self._request(good, until) if good else [])
-        return [next(results) if is_expo_token(push.token) else Sent.GONE for push in chunk]
+        gone = Outcome(sent=Sent.GONE, reason="NotAToken")
+        return [next(results) if is_expo_token(push.token) else gone for push in chunk]
 
-    def _request(self, pushes: Sequence[Push], until: float) -> list[Sent]:
-        if self._closed or SystemClock.monotonic() >= until:
-            return [Sent.LATER] * len(pushes)  # nobody waits for the outcome any more
+    def _request(self, pushes: Sequence[Push], until: float) -> list[Outcome]:
+        if self._over(until):
+            return [self._later()] * len(pushes)
         try:
             tickets = self._client().publish_multiple([ExpoMessage.of(push) for push in pushes])
         except (PushServerError, requests.HTTPError) as error:
-            status = error.response.status_code if error.response is not None else 0
-            log.warning("push provider refused", provider="expo", status=status, codes=_codes(error))
+            status = self._refused(error)
             if status not in (400, 413):
-                return [Sent.LATER] * len(pushes)
+                return [self._later(f"HTTP {status}")] * len(pushes)
             if len(pushes) == 1:
-                return [Sent.NEVER]
+                return [Outcome(sent=Sent.NEVER, reason=f"HTTP {status}")]
             # One bad message, or tokens of two Expo projects, which may not share a request: find out which.
             half = len(pushes) // 2
             return self._request(pushes[:half], until) + self._request(pushes[half:], until)
         except requests.RequestException as error:
             log.warning("push provider away", provider="expo", error=type(error).__name__)
-            return [Sent.LATER] * len(pushes)
+            return [self._later("away")] * len(pushes)
         except (TypeError, AttributeError, KeyError) as error:
             # JSON, but not of the documented shape: the library stumbles over it.
             log.warning("push provider talks nonsense", provider="expo", error=repr(error))
-            return [Sent.LATER] * len(pushes)
-        return [_sent(ticket) for ticket in tickets]
+            return [self._later("nonsense")] * len(pushes)
+        return [_outcome(ticket, ticket.id or None) for ticket in tickets]
+
+    def _ask_receipts(self, receipt_ids: Sequence[str], until: float) -> dict[str, Outcome]:
+        if self._over(until):
+            return {}
+        tickets = [PushTicket(None, PushTicket.SUCCESS_STATUS, "", None, one) for one in receipt_ids]
+        try:
+            # The library's check_receipts would leave the access token out.
+            found = self._client().check_receipts_multiple(tickets)
+        except (PushServerError, requests.HTTPError) as error:
+            self._refused(error)
+            return {}
+        except requests.RequestException as error:
+            log.warning("push provider away", provider="expo", error=type(error).__name__)
+            return {}
+        except (TypeError, AttributeError, KeyError) as error:
+            log.warning("push provider talks nonsense", provider="expo", error=repr(error))
+            return {}
+        asked = set(receipt_ids)
+        return {receipt.id: _outcome(receipt, None) for receipt in found if receipt.id in asked}
+
+    def _over(self, until: float) -> bool:
+        """Whether nobody waits for the outcome any more, or Expo wishes none."""
+        return self._closed or self._held() > 0 or SystemClock.monotonic() >= until
+
+    def _refused(self, error: PushServerError | requests.HTTPError) -> int:
+        """Note the refusal of a whole request; its status."""
+        response = error.response
+        status = response.status_code if response is not None else 0
+        log.warning("push provider refused", provider="expo", status=status, codes=_codes(error))
+        if response is not None and status in (429, 503):
+            wished = retry_after_seconds(response.headers.get("Retry-After"))
+            if wished is not None:
+                self._hold_until = self._monotonic() + min(wished, HOLD_SECONDS_MAX)
+        return status
 
     def _client(self) -> PushClient:
         """This thread's client: sessions of ``requests`` are not made to be shared."""
@@ -171,14 +247,22 @@ class ExpoSender:
         return request
 
 
-def _sent(ticket: PushTicket) -> Sent:
-    if ticket.is_success():
-        return Sent.OK
-    error = ticket.details.get("error") if isinstance(ticket.details, dict) else None
-    sent = _TICKET_ERRORS.get(str(error), Sent.LATER)
-    if sent is not Sent.GONE:
+def _chunks(places: Sequence[int]) -> list[Sequence[int]]:
+    return [places[start : start + CHUNK_MAX] for start in range(0, len(places), CHUNK_MAX)]
+
+
+def _outcome(said: Any, receipt_id: str | None) -> Outcome:
+    """The outcome in a ticket or a receipt."""
+    if said.is_success():
+        return Outcome(sent=Sent.OK, receipt_id=receipt_id)
+    details: Mapping[str, Any] = said.details if isinstance(said.details, dict) else {}
+    error = str(details.get("error"))
+    sent = _ERRORS.get(error, Sent.LATER)
+    if error in _LOUD:
+        log.error("push is set up wrongly", provider="expo", error=error)
+    elif sent is not Sent.GONE:
         log.warning("push not taken", provider="expo", error=error)
-    return sent
+    return Outcome(sent=sent, reason=error)
 
 
 def _codes(error: Exception) -> list[str]:

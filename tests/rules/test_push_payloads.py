@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.notify.rules import PAYLOAD_BYTES_MAX, is_expo_token, next_try_at, push_for
-from models.notify.todo import Todo, What
+from models.notify.ports import Push
+from models.notify.rings import rules
+from models.notify.rings.rules import next_try_at, ways
+from models.notify.rings.todo import Todo, What
+from models.notify.rules import PAYLOAD_BYTES_MAX, is_expo_token
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RING = Todo(
@@ -18,13 +21,29 @@ RING = Todo(
     call_type="audio",
     caller={"id": "u1", "username": "ann", "displayName": "Ann", "avatarUrl": "https://x.test/a.png"},
     callee_id="u2",
+    started_at=NOW,
     rings_until=NOW + timedelta(seconds=45),
     give_up_at=NOW + timedelta(seconds=45),
     attempts=1,
-    done=frozenset(),
+    told=frozenset(),
+    refused=frozenset(),
     rung=False,
     lease="l1",
 )
+
+
+@dataclass(frozen=True)
+class Token:
+    kind: str
+    token: str
+    device_id: str = "d1"
+    user_id: str = "u2"
+
+
+def push_for(todo: Todo, token: str, now: datetime) -> Push | None:
+    """What one Expo token gets."""
+    found = ways(todo, [Token("EXPO", token)], senders={"EXPO"}, refused=())
+    return rules.push_for(todo, found[0], now) if found else None
 
 
 @pytest.mark.parametrize(

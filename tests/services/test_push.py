@@ -3,103 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from models.db import Database
-from models.notify.ports import Push, Sent
+from models.notify.ports import Outcome, Push
 from models.notify.rules import LEASE_SECONDS
-from models.notify.service import Pushes
-from models.notify.store import PushStore
 from server.adapters.expo import ExpoSender
 from tests.fakes import CountingIds, VirtualClock
+from tests.services.pushkit import ANN, BOB, CALL, PHONE, TABLET, World
 from tests.standins.expo import ExpoStandIn
-
-CALLER = {
-    "id": "01950000-0000-7000-8000-00000000000a",
-    "username": "ann",
-    "displayName": "Ann",
-    "avatarUrl": None,
-}
-CALL = "01950000-0000-7000-8000-0000000000ca"
-BOB = "01950000-0000-7000-8000-00000000000b"
-PHONE, TABLET = "ExponentPushToken[phone]", "ExponentPushToken[tablet]"
-
-
-@dataclass(frozen=True)
-class Token:
-    kind: str
-    token: str
-    device_id: str
-
-
-@dataclass
-class Drawer:
-    """The push tokens that accounts would keep."""
-
-    tokens: dict[str, list[Token]] = field(default_factory=dict)
-
-    def put(self, user_id: str, *tokens: str, kind: str = "EXPO") -> None:
-        self.tokens.setdefault(user_id, []).extend(Token(kind, token, f"d:{token}") for token in tokens)
-
-    async def of_users(self, user_ids: Collection[str]) -> list[Token]:
-        return [token for user_id in user_ids for token in self.tokens.get(user_id, [])]
-
-    async def dead(self, tokens: Collection[str]) -> None:
-        for rows in self.tokens.values():
-            rows[:] = [row for row in rows if row.token not in tokens]
-
-
-@dataclass
-class World:
-    """One process's pushes, and what is around them."""
-
-    db: Database
-    clock: VirtualClock
-    ids: CountingIds
-    expo: ExpoStandIn
-    sender: ExpoSender
-    drawer: Drawer = field(default_factory=Drawer)
-    over: set[str] = field(default_factory=set)
-    nudges: int = 0
-
-    async def _still_rings(self, call_id: str) -> bool:
-        return call_id not in self.over
-
-    def _nudge(self) -> None:
-        self.nudges += 1
-
-    def process(self, sender: Any = None) -> Pushes:
-        """Another process (or the same one after a crash) on the same database."""
-        return Pushes(
-            store=PushStore(self.db),
-            tokens=self.drawer,
-            senders={"EXPO": sender or self.sender},
-            still_rings=self._still_rings,
-            clock=self.clock,
-            ids=self.ids,
-            nudge=self._nudge,
-        )
-
-    async def ring(self, pushes: Pushes, *, seconds: float = 45, call_id: str = CALL) -> None:
-        expires_at = self.clock.now() + timedelta(seconds=seconds)
-        await pushes.ring(
-            call_id=call_id, call_type="video", caller=CALLER, callee_id=BOB, expires_at=expires_at
-        )
-
-    async def stop(self, pushes: Pushes, *, missed: bool, call_id: str = CALL) -> None:
-        self.over.add(call_id)
-        await pushes.stop_ringing(
-            call_id=call_id, call_type="video", caller=CALLER, callee_id=BOB, missed=missed
-        )
-
-    def told(self) -> list[tuple[str, str]]:
-        """Which token got what, in order."""
-        return [(message["to"], message["data"]["type"]) for message in self.expo.pushed]
 
 
 @pytest.fixture
@@ -135,7 +49,8 @@ async def test_a_ring_is_pushed_with_all_that_a_phone_needs_to_ring(world: World
                 "type": "incoming_call",
                 "callId": CALL,
                 "callType": "video",
-                "caller": CALLER,
+                "caller": ANN,
+                "startedAt": "2026-03-01T12:00:00.000Z",
                 "expiresAt": "2026-03-01T12:00:45.000Z",
             },
         }
@@ -221,11 +136,11 @@ async def test_e11_killed_between_sending_and_noting_it_sends_again_with_the_sam
         pass
 
     class DyingSender:
-        async def send(self, pushes: Sequence[Push]) -> Sequence[Sent]:
+        async def send(self, pushes: Sequence[Push]) -> Sequence[Outcome]:
             await world.sender.send(pushes)
             raise Killed
 
-    dying = world.process(DyingSender())
+    dying = world.process(EXPO=DyingSender())
     await world.ring(dying)
     with pytest.raises(Killed):
         await dying.run_due()
@@ -289,7 +204,7 @@ async def test_e19_a_dead_token_is_deleted_and_the_other_devices_ring(world: Wor
     pushes = world.process()
     await world.ring(pushes)
     await pushes.run_due()
-    assert [row.token for row in world.drawer.tokens[BOB]] == [TABLET]
+    assert world.drawer.of(BOB) == [TABLET]
     world.clock.pass_(60)
     await pushes.run_due()
     assert len(world.expo.requests) == 1, "nothing is tried again"
@@ -320,7 +235,7 @@ async def test_e20_a_slow_provider_delays_neither_the_ring_nor_its_end_nor_other
 
 async def test_e20_a_provider_that_never_answers_counts_as_a_failed_try(world: World) -> None:
     hasty = ExpoSender(url=world.expo.url, total_seconds=0.05)
-    pushes = world.process(hasty)
+    pushes = world.process(EXPO=hasty)
     world.expo.hold = asyncio.Event()
     await world.ring(pushes)
     assert await pushes.run_due() == 1
@@ -398,7 +313,7 @@ async def test_a_device_that_can_never_be_told_is_left_alone(world: World) -> No
     await pushes.run_due()
     world.clock.pass_(1)
     assert await pushes.run_due() == 0
-    assert [row.token for row in world.drawer.tokens[BOB]] == [PHONE]
+    assert world.drawer.of(BOB) == [PHONE]
 
 
 async def test_tokens_of_a_kind_without_a_sender_are_left_alone(world: World) -> None:
@@ -426,8 +341,6 @@ async def test_the_device_that_took_the_call_is_told_of_no_end(world: World) -> 
     world.drawer.put(BOB, TABLET)
     await world.ring(pushes)
     await pushes.run_due()
-    await pushes.stop_ringing(
-        call_id=CALL, call_type="video", caller=CALLER, callee_id=BOB, missed=False, answered_on=f"d:{TABLET}"
-    )
+    await world.stop(pushes, missed=False, answered_on=f"d:{TABLET}")
     await pushes.run_due()
     assert [row for row in world.told() if row[1] != "incoming_call"] == [(PHONE, "call_cancelled")]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from models.notify.ports import Push, Sent
+from models.notify.ports import Note, Push, Sent
 from server.adapters.expo import ExpoSender
 from tests.standins.expo import ExpoStandIn
 
@@ -28,40 +28,45 @@ async def sender(expo: ExpoStandIn) -> AsyncIterator[ExpoSender]:
 
 def push(name: str) -> Push:
     token = name if "[" in name else f"ExponentPushToken[{name}]"
-    return Push(token=token, data={"type": "x"}, ttl_seconds=30, title="T", body="B")
+    return Push(note=Note.MISSED, token=token, data={"type": "x"}, ttl_seconds=30, title="T", body="B")
+
+
+async def sent(sender: ExpoSender, pushes: Sequence[Push]) -> list[Sent]:
+    """What became of each."""
+    return [outcome.sent for outcome in await sender.send(pushes)]
 
 
 async def test_more_than_a_hundred_pushes_go_in_several_requests_and_results_keep_their_order(
     expo: ExpoStandIn, sender: ExpoSender
 ) -> None:
     expo.dead = {"ExponentPushToken[t7]", "ExponentPushToken[t249]"}
-    results = await sender.send([push(f"t{n}") for n in range(250)])
+    results = await sent(sender, [push(f"t{n}") for n in range(250)])
     assert sorted(len(request) for request in expo.requests) == [50, 100, 100]
-    assert [n for n, sent in enumerate(results) if sent is Sent.GONE] == [7, 249]
-    assert sum(sent is Sent.OK for sent in results) == 248
+    assert [n for n, one in enumerate(results) if one is Sent.GONE] == [7, 249]
+    assert sum(one is Sent.OK for one in results) == 248
 
 
 async def test_a_failed_request_does_not_cost_the_others_their_tickets(
     expo: ExpoStandIn, sender: ExpoSender
 ) -> None:
     expo.mode = lambda number: "down" if number == 2 else "ok"
-    results = await sender.send([push(f"t{n}") for n in range(300)])
-    assert sum(sent is Sent.OK for sent in results) == 200
-    assert sum(sent is Sent.LATER for sent in results) == 100
+    results = await sent(sender, [push(f"t{n}") for n in range(300)])
+    assert sum(one is Sent.OK for one in results) == 200
+    assert sum(one is Sent.LATER for one in results) == 100
 
 
 async def test_tokens_of_two_projects_are_told_in_requests_of_their_own(
     expo: ExpoStandIn, sender: ExpoSender
 ) -> None:
     expo.projects = {"ExponentPushToken[b]": "@us/other"}
-    assert await sender.send([push("a"), push("b"), push("c")]) == [Sent.OK] * 3
+    assert await sent(sender, [push("a"), push("b"), push("c")]) == [Sent.OK] * 3
     assert len(expo.pushed) == 3
 
 
 async def test_both_shapes_of_tokens_are_sent_and_garbage_is_not(
     expo: ExpoStandIn, sender: ExpoSender
 ) -> None:
-    results = await sender.send([push("ExpoPushToken[x]"), push("ExponentPushToken[x]; rm"), push("y")])
+    results = await sent(sender, [push("ExpoPushToken[x]"), push("ExponentPushToken[x]; rm"), push("y")])
     assert results == [Sent.OK, Sent.GONE, Sent.OK]
     assert [message["to"] for message in expo.pushed] == ["ExpoPushToken[x]", "ExponentPushToken[y]"]
 
@@ -73,13 +78,13 @@ async def test_without_an_access_token_nothing_is_signed(expo: ExpoStandIn, send
 
 async def test_a_provider_that_is_not_there_is_a_try_for_later(expo: ExpoStandIn, sender: ExpoSender) -> None:
     await expo.stop()
-    assert await sender.send([push("a")]) == [Sent.LATER]
+    assert await sent(sender, [push("a")]) == [Sent.LATER]
 
 
 async def test_after_its_time_nothing_more_is_asked(expo: ExpoStandIn) -> None:
     """What splits a refused request in two must not go on sending when its outcome counts for nothing."""
     hasty = ExpoSender(url=expo.url, total_seconds=0)
-    assert await hasty.send([push("a"), push("b")]) == [Sent.LATER] * 2
+    assert await sent(hasty, [push("a"), push("b")]) == [Sent.LATER] * 2
     await hasty.close()
     assert expo.asked == 0
 
@@ -88,12 +93,12 @@ async def test_one_spoiled_message_does_not_keep_the_others_from_being_sent(
     expo: ExpoStandIn, sender: ExpoSender
 ) -> None:
     expo.spoiled = {"ExponentPushToken[t5]"}
-    results = await sender.send([push(f"t{n}") for n in range(9)])
-    assert [n for n, sent in enumerate(results) if sent is not Sent.OK] == [5]
+    results = await sent(sender, [push(f"t{n}") for n in range(9)])
+    assert [n for n, one in enumerate(results) if one is not Sent.OK] == [5]
     assert results[5] is Sent.NEVER
 
 
 async def test_a_sender_that_is_closed_leaves_pushes_to_others(expo: ExpoStandIn, sender: ExpoSender) -> None:
     await sender.close()
-    assert await sender.send([push("a")]) == [Sent.LATER]
+    assert await sent(sender, [push("a")]) == [Sent.LATER]
     assert expo.asked == 0

@@ -37,6 +37,7 @@ class ExpoStandIn:
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
         self.url = ""
+        self._tickets = 0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -100,7 +101,8 @@ class ExpoStandIn:
         token = message["to"]
         error = "DeviceNotRegistered" if token in self.dead else self.ticket_errors.get(token)
         if error is None:
-            return {"status": "ok", "id": f"00000000-0000-4000-8000-{len(self.pushed):012d}"}
+            self._tickets += 1
+            return {"status": "ok", "id": f"00000000-0000-4000-8000-{self._tickets:012d}"}
         return {"status": "error", "message": f'"{token}" was not taken', "details": {"error": error}}
 
 

@@ -7,7 +7,8 @@ ends with the sign-in that brought it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from models.auth.session import PushToken
 from models.db import Database, Document, collection, index
@@ -56,9 +57,13 @@ class DeviceStore:
         which = {"_id": token} if token is not None else {"device_id": device_id}
         await self._tokens.delete_many({**which, "user_id": user_id})
 
-    async def dead(self, tokens: Collection[str]) -> None:
-        """Forget tokens that the push service says are nobody's any more (``DeviceNotRegistered``)."""
-        await self._tokens.delete_many({"_id": {"$in": list(tokens)}})
+    async def dead(self, tokens: Mapping[str, datetime]) -> None:
+        """Forget tokens that the push service did not know any more at the instant beside each.
+
+        A token that a device has shown anew since then lives, whoever's it is now.
+        """
+        for token, since in tokens.items():
+            await self._tokens.delete_one({"_id": token, "updated_at": {"$lte": since}})
 
     async def drop_of_sessions(self, session_ids: Collection[str], transaction: Transaction) -> None:
         """Forget what these sign-ins brought."""

@@ -21,9 +21,10 @@ class What(StrEnum):
 class Todo:
     """The to-do of one call, held by the worker that ``lease`` names.
 
-    ``attempts`` counts this one. ``done`` are the tokens that need no further try for this ``what``. ``rung`` says
-    that a ring was sent, or may have been: only then is there something to cancel. ``answered_on`` is the device that
-    took the call, which is told nothing.
+    ``attempts`` counts this one. ``told`` are the devices that need no further try for this ``what``, each with the
+    note that it got; ``refused`` are tokens that will not take theirs. ``rung`` says that a ring was sent, or may
+    have been: only then is there something to cancel. ``answered_on`` is the device that took the call, which is told
+    nothing.
     """
 
     call_id: str
@@ -31,10 +32,12 @@ class Todo:
     call_type: str
     caller: Mapping[str, Any]
     callee_id: str
+    started_at: datetime
     rings_until: datetime
     give_up_at: datetime
     attempts: int
-    done: frozenset[str]
+    told: frozenset[str]
+    refused: frozenset[str]
     rung: bool
     lease: str
     answered_on: str | None = None

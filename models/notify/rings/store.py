@@ -14,11 +14,11 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from models.db import Database, Document, DuplicateKeyError, collection, index
-from models.notify.todo import Todo, What
+from models.notify.rings.todo import Todo, What
 
 PUSHES = collection(
     "pushes",
-    index("due_at", where={"due_at": {"$exists": True}}),
+    index("what", "due_at", where={"due_at": {"$exists": True}}),
     index("purge_at", ttl_seconds=0),
 )
 
@@ -26,7 +26,7 @@ PUSHES = collection(
 KEPT_HOURS = 24
 
 
-class PushStore:
+class RingStore:
     """Keeps, leases and settles to-dos."""
 
     def __init__(self, db: Database) -> None:
@@ -46,6 +46,7 @@ class PushStore:
         row = {
             "_id": call_id,
             **_fresh(What.RING, call_type, caller, callee_id, now, rings_until),
+            "started_at": now,
             "rings_until": rings_until,
             "lease_until": now,
             "purge_at": rings_until + timedelta(hours=KEPT_HOURS),
@@ -75,6 +76,7 @@ class PushStore:
                 "answered_on": answered_on,
             },
             "$setOnInsert": {
+                "started_at": now,
                 "rings_until": now,
                 "lease_until": now,
                 "purge_at": now + timedelta(hours=KEPT_HOURS),
@@ -90,10 +92,16 @@ class PushStore:
                 continue
         return False
 
-    async def claim(self, now: datetime, lease: str, lease_until: datetime) -> Todo | None:
-        """Take the to-do that has been due for longest, for this worker alone until ``lease_until``."""
+    async def claim(
+        self, whats: Collection[What], now: datetime, *, lease: str, lease_until: datetime
+    ) -> Todo | None:
+        """Take the to-do of one of these sorts that has been due for longest, for this worker alone until then."""
         found = await self._rows.find_one_and_update(
-            {"due_at": {"$lte": now}, "lease_until": {"$lte": now}},
+            {
+                "what": {"$in": [what.value for what in whats]},
+                "due_at": {"$lte": now},
+                "lease_until": {"$lte": now},
+            },
             {"$set": {"lease": lease, "lease_until": lease_until}, "$inc": {"attempts": 1}},
             sort=[("due_at", 1)],
             return_document=ReturnDocument.AFTER,
@@ -106,14 +114,20 @@ class PushStore:
         return (await self._rows.update_one(guard, {"$set": {"rung": True}})).matched_count == 1
 
     async def settle(
-        self, todo: Todo, *, done: Collection[str], next_at: datetime | None, now: datetime
+        self,
+        todo: Todo,
+        *,
+        told: Collection[str],
+        refused: Collection[str],
+        next_at: datetime | None,
+        now: datetime,
     ) -> bool:
         """Give the to-do back: finished, or due again at ``next_at``. False: it is no longer this worker's.
 
         When it has become something else in the meantime, that is due as it stands.
         """
         mine = {"_id": todo.call_id, "lease": todo.lease}
-        change: Document = {"$set": {"done": sorted(done), "lease_until": now}}
+        change: Document = {"$set": {"told": sorted(told), "refused": sorted(refused), "lease_until": now}}
         if next_at is None:
             change["$unset"] = {"due_at": "", "lease": ""}
         else:
@@ -136,7 +150,8 @@ def _fresh(
         "due_at": now,
         "give_up_at": give_up_at,
         "attempts": 0,
-        "done": [],
+        "told": [],
+        "refused": [],
     }
 
 
@@ -147,10 +162,13 @@ def _todo(d: Document) -> Todo:
         call_type=d["call_type"],
         caller=d["caller"],
         callee_id=d["callee_id"],
+        # The lists and the start are missing in to-dos that an earlier version left behind.
+        started_at=d["started_at"] if "started_at" in d else d["rings_until"],
         rings_until=d["rings_until"],
         give_up_at=d["give_up_at"],
         attempts=d["attempts"],
-        done=frozenset(d["done"]),
+        told=frozenset(d.get("told", [])),
+        refused=frozenset(d.get("refused", [])),
         rung=d.get("rung", False),
         answered_on=d.get("answered_on"),
         lease=d["lease"],

@@ -1,0 +1,1 @@
+"""Pushes about invitations to rooms."""

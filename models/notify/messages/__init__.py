@@ -1,0 +1,1 @@
+"""Pushes about messages: one for each person and conversation."""

@@ -1,0 +1,1 @@
+"""What became of the pushes that a provider took."""

@@ -1,0 +1,1 @@
+"""Pushes about calls: rings, and what follows them."""

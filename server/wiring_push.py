@@ -1,0 +1,86 @@
+"""Push put together: the senders that the configuration names, and the services over them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from models.auth.devices.store import DeviceStore
+from models.db import Database
+from models.notify.delivery import Delivery
+from models.notify.invites.service import Invites
+from models.notify.invites.store import InviteStore
+from models.notify.messages.service import Focused, Messages
+from models.notify.messages.store import BundleStore
+from models.notify.ports import EXPO, Sender
+from models.notify.receipts.service import Receipts
+from models.notify.receipts.store import ReceiptStore
+from models.notify.rings.service import Rings
+from models.notify.rings.store import RingStore
+from models.notify.service import Pushes
+from models.ports import Clock, Ids
+from server.adapters.expo import ExpoSender
+from server.config import Config
+from server.metrics import count_push, count_receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiredPush:
+    """A process's pushes, and what has to be closed with it."""
+
+    pushes: Pushes
+    closes: Sequence[Callable[[], Awaitable[None]]]
+
+    async def close(self) -> None:
+        """Stop the threads and the connections."""
+        for close in self.closes:
+            await close()
+
+
+def wire_push(
+    config: Config,
+    db: Database,
+    *,
+    still_rings: Callable[[str], Awaitable[bool]],
+    focused: Focused,
+    clock: Clock,
+    ids: Ids,
+    nudge: Callable[[], None],
+) -> WiredPush:
+    """Make it, once per process."""
+    tokens, receipt_store = DeviceStore(db), ReceiptStore(db)
+    expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
+    senders: dict[str, Sender] = {EXPO: expo}
+    closes = [expo.close]
+    delivery = Delivery(senders=senders, tokens=tokens, receipts=receipt_store, clock=clock, count=count_push)
+    pushes = Pushes(
+        rings=Rings(
+            store=RingStore(db),
+            tokens=tokens,
+            delivery=delivery,
+            still_rings=still_rings,
+            clock=clock,
+            ids=ids,
+            nudge=nudge,
+        ),
+        messages=Messages(
+            store=BundleStore(db),
+            tokens=tokens,
+            delivery=delivery,
+            focused=focused,
+            clock=clock,
+            ids=ids,
+        ),
+        invites=Invites(
+            store=InviteStore(db), tokens=tokens, delivery=delivery, clock=clock, ids=ids, nudge=nudge
+        ),
+        receipts=Receipts(
+            store=receipt_store,
+            tokens=tokens,
+            sources={EXPO: expo},
+            clock=clock,
+            ids=ids,
+            count=count_receipt,
+        ),
+    )
+    return WiredPush(pushes=pushes, closes=closes)
