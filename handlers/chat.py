@@ -1,175 +1,160 @@
-"""Chat: the events and routes of CONTRACT §2.2 and §3.3, how a message looks from outside, and its timed job."""
+"""Chat: the events and routes of CONTRACT §2.2 and §3.3 about messages, and its timed jobs. Groups are next door."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-from marshmallow import ValidationError, fields, validates_schema
-
-from handlers.context import Context
-from handlers.registry import event, job, notice, route
-from handlers.services import Services
-from handlers.shapes import (
-    Id,
-    Instant,
-    Page,
-    PageQuery,
-    PublicUser,
-    Shape,
-    Text,
-    decode_cursor,
-    encode_cursor,
+from handlers.chat_shapes import (
+    EditMessage,
+    HistoryQuery,
+    MarkerView,
+    MarkMessages,
+    MessageRef,
+    MessageSearch,
+    MessagesQuery,
+    MessageView,
+    SendMessage,
+    TypingIn,
 )
-from models.chat.message import Conversation
+from handlers.chat_views import message_view
+from handlers.context import Context
+from handlers.registry import event, job, route
+from handlers.services import Services
+from handlers.shapes import Page, decode_cursor, encode_cursor
+from models.chat.message import Ciphertext, Draft
+from models.chat.reading import Page as Stretch
 from models.chat.service import Written
 from models.errors import Refusal
-from models.mailbox.service import Mailbox
-from models.ports import Device, Letter
-from models.presence.service import Presence
+from models.ports import Device
 
-OP_ID_MAX = 128
-# Far above what a message may have in bytes, so that it is its own refusal that says so; a frame has no more.
-TEXT_CHARACTERS_MAX = 128 * 1024
-
-_EXAMPLE_ID = "01985c3e-7f1a-7b7c-9d53-0a5f1c2b3d4e"
-
-
-class SendMessage(Shape):
-    """A message to a person (``to``) or into a conversation; exactly one of the two. At most 8 KiB of UTF-8."""
-
-    to = Id()
-    conversation_id = Id()
-    text = Text(required=True, least=1, most=TEXT_CHARACTERS_MAX)
-    op_id = Text(required=True, least=1, most=OP_ID_MAX)
-    example = {"to": _EXAMPLE_ID, "text": "Good morning!", "opId": "b7a0c1de-5a"}
-
-    @validates_schema
-    def one_address(self, data: Mapping[str, Any], **_: Any) -> None:
-        """Refuse none and both."""
-        if ("to" in data) == ("conversation_id" in data):
-            raise ValidationError({"to": ["Exactly one of to and conversationId."]})
-
-
-class HistoryQuery(PageQuery):
-    """Whose messages with oneself."""
-
-    user_id = Id(required=True)
-    example = {"userId": _EXAMPLE_ID, "limit": 50}
+_SEND = [
+    "SELF_NOT_ALLOWED",
+    "USER_UNKNOWN",
+    "USER_BLOCKED",
+    "USER_UNAVAILABLE",
+    "CONVERSATION_UNKNOWN",
+    "MESSAGE_UNKNOWN",
+    "ATTACHMENT_UNKNOWN",
+    "DEVICES_MISMATCH",
+    "PAYLOAD_TOO_LARGE",
+    "IDEMPOTENCY_MISMATCH",
+]
+_EDIT = [
+    "MESSAGE_UNKNOWN",
+    "MESSAGE_DELETED",
+    "FORBIDDEN",
+    "USER_BLOCKED",
+    "USER_UNAVAILABLE",
+    "USER_UNKNOWN",
+    "PAYLOAD_TOO_LARGE",
+    "VALIDATION_FAILED",
+]
+_MARK = ["MESSAGE_UNKNOWN", "CONVERSATION_UNKNOWN"]
+_TYPE = ["SELF_NOT_ALLOWED", "CONVERSATION_UNKNOWN", "USER_UNKNOWN", "USER_BLOCKED", "USER_UNAVAILABLE"]
 
 
-class MessageView(Shape):
-    """A message. ``seq`` counts in its conversation; ``opId`` is told to the sender's own devices only."""
-
-    id = fields.String(required=True)
-    conversation_id = fields.String(required=True)
-    seq = fields.Integer(required=True, metadata={"description": "Place in the conversation: 1, 2, 3 …"})
-    sender = fields.Nested(PublicUser, required=True)
-    text = fields.String(required=True, allow_none=True)
-    attachment = fields.Dict(required=True, allow_none=True)
-    reply_to = fields.String(required=True, allow_none=True)
-    created_at = Instant(required=True)
-    edited_at = Instant(required=True, allow_none=True)
-    deleted_at = Instant(required=True, allow_none=True)
-    op_id = fields.String()
-
-
-class MessageNotice(MessageView):
-    """A message as it is told to a device."""
-
-    log_seq = fields.Integer(
-        metadata={"description": "Your own rising number; the last one handled is `since`."}
+def device_of(ctx: Context) -> Device:
+    """The device that asks."""
+    return Device(
+        user_id=ctx.user_id, device_id=ctx.device_id, session_id=ctx.session_id, process=ctx.process
     )
 
 
-CHAT_MESSAGE = notice(
-    "CHAT_MESSAGE", MessageNotice, "To both, on every device but the sending one: a message."
-)
-
-_MESSAGE = MessageView()
-
-
-def message_view(written: Written, presence: Presence, *, viewer_id: str) -> dict[str, Any]:
-    """A message as ``viewer_id`` sees it, for ``MessageView`` to dump."""
-    message, sender = written.message, written.sender
-    view = {
-        "id": message.id,
-        "conversation_id": message.conversation_id,
-        "seq": message.seq,
-        "sender": {
-            "id": sender.user_id,
-            "username": sender.username,
-            "display_name": sender.display_name,
-            "avatar_url": sender.avatar_url,
-            "presence": presence.state_of(sender.user_id),
-            "rate_per_minute_minor": sender.rate_per_minute_minor,
-            "video_rate_per_minute_minor": sender.video_rate_per_minute_minor,
-            "currency": sender.currency,
-        },
-        "text": message.text,
-        "attachment": None,
-        "reply_to": None,
-        "created_at": message.created_at,
-        "edited_at": None,
-        "deleted_at": None,
-    }
-    return {**view, "op_id": message.op_id} if viewer_id == message.sender_id else view
-
-
-class ChatTeller:
-    """``models.chat.service.Announcer``: messages become letters."""
-
-    def __init__(self, *, mailbox: Mailbox, presence: Presence) -> None:
-        self._mailbox = mailbox
-        self._presence = presence
-
-    async def announce(self, conversation: Conversation, written: Written, *, again: bool) -> None:
-        """Keep and tell the letters to all members; the sending device has the message from its answer."""
-        message = written.message
-        await self._mailbox.post(
-            [
-                Letter(
-                    user_id=member,
-                    event=CHAT_MESSAGE,
-                    payload=dict(_MESSAGE.dump(message_view(written, self._presence, viewer_id=member))),
-                    key=f"msg:{message.id}",
-                    except_device=message.device_id if member == message.sender_id else None,
-                )
-                for member in conversation.members
-            ],
-            again=again,
-        )
+# ------------------------------------------------------------------------------------------------------------ messages
 
 
 # Not ``once``: the message itself is the record of its opId, for longer than a day. No lane: the service queues by
 # the conversation, which has one name from either side.
-@event(
-    "CHAT_MESSAGE",
+@event("CHAT_MESSAGE", takes=SendMessage, gives=MessageView, refuses=_SEND)
+@route(
+    "POST",
+    "/api/chat/messages",
     takes=SendMessage,
     gives=MessageView,
-    refuses=[
-        "SELF_NOT_ALLOWED",
-        "USER_UNKNOWN",
-        "USER_BLOCKED",
-        "USER_UNAVAILABLE",
-        "CONVERSATION_UNKNOWN",
-        "PAYLOAD_TOO_LARGE",
-        "IDEMPOTENCY_MISMATCH",
-    ],
+    wraps="message",
+    status=201,
+    refuses=_SEND,
 )
 async def chat_message(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
     """Send a message. The same ``opId`` again answers with the first one and sends nothing."""
-    device = Device(
-        user_id=ctx.user_id, device_id=ctx.device_id, session_id=ctx.session_id, process=ctx.process
+    draft = Draft(
+        op_id=ask["op_id"],
+        text=ask["text"],
+        reply_to=ask["reply_to"],
+        attachment_id=ask["attachment_id"],
+        ciphertexts=tuple(Ciphertext(**one) for one in ask["ciphertexts"] or ()),
     )
     written = await ctx.services.chat.send(
-        device,
-        text=ask["text"],
-        op_id=ask["op_id"],
-        to=ask.get("to"),
-        conversation_id=ask.get("conversation_id"),
+        device_of(ctx), draft, to=ask.get("to"), conversation_id=ask.get("conversation_id")
     )
-    return message_view(written, ctx.services.presence, viewer_id=ctx.user_id)
+    return _seen(ctx, written)
+
+
+@event("MESSAGE_EDIT", takes=EditMessage, gives=MessageView, refuses=_EDIT)
+@route(
+    "PATCH",
+    "/api/chat/messages/{messageId}",
+    takes=EditMessage,
+    gives=MessageView,
+    wraps="message",
+    refuses=_EDIT,
+)
+async def message_edit(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
+    """Other words for a message of yours. Safe to repeat. Encrypted messages are not edited."""
+    return _seen(ctx, await ctx.services.chat.edit(ctx.user_id, ask["message_id"], ask["text"]))
+
+
+@event("MESSAGE_DELETE", takes=MessageRef, gives=MessageView, refuses=["MESSAGE_UNKNOWN", "FORBIDDEN"])
+@route(
+    "DELETE",
+    "/api/chat/messages/{messageId}",
+    takes=MessageRef,
+    gives=MessageView,
+    wraps="message",
+    refuses=["MESSAGE_UNKNOWN", "FORBIDDEN"],
+)
+async def message_delete(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
+    """Delete a message of yours, for everybody: it keeps its place and nothing else. Safe to repeat."""
+    return _seen(ctx, await ctx.services.chat.delete(ctx.user_id, ask["message_id"]))
+
+
+# ------------------------------------------------------------------------------------------------- markers and typing
+
+
+@event("MESSAGE_DELIVERED", takes=MarkMessages, gives=MarkerView, refuses=_MARK)
+@route("POST", "/api/chat/delivered", takes=MarkMessages, gives=MarkerView, wraps="marker", refuses=_MARK)
+async def message_delivered(ctx: Context, ask: dict[str, Any]) -> Any:
+    """This device has all messages up to this one. Where the marker is after it: it only goes forward.
+
+    The other members hear of it, in groups of up to 32.
+    """
+    return await ctx.services.chat.markers.delivered(device_of(ctx), **ask)
+
+
+@event("MESSAGE_READ", takes=MarkMessages, gives=MarkerView, refuses=_MARK)
+@route("POST", "/api/chat/read", takes=MarkMessages, gives=MarkerView, wraps="marker", refuses=_MARK)
+async def message_read(ctx: Context, ask: dict[str, Any]) -> Any:
+    """You have read all messages up to this one, and so have got them. Where the marker is after it.
+
+    Your other devices hear of it, and the other members, in groups of up to 32.
+    """
+    return await ctx.services.chat.markers.read(device_of(ctx), **ask)
+
+
+@event("CHAT_TYPING", takes=TypingIn, refuses=_TYPE)
+async def chat_typing(ctx: Context, ask: dict[str, Any]) -> None:
+    """You type, for the next 6 seconds: say it again while you do."""
+    await ctx.services.chat.typing.begin(device_of(ctx), _conversation(ctx, ask), to=ask.get("to"))
+
+
+@event("CHAT_STOP_TYPING", takes=TypingIn, refuses=["SELF_NOT_ALLOWED"])
+async def chat_stop_typing(ctx: Context, ask: dict[str, Any]) -> None:
+    """You type no longer. A message says so, too."""
+    await ctx.services.chat.typing.end(_conversation(ctx, ask), ctx.user_id)
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
 
 
 @route(
@@ -183,15 +168,80 @@ async def chat_message(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
 async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
     """Messages between this person and you, newest first."""
     page = await ctx.services.chat.history(
-        ctx.user_id, ask["user_id"], before=before_number(ask["cursor"]), limit=ask["limit"]
+        ctx.user_id, ask["user_id"], before=_number(decode_cursor(ask["cursor"], parts=1)), limit=ask["limit"]
     )
-    items = [message_view(item, ctx.services.presence, viewer_id=ctx.user_id) for item in page.items]
-    return Page(items, encode_cursor(str(page.items[-1].message.seq)) if page.more else None)
+    return _page(ctx, page, lambda last: encode_cursor(str(last.message.seq)))
 
 
-def before_number(cursor: str | None) -> int | None:
+@route(
+    "GET",
+    "/api/chat/conversations/{conversationId}/messages",
+    takes=MessagesQuery,
+    gives=MessageView,
+    many=True,
+    refuses=["CONVERSATION_UNKNOWN", "VALIDATION_FAILED"],
+)
+async def conversation_messages(ctx: Context, ask: dict[str, Any]) -> Page:
+    """Messages of a conversation: newest first, below ``before`` if it is given; or oldest first, above ``after``.
+
+    After ``gap: true`` in ``SYNC``, ``after`` is the last number that the device has.
+    """
+    parts = decode_cursor(ask["cursor"])
+    way, number = ("after" if "after" in ask else "before"), ask.get("after", ask.get("before"))
+    if parts is not None:
+        way, number = parts[0], _number(parts[1:])
+        if way not in ("before", "after"):
+            raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    page = await ctx.services.chat.messages(
+        ctx.user_id,
+        ask["conversation_id"],
+        before=number if way == "before" else None,
+        after=number if way == "after" else None,
+        limit=ask["limit"],
+    )
+    return _page(ctx, page, lambda last: encode_cursor(way, str(last.message.seq)))
+
+
+@route(
+    "GET",
+    "/api/chat/search",
+    takes=MessageSearch,
+    gives=MessageView,
+    many=True,
+    refuses=["CONVERSATION_UNKNOWN", "VALIDATION_FAILED"],
+)
+async def search_messages(ctx: Context, ask: dict[str, Any]) -> Page:
+    """Messages in which each word of ``query`` is the beginning of a word, newest first; case does not matter.
+
+    In one conversation, or in the 1,000 of yours that were active last. Encrypted and deleted messages are not found.
+    """
+    parts = decode_cursor(ask["cursor"], parts=1)
+    page = await ctx.services.chat.search(
+        ctx.user_id,
+        ask["query"],
+        conversation_id=ask.get("conversation_id"),
+        before=parts[0] if parts else None,
+        limit=ask["limit"],
+    )
+    return _page(ctx, page, lambda last: encode_cursor(last.message.id))
+
+
+def _conversation(ctx: Context, ask: dict[str, Any]) -> str:
+    return ctx.services.chat.conversation_id(
+        ctx.user_id, to=ask.get("to"), conversation_id=ask.get("conversation_id")
+    )
+
+
+def _seen(ctx: Context, written: Written) -> dict[str, Any]:
+    return message_view(written, ctx.services.presence, viewer_id=ctx.user_id, device_id=ctx.device_id)
+
+
+def _page(ctx: Context, page: Stretch, cursor: Callable[[Written], str]) -> Page:
+    return Page([_seen(ctx, one) for one in page.items], cursor(page.items[-1]) if page.more else None)
+
+
+def _number(parts: list[str] | None) -> int | None:
     """The number in a cursor of a history. Refuses with ``VALIDATION_FAILED``."""
-    parts = decode_cursor(cursor, parts=1)
     if parts is None:
         return None
     if not (parts[0].isascii() and parts[0].isdigit() and len(parts[0]) <= 15):
@@ -199,7 +249,16 @@ def before_number(cursor: str | None) -> int | None:
     return int(parts[0])
 
 
+# ---------------------------------------------------------------------------------------------------------------- jobs
+
+
 @job("chat_untold", every_seconds=5)
 async def tell_untold_messages(services: Services) -> None:
-    """Tell messages whose sender's process ended between keeping and telling them."""
+    """Tell messages and markers whose process ended between keeping and telling them."""
     await services.chat.tell_untold()
+
+
+@job("chat_typing", every_seconds=1)
+async def end_typing(services: Services) -> None:
+    """Tell that those who have not said for 6 seconds that they type do so no longer."""
+    await services.chat.typing.expire()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 # Importing a handler module puts what it declares into the catalogue.
 import handlers.auth
 import handlers.billing
+import handlers.call_logs
 import handlers.calls
 import handlers.calls_jobs
 import handlers.chat
@@ -16,16 +17,19 @@ import handlers.chat_groups
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
+import handlers.media
 import handlers.notify
 import handlers.presence
+import handlers.rooms
+import handlers.rooms_jobs
 import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
 from handlers.chat_views import ChatTeller
-from handlers.presence import PresenceTeller
 from handlers.keys import KeysTeller
 from handlers.keys_groups import GroupTeller
+from handlers.presence import PresenceTeller
 from handlers.registry import catalogue
 from handlers.services import Services
 from handlers.wallet import WalletTeller
@@ -48,8 +52,10 @@ from models.keys.service import CLAIMS_PER_MINUTE, Keys
 from models.keys.store import KeyStore
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
+from models.live import Together
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
+from models.media.store import MediaStore
 from models.once import Once
 from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
@@ -63,7 +69,9 @@ from server.adapters.passwords import Passwords
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
+from server.wiring_media import WiredMedia, wire_media
 from server.wiring_push import WiredPush, wire_push
+from server.wiring_rooms import wire_rooms
 
 # CONTRACT §1: ring attempts per pair.
 RINGS_PER_MINUTE = 6
@@ -91,11 +99,13 @@ class Wired:
     funnel: Funnel
     passwords: Passwords
     push: WiredPush
+    media: WiredMedia
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
         self.passwords.close()
         await self.push.close()
+        await self.media.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -140,14 +150,28 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ),
         process=edges.process,
     )
-    users.bind(calls)
+    wired_rooms = wire_rooms(
+        config,
+        db,
+        calls=calls,
+        processes=call_store,
+        users=users,
+        clock=clock,
+        ids=ids,
+        alarms=edges.alarms,
+        doors=doors,
+        process=edges.process,
+    )
+    rooms = wired_rooms.rooms
+    lives = Together(calls, rooms)
+    users.bind(lives)
     presence = Whereabouts(
         store=PresenceStore(db, edges.process),
         people=users,
         processes=call_store,
         doors=doors,
-        busy=lambda user_id: calls.board.call_of(user_id) is not None,
-        busy_among=[call_store.busy_among],
+        busy=lambda user_id: calls.board.call_of(user_id) is not None or rooms.board.in_room(user_id),
+        busy_among=[call_store.busy_among, wired_rooms.store.busy_among],
         clock=clock,
         process=edges.process,
         others_live=lambda: calls.others_live,
@@ -156,12 +180,13 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock)
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
+    media = wire_media(config, db, clock=clock, ids=ids)
     accounts = Accounts(
-        store=AccountStore(db, belongings=[KeyStore(db)]),
+        store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db)]),
         clock=clock,
         ids=ids,
         doors=doors,
-        calls=calls,
+        calls=lives,
         hasher=passwords,
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,
@@ -181,12 +206,15 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     calls.announcer = CallTeller(
         mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
     )
+    wired_rooms.announce(mailbox=mailbox, presence=presence, pusher=pushes)
     billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
     keys = Keys(
         store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids
     )
     keys.announcer = KeysTeller(mailbox)
-    chat = Chat(stores=ChatStores(db), users=users, clock=clock, ids=ids, key_devices=keys)
+    chat = Chat(
+        stores=ChatStores(db), users=users, clock=clock, ids=ids, attachments=media.files, key_devices=keys
+    )
     chat.announcer = ChatTeller(mailbox=mailbox, presence=presence, users=users)
     wallets = Wallets(
         ledger=ledger,
@@ -220,7 +248,10 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         keys=keys,
         key_groups=key_groups,
         mailbox=mailbox,
+        media=media.files,
         presence=presence,
+        rooms=rooms,
+        talk=wired_rooms.talk,
         pushes=pushes,
         ledger=ledger,
         wallets=wallets,
@@ -232,7 +263,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         clock=clock,
     )
     funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
-    return Wired(services=services, funnel=funnel, passwords=passwords, push=push)
+    return Wired(services=services, funnel=funnel, passwords=passwords, push=push, media=media)
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

@@ -1,178 +1,239 @@
 """The verbs of chat: append → tell.
 
-A message is durable before anybody hears of it, and untold until its letters are in the mailboxes of both. Whoever
+A message is durable before anybody hears of it, and untold until its letters are in the mailboxes of all. Whoever
 dies in between is followed by the sender's retry (the same ``opId`` finds the message) or by a job; letters have the
 message's key, so that none is posted twice.
 
-Within a process the messages of one conversation go one at a time, in the order in which they arrived, until they are
-told: the log of every member then has them in the order of their numbers. Between processes only the numbers are in
-order, which is what a client sorts by.
+Within a process the messages of one conversation go one after the other, in the order in which they arrived, until
+they are told: the log of every member then has them in the order of their numbers. Between processes only the numbers
+are in order, which is what a client sorts by.
 """
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-from typing import Protocol
-from weakref import WeakValueDictionary
+from datetime import datetime
 
 from models.chat import rules
-from models.chat.message import Conversation, Message
+from models.chat.changing import Changing
+from models.chat.conversations.store import ConversationStore
+from models.chat.groups import Groups
+from models.chat.inbox.store import InboxStore
+from models.chat.markers import Markers
+from models.chat.message import Draft, Message
+from models.chat.ports import Announcer, Attachments, KeyDevices, Written
+from models.chat.reading import Overview, Overviews, Page, Reading
+from models.chat.rows import Rows
+from models.chat.sending import Sending
 from models.chat.store import ChatStore
+from models.chat.telling import Telling
+from models.chat.typing import Typing
+from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock, Device, Ids
-from models.users.service import Profile, Users
+from models.users.service import Users
 
-# Messages that one turn of the job tells.
-RETELL_MAX = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A message and its sender as they are now."""
-
-    message: Message
-    sender: Profile
+__all__ = ["Chat", "ChatStores", "Overview", "Overviews", "Page", "Written"]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A stretch of a conversation, newest first; ``more`` when there are older messages."""
+class ChatStores:
+    """What chat keeps in one database."""
 
-    items: list[Written]
-    more: bool
-
-
-class Announcer(Protocol):
-    """Says messages aloud."""
-
-    async def announce(self, conversation: Conversation, written: Written, *, again: bool) -> None:
-        """Tell a message to its conversation's members; ``again`` when somebody may have told it before."""
-        ...
+    def __init__(self, db: Database) -> None:
+        self.messages = ChatStore(db)
+        self.conversations = ConversationStore(db)
+        self.inbox = InboxStore(db)
 
 
 class Chat:
-    """One per process. ``announcer`` is set by the wiring."""
+    """One per process. ``announcer`` is set by the wiring; ``groups``, ``markers`` and ``typing`` have more verbs."""
 
-    def __init__(self, *, store: ChatStore, users: Users, clock: Clock, ids: Ids) -> None:
-        self._store = store
-        self._users = users
-        self._clock = clock
-        self._ids = ids
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.announcer: Announcer
+    def __init__(
+        self,
+        *,
+        stores: ChatStores,
+        users: Users,
+        clock: Clock,
+        ids: Ids,
+        attachments: Attachments | None = None,
+        key_devices: KeyDevices | None = None,
+    ) -> None:
+        messages, conversations = stores.messages, stores.conversations
+        self._conversations = conversations
+        rows = Rows(messages, conversations)
+        self._telling = telling = Telling(
+            messages=messages, conversations=conversations, users=users, clock=clock
+        )
+        self._sending = Sending(
+            messages=messages,
+            conversations=conversations,
+            rows=rows,
+            telling=telling,
+            users=users,
+            clock=clock,
+            ids=ids,
+            attachments=attachments,
+            key_devices=key_devices,
+        )
+        self._changing = Changing(
+            messages=messages,
+            conversations=conversations,
+            rows=rows,
+            telling=telling,
+            users=users,
+            clock=clock,
+            attachments=attachments,
+        )
+        self._reading = Reading(
+            messages=messages, conversations=conversations, inbox=stores.inbox, users=users
+        )
+        self._inbox = stores.inbox
+        self.groups = Groups(
+            messages=messages,
+            conversations=conversations,
+            rows=rows,
+            telling=telling,
+            users=users,
+            clock=clock,
+            ids=ids,
+        )
+        self.markers = Markers(
+            messages=messages,
+            conversations=conversations,
+            telling=telling,
+            changing=self._changing,
+            clock=clock,
+        )
+        self.typing = Typing(conversations=conversations, telling=telling, users=users, clock=clock)
+
+    @property
+    def announcer(self) -> Announcer:
+        """Who says things aloud."""
+        return self._telling.announcer
+
+    @announcer.setter
+    def announcer(self, announcer: Announcer) -> None:
+        self._telling.announcer = announcer
+
+    # ------------------------------------------------------------------------------------------------------- writing
 
     async def send(
-        self,
-        device: Device,
-        *,
-        text: str,
-        op_id: str,
-        to: str | None = None,
-        conversation_id: str | None = None,
+        self, device: Device, draft: Draft, *, to: str | None = None, conversation_id: str | None = None
     ) -> Written:
         """Write to a person (``to``) or into a conversation; exactly one of the two.
 
         The same ``op_id`` again answers with the first message. Refuses with ``SELF_NOT_ALLOWED``, ``USER_UNKNOWN``,
-        ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CONVERSATION_UNKNOWN``, ``PAYLOAD_TOO_LARGE`` (more than 8 KiB) and
+        ``USER_BLOCKED``, ``USER_UNAVAILABLE``, ``CONVERSATION_UNKNOWN``, ``MESSAGE_UNKNOWN`` (replied to something
+        that is not there), ``ATTACHMENT_UNKNOWN``, ``DEVICES_MISMATCH``, ``PAYLOAD_TOO_LARGE`` (text over 8 KiB) and
         ``IDEMPOTENCY_MISMATCH`` (the ``op_id`` belongs to another message).
         """
-        rules.checked_text(text)
-        if to == device.user_id:
-            raise Refusal("SELF_NOT_ALLOWED")
-        if conversation_id is None:
-            assert to is not None, "the shape asks for one of the two"
-            conversation_id = rules.pair_id(device.user_id, to)
-        # Nothing is awaited before the place in this queue is taken: arrival order is message order.
-        turn = self._turns.setdefault(conversation_id, asyncio.Lock())
-        async with turn:
-            known = await self._store.by_op(device.user_id, op_id)
-            if known is None:
-                other_id = to or await self._other_in(conversation_id, device.user_id)
-                meeting = await self._users.meet(device.user_id, other_id)
-                rules.reachable(meeting)
-                conversation = Conversation(
-                    id=conversation_id, members=tuple(sorted((device.user_id, other_id)))
-                )
-                await self._begun(conversation)
-                message = await self._append(conversation, device, text, op_id)
-                if message is not None:
-                    written = Written(message, meeting.caller)
-                    await self._tell(conversation, written, again=False)
-                    return written
-                known = await self._store.by_op(device.user_id, op_id)
-                assert known is not None, "its opId stood in the way"
-            return await self._sent_before(known, conversation_id, text)
+        rules.checked(draft)
+        conversation_id = self.conversation_id(device.user_id, to=to, conversation_id=conversation_id)
+        written = await self._sending.send(device, draft, conversation_id=conversation_id, to=to)
+        await self.typing.end(conversation_id, device.user_id)
+        return written
+
+    async def edit(self, user_id: str, message_id: str, text: str) -> Written:
+        """Other words for one's own message. Safe to repeat.
+
+        Refuses with ``MESSAGE_UNKNOWN``, ``FORBIDDEN`` (another's), ``MESSAGE_DELETED``, ``PAYLOAD_TOO_LARGE``,
+        ``VALIDATION_FAILED`` (it is encrypted), and with ``USER_BLOCKED`` and ``USER_UNAVAILABLE`` in a pair.
+        """
+        return await self._changing.edit(user_id, message_id, text)
+
+    async def delete(self, user_id: str, message_id: str) -> Written:
+        """Take everything out of one's own message but its place. Safe to repeat.
+
+        Refuses with ``MESSAGE_UNKNOWN`` and ``FORBIDDEN`` (another's). It reaches also those whom one has blocked.
+        """
+        return await self._changing.delete(user_id, message_id)
+
+    async def mute(self, user_id: str, conversation_id: str, muted: bool) -> Overview:
+        """Want no push for a conversation, or want them again. Refuses with ``CONVERSATION_UNKNOWN``."""
+        if not await self.is_member(user_id, conversation_id):
+            raise Refusal("CONVERSATION_UNKNOWN")
+        await self._conversations.mute(conversation_id, user_id, muted)
+        return await self.conversation(user_id, conversation_id)
+
+    async def tell_untold(self) -> int:
+        """Tell what dead processes have left untold; how much. Safe in any number of processes."""
+        return await self._telling.tell_untold()
+
+    # ------------------------------------------------------------------------------------------------------- reading
 
     async def history(self, user_id: str, other_id: str, *, before: int | None, limit: int) -> Page:
         """What the two have written to each other, newest first, below number ``before``.
 
-        Blocks and deletions hide nothing of it. Refuses with ``SELF_NOT_ALLOWED`` and ``USER_UNKNOWN``.
+        Blocks and deletions of people hide nothing of it. Refuses with ``SELF_NOT_ALLOWED`` and ``USER_UNKNOWN``.
         """
-        if other_id == user_id:
-            raise Refusal("SELF_NOT_ALLOWED")
-        people = await self._users.profiles([user_id, other_id])
-        if len(people) < 2:
-            raise Refusal("USER_UNKNOWN")
-        found = await self._store.history(rules.pair_id(user_id, other_id), before=before, most=limit + 1)
-        items = [Written(message, people[message.sender_id]) for message in found[:limit]]
-        return Page(items, more=len(found) > limit)
+        return await self._reading.with_user(user_id, other_id, before=before, limit=limit)
 
-    async def tell_untold(self) -> int:
-        """Tell messages that their sender's process has left untold; how many. Safe in any number of processes."""
-        told = 0
-        while told < RETELL_MAX:
-            message = await self._store.claim_untold(self._clock.now())
-            if message is None:
-                break
-            await self._tell_again(message)
-            told += 1
-        return told
+    async def messages(
+        self,
+        user_id: str,
+        conversation_id: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int,
+    ) -> Page:
+        """A conversation's messages, as far as they are one's own to see: newest first below ``before``, or oldest
+        first above ``after``. Refuses with ``CONVERSATION_UNKNOWN``.
+        """
+        return await self._reading.messages(user_id, conversation_id, before=before, after=after, limit=limit)
 
-    async def _other_in(self, conversation_id: str, user_id: str) -> str:
-        """The other one of a pair's conversation. Refuses with ``CONVERSATION_UNKNOWN``, also when it is others'."""
-        conversation = await self._store.conversation(conversation_id)
-        if conversation is None or user_id not in conversation.members:
-            raise Refusal("CONVERSATION_UNKNOWN")
-        return next(member for member in conversation.members if member != user_id)
-
-    async def _begun(self, conversation: Conversation) -> None:
-        if await self._store.conversation(conversation.id) is None:
-            await self._store.begin(conversation, self._clock.now())
-
-    async def _append(
-        self, conversation: Conversation, device: Device, text: str, op_id: str
-    ) -> Message | None:
-        return await self._store.append(
-            conversation.id,
-            message_id=self._ids.new(),
-            sender_id=device.user_id,
-            device_id=device.device_id,
-            op_id=op_id,
-            text=text,
-            now=self._clock.now(),
+    async def search(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        conversation_id: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page:
+        """Messages with words that begin with each of the query's, newest first, older than the one with id
+        ``before``: in one conversation, or in those that were active last. Refuses with ``CONVERSATION_UNKNOWN`` and
+        ``VALIDATION_FAILED`` (no word).
+        """
+        return await self._reading.search(
+            user_id, query, conversation_id=conversation_id, before=before, limit=limit
         )
 
-    async def _sent_before(self, message: Message, conversation_id: str, text: str) -> Written:
-        """The first answer again, after making good what the first try may have left undone."""
-        if message.conversation_id != conversation_id or message.text != text:
-            raise Refusal("IDEMPOTENCY_MISMATCH")
-        if not await self._store.is_told(message):
-            return await self._tell_again(message)
-        return await self._written(message)
+    async def conversations(
+        self, user_id: str, *, after: tuple[datetime, str] | None = None, limit: int
+    ) -> Overviews:
+        """One's conversations, the latest activity first, behind ``after`` (an instant and an id)."""
+        return await self._reading.conversations(user_id, after=after, limit=limit)
 
-    async def _tell_again(self, message: Message) -> Written:
-        conversation = await self._store.conversation(message.conversation_id)
-        assert conversation is not None, "it is kept before its first message"
-        written = await self._written(message)
-        await self._tell(conversation, written, again=True)
-        return written
+    async def conversation(self, user_id: str, conversation_id: str) -> Overview:
+        """One of one's conversations, with all members. Refuses with ``CONVERSATION_UNKNOWN``."""
+        return await self._reading.conversation(user_id, conversation_id)
 
-    async def _tell(self, conversation: Conversation, written: Written, *, again: bool) -> None:
-        await self.announcer.announce(conversation, written, again=again)
-        await self._store.told(written.message)
+    async def unread(self, user_id: str) -> tuple[int, int]:
+        """How many messages one has not read, and in how many conversations."""
+        return await self._inbox.unread(user_id)
 
-    async def _written(self, message: Message) -> Written:
-        sender = await self._users.profile(message.sender_id)
-        assert sender is not None, "a deleted user stays as a tombstone"
-        return Written(message, sender)
+    # -------------------------------------------------------------------------------------------- for other features
+
+    async def evidence(self, user_id: str, message_id: str) -> Message:
+        """A message that ``user_id`` may see, for who reports it. Refuses with ``MESSAGE_UNKNOWN``."""
+        return await self._changing.seen(user_id, message_id)
+
+    async def is_member(self, user_id: str, conversation_id: str) -> bool:
+        """Whether somebody is in a conversation now."""
+        place = await self._conversations.membership(conversation_id, user_id)
+        return place is not None and place.left_seq is None
+
+    async def members(self, conversation_id: str) -> tuple[str, ...]:
+        """Who is in a conversation now; nobody when it has not begun."""
+        found = await self._conversations.find(conversation_id)
+        return found.members if found else ()
+
+    @staticmethod
+    def conversation_id(user_id: str, *, to: str | None, conversation_id: str | None) -> str:
+        """The conversation that is meant. Refuses with ``SELF_NOT_ALLOWED``."""
+        if to == user_id:
+            raise Refusal("SELF_NOT_ALLOWED")
+        if conversation_id is not None:
+            return conversation_id
+        assert to is not None, "the shape asks for one of the two"
+        return rules.pair_id(user_id, to)

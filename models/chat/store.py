@@ -4,95 +4,107 @@ Numbers are dense in the way of the mailbox: message ``n + 1`` is inserted by so
 under the unique key (conversation, seq). A second unique key (sender, opId) makes sending twice impossible.
 
 ``tell_at`` is there until the message's letters are posted: then, at the latest, somebody else is to post them.
+``words`` are what a search finds the message by; an encrypted or a deleted one has none.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from pymongo import ReturnDocument
+from pymongo.errors import BulkWriteError
 
-from models.chat.message import Conversation, Message
-from models.db import Database, Document, DuplicateKeyError, collection, index, taken
+from models.chat.conversations.conversation import Membership
+from models.chat.message import Attachment, Ciphertext, Message, Note
+from models.chat.rules import words_of
+from models.db import Database, Document, Session, collection, index
+from models.users.rules import LAST_CHARACTER
 
 MESSAGES = collection(
     "messages",
     index("conversation_id", "seq", unique=True),
     index("sender_id", "op_id", unique=True),
+    index("conversation_id", "words", "-seq"),
+    index("attachment.id", where={"attachment.id": {"$exists": True}}),
     index("tell_at", where={"tell_at": {"$exists": True}}),
 )
-CONVERSATIONS = collection("conversations", index("members"))
 
 # More than a request may take: until then the one who wrote the message is at it.
 TELL_SECONDS = 10
+# The server's code for it, in the faults of a write of many.
+DUPLICATE_KEY = 11000
 
 
 class ChatStore:
-    """Reads and appends messages."""
+    """Reads, appends and changes messages."""
 
     def __init__(self, db: Database) -> None:
         self._messages = db[MESSAGES]
-        self._conversations = db[CONVERSATIONS]
 
-    async def conversation(self, conversation_id: str) -> Conversation | None:
-        """A conversation that has begun."""
-        found = await self._conversations.find_one({"_id": conversation_id})
-        return Conversation(id=found["_id"], members=tuple(found["members"])) if found else None
+    # ------------------------------------------------------------------------------------------------------- writing
 
-    async def begin(self, conversation: Conversation, now: datetime) -> None:
-        """Keep a conversation, unless it has begun already."""
-        row = {"_id": conversation.id, "members": list(conversation.members), "created_at": now}
-        with contextlib.suppress(DuplicateKeyError):
-            await self._conversations.insert_one(row)
+    async def append(self, messages: Sequence[Message]) -> tuple[int, str | None]:
+        """Append messages of one conversation that follow on from its newest, in one exchange.
 
-    async def by_op(self, sender_id: str, op_id: str) -> Message | None:
-        """The message that was sent with this ``opId``."""
-        found = await self._messages.find_one({"sender_id": sender_id, "op_id": op_id})
-        return _message(found) if found else None
+        How many of them, from the first on, are kept; and what stood in the way of the next one: ``conversation_id``
+        (somebody else has its number) or ``sender_id`` (its sender has used its ``op_id``).
+        """
+        try:
+            await self._messages.insert_many([_document(message) for message in messages])
+        except BulkWriteError as error:
+            fault = (error.details or {})["writeErrors"][0]
+            if fault["code"] != DUPLICATE_KEY:
+                raise
+            return fault["index"], next(iter(fault["keyPattern"]))
+        return len(messages), None
 
-    async def append(
-        self,
-        conversation_id: str,
-        *,
-        message_id: str,
-        sender_id: str,
-        device_id: str,
-        op_id: str,
-        text: str,
-        now: datetime,
-    ) -> Message | None:
-        """Append a message at the next number; None when its sender has used the ``opId`` before."""
-        row: Document = {
-            "_id": message_id,
-            "conversation_id": conversation_id,
-            "sender_id": sender_id,
-            "device_id": device_id,
-            "op_id": op_id,
+    async def put(self, message: Message, session: Session) -> None:
+        """Append one message inside a transaction. ``DuplicateKeyError`` when its number is taken."""
+        await self._messages.insert_one(_document(message), session=session)
+
+    async def edit(self, before: Message, text: str, hidden_from: Collection[str], now: datetime) -> str:
+        """Set another text; ``told`` or ``untold`` as the message was before it, or ``stale``: it is another by now."""
+        change: Document = {
             "text": text,
-            "created_at": now,
-            "tell_at": now + timedelta(seconds=TELL_SECONDS),
+            "words": words_of(text),
+            "edited_at": now,
+            "hidden_from": sorted(before.hidden_from | set(hidden_from)),
         }
-        while True:
-            row["seq"] = await self._head(conversation_id) + 1
-            try:
-                await self._messages.insert_one(row)
-            except DuplicateKeyError as error:
-                if taken(error) == "sender_id":
-                    return None
-                continue  # another process wrote; go behind it
-            return _message(row)
+        return await self._change(before, {"$set": change}, now)
 
-    async def told(self, message: Message) -> None:
-        """The letters of a message are posted."""
-        await self._messages.update_one({"_id": message.id}, {"$unset": {"tell_at": ""}})
+    async def erase(self, before: Message, now: datetime) -> str:
+        """Take everything out of a message but its place; the answer is that of ``edit``."""
+        content = dict.fromkeys(("text", "words", "attachment", "ciphertexts", "op_print"), "")
+        return await self._change(before, {"$set": {"deleted_at": now}, "$unset": content}, now)
 
-    async def is_told(self, message: Message) -> bool:
-        """Whether the letters of a message are posted."""
-        return (
-            await self._messages.find_one({"_id": message.id, "tell_at": {"$exists": True}}, {"_id": 1})
-            is None
+    async def _change(self, before: Message, change: Document, now: datetime) -> str:
+        change["$set"] |= {"version": before.version + 1, "tell_at": now + timedelta(seconds=TELL_SECONDS)}
+        found = await self._messages.find_one_and_update(
+            {"_id": before.id, "version": before.version},
+            change,
+            {"tell_at": 1},
+            return_document=ReturnDocument.BEFORE,
         )
+        if found is None:
+            return "stale"
+        return "untold" if "tell_at" in found else "told"
+
+    # ------------------------------------------------------------------------------------------------------- telling
+
+    async def told(self, messages: Sequence[Message]) -> None:
+        """The letters of messages of one version are posted. Whoever has changed one since tells it anew."""
+        await self._messages.update_many(
+            {"_id": {"$in": [message.id for message in messages]}, "version": messages[0].version},
+            {"$unset": {"tell_at": ""}},
+        )
+
+    async def is_told(self, message_id: str) -> bool:
+        """Whether the letters of a message are posted."""
+        query = {"_id": message_id, "tell_at": {"$exists": True}}
+        return await self._messages.find_one(query, {"_id": 1}) is None
 
     async def claim_untold(self, now: datetime) -> Message | None:
         """A message whose letters nobody has posted in time; others leave it to the caller for ``TELL_SECONDS``."""
@@ -102,31 +114,153 @@ class ChatStore:
             sort=[("tell_at", 1), ("seq", 1)],
             return_document=ReturnDocument.AFTER,
         )
-        return _message(found) if found else None
+        return message_of(found) if found else None
 
-    async def history(self, conversation_id: str, *, before: int | None, most: int) -> list[Message]:
-        """Messages of a conversation, newest first, below number ``before``."""
-        query: Document = {"conversation_id": conversation_id}
-        if before is not None:
-            query["seq"] = {"$lt": before}
-        cursor = self._messages.find(query, sort=[("seq", -1)]).limit(most)
-        return [_message(document) async for document in cursor]
+    # ------------------------------------------------------------------------------------------------------- reading
 
-    async def _head(self, conversation_id: str) -> int:
+    async def by_id(self, message_id: str) -> Message | None:
+        """A message."""
+        found = await self._messages.find_one({"_id": message_id})
+        return message_of(found) if found else None
+
+    async def by_op(self, sender_id: str, op_id: str) -> Message | None:
+        """The message that was sent with this ``opId``."""
+        found = await self._messages.find_one({"sender_id": sender_id, "op_id": op_id})
+        return message_of(found) if found else None
+
+    async def some(self, conversation_id: str, message_ids: Collection[str]) -> dict[str, Message]:
+        """Those of the messages that are in the conversation, by id."""
+        cursor = self._messages.find({"_id": {"$in": list(message_ids)}, "conversation_id": conversation_id})
+        return {document["_id"]: message_of(document) async for document in cursor}
+
+    async def head(self, conversation_id: str) -> int:
+        """The newest number of a conversation, 0 before the first message."""
         newest = await self._messages.find_one(
             {"conversation_id": conversation_id}, {"seq": 1}, sort=[("seq", -1)]
         )
         return int(newest["seq"]) if newest else 0
 
+    async def history(
+        self, mine: Membership, *, before: int | None = None, after: int | None = None, most: int
+    ) -> list[Message]:
+        """What a member sees of a conversation: newest first below ``before``, or oldest first above ``after``."""
+        span: Document = {"$gt": max(mine.joined_seq, after or 0)}
+        if before is not None:
+            span["$lt"] = before
+        if mine.left_seq is not None:
+            span["$lte"] = mine.left_seq
+        query = {
+            "conversation_id": mine.conversation_id,
+            "seq": span,
+            "hidden_from": {"$ne": mine.user_id},
+        }
+        order = [("seq", 1 if after is not None else -1)]
+        return [message_of(row) async for row in self._messages.find(query, sort=order).limit(most)]
 
-def _message(d: Document) -> Message:
+    async def search(
+        self, places: Sequence[Membership], words: Sequence[str], *, before: str | None, most: int
+    ) -> list[Message]:
+        """What one person sees in these conversations that has a word with each of the beginnings, newest first."""
+        if not places:
+            return []
+        begins: list[Document] = [
+            {"words": {"$elemMatch": {"$gte": word, "$lt": word + LAST_CHARACTER}}} for word in words
+        ]
+        query: Document = {
+            "conversation_id": {"$in": [place.conversation_id for place in places]},
+            "$and": begins,
+            "hidden_from": {"$ne": places[0].user_id},
+        }
+        unseen = [window for place in places for window in _unseen(place)]
+        if unseen:
+            query["$nor"] = unseen
+        if before is not None:
+            query["_id"] = {"$lt": before}
+        # By the words, whatever the planner thinks of walking back through everybody's messages in order of their ids.
+        cursor = self._messages.find(query, sort=[("_id", -1)], hint=_BY_WORDS).limit(most)
+        return [message_of(document) async for document in cursor]
+
+
+_BY_WORDS = [("conversation_id", 1), ("words", 1), ("seq", -1)]
+
+
+def _unseen(place: Membership) -> list[Document]:
+    """What of a conversation is not theirs to see: before they came, after they went."""
+    spans: list[Document] = []
+    if place.joined_seq:
+        spans.append({"$lte": place.joined_seq})
+    if place.left_seq is not None:
+        spans.append({"$gt": place.left_seq})
+    return [{"conversation_id": place.conversation_id, "seq": span} for span in spans]
+
+
+def _document(message: Message) -> Document:
+    row: dict[str, Any] = {
+        "_id": message.id,
+        "conversation_id": message.conversation_id,
+        "seq": message.seq,
+        "sender_id": message.sender_id,
+        "device_id": message.device_id,
+        "op_id": message.op_id,
+        "created_at": message.created_at,
+        "version": message.version,
+        "tell_at": message.created_at + timedelta(seconds=TELL_SECONDS),
+    }
+    for name in ("op_print", "text", "reply_to"):
+        if getattr(message, name) is not None:
+            row[name] = getattr(message, name)
+    if message.text is not None:
+        row["words"] = words_of(message.text)
+    if message.attachment is not None:
+        row["attachment"] = asdict(message.attachment)
+    if message.encrypted:
+        row |= {"encrypted": True, "ciphertexts": [asdict(one) for one in message.ciphertexts]}
+    if message.note is not None:
+        row["note"] = asdict(message.note)
+    if message.hidden_from:
+        row["hidden_from"] = sorted(message.hidden_from)
+    return row
+
+
+def message_of(row: Document) -> Message:
+    """A row as a value."""
+    attachment, note = row.get("attachment"), row.get("note")
     return Message(
-        id=d["_id"],
-        conversation_id=d["conversation_id"],
-        seq=d["seq"],
-        sender_id=d["sender_id"],
-        device_id=d["device_id"],
-        op_id=d["op_id"],
-        text=d["text"],
-        created_at=d["created_at"],
+        id=row["_id"],
+        conversation_id=row["conversation_id"],
+        seq=row["seq"],
+        sender_id=row["sender_id"],
+        device_id=row["device_id"],
+        op_id=row["op_id"],
+        op_print=row.get("op_print"),
+        text=row.get("text"),
+        created_at=row["created_at"],
+        reply_to=row.get("reply_to"),
+        attachment=Attachment(**attachment) if attachment else None,
+        encrypted=row.get("encrypted", False),
+        ciphertexts=tuple(Ciphertext(**one) for one in row.get("ciphertexts", ())),
+        note=Note(**{**note, "user_ids": tuple(note["user_ids"])}) if note else None,
+        hidden_from=frozenset(row.get("hidden_from", ())),
+        version=row.get("version", 1),
+        edited_at=row.get("edited_at"),
+        deleted_at=row.get("deleted_at"),
+    )
+
+
+def edited(before: Message, text: str, hidden_from: Collection[str], now: datetime) -> Message:
+    """The message as ``ChatStore.edit`` has left it."""
+    hidden = before.hidden_from | set(hidden_from)
+    return replace(before, text=text, hidden_from=hidden, edited_at=now, version=before.version + 1)
+
+
+def erased(before: Message, now: datetime) -> Message:
+    """The message as ``ChatStore.erase`` has left it."""
+    return replace(
+        before,
+        text=None,
+        attachment=None,
+        ciphertexts=(),
+        op_print=None,
+        deleted_at=now,
+        version=before.version + 1,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from models.mailbox.store import PAGE_MAX, MailboxStore
 from models.ports import Clock, Doors, Letter
@@ -81,6 +82,13 @@ class Mailbox:
                 if numbers[place] is None and letter.key is not None:
                     numbers[place] = await self._store.number_of(letter.user_id, letter.key)
         return numbers
+
+    async def redact(self, user_ids: Collection[str], key: str, changes: Mapping[str, Any]) -> None:
+        """Change fields in the payloads of kept letters: of ``key`` itself and of what follows it after a colon.
+
+        For what must not be kept any more; who was told it knows it all the same.
+        """
+        await self._store.redact(user_ids, key, changes)
 
     async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
         """What ``device_id`` has not handled after number ``since``; nothing for a device that never had a number.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ PAGE_MAX = 500
 # What one insert takes: a busy group's letters in one exchange, and yet not long enough for others to wait for.
 BATCH_MAX = 1_000
 _DUPLICATE_KEY = 11000
+_AFTER_COLON = chr(ord(":") + 1)
 # What one look at the other processes' letters brings at most.
 FETCH_MAX = 5_000
 # Last numbers remembered in memory, to save a read per letter; least recently used go first.
@@ -112,6 +113,14 @@ class MailboxStore:
                 heads[user_id] = self._heads[user_id]
         unknown = sorted(user_ids - heads.keys())
         heads.update(zip(unknown, await asyncio.gather(*map(self.head, unknown)), strict=True))
+
+    async def redact(self, user_ids: Collection[str], key: str, changes: Mapping[str, Any]) -> None:
+        """Change fields in the payloads of letters with this key, or with one that goes on behind it after a colon."""
+        span = {"$gte": key, "$lt": key + _AFTER_COLON}
+        await self._letters.update_many(
+            {"user_id": {"$in": list(user_ids)}, "key": span},
+            {"$set": {f"payload.{name}": value for name, value in changes.items()}},
+        )
 
     async def head(self, user_id: str) -> int:
         """The user's last number, 0 before the first letter."""

@@ -60,6 +60,10 @@ class Users:
             return replace(meeting, callee=None)
         return meeting
 
+    async def blocks_among(self, ones: Collection[str], others: Collection[str]) -> set[tuple[str, str]]:
+        """The blocks (blocker, blocked) between one of ``ones`` and one of ``others``, whoever has made them."""
+        return await self._store.blocks_among(ones, others)
+
     async def account(self, user_id: str) -> Account:
         """One's own account. Refuses with ``USER_UNKNOWN``."""
         account = await self._store.account(user_id)

@@ -142,6 +142,17 @@ class UserStore:
         cursor = self._blocks.find({"_id": {"$in": list(names)}}, {"_id": 1})
         return {names[document["_id"]] async for document in cursor}
 
+    async def blocks_among(self, ones: Collection[str], others: Collection[str]) -> set[tuple[str, str]]:
+        """The blocks (blocker, blocked) that one of ``ones`` has made of ``others``, or one of these of those."""
+        query = {
+            "$or": [
+                {"blocker_id": {"$in": list(ones)}, "blocked_id": {"$in": list(others)}},
+                {"blocker_id": {"$in": list(others)}, "blocked_id": {"$in": list(ones)}},
+            ]
+        }
+        cursor = self._blocks.find(query, {"blocker_id": 1, "blocked_id": 1})
+        return {(document["blocker_id"], document["blocked_id"]) async for document in cursor}
+
     async def update(self, user_id: str, changes: Mapping[str, Any], now: datetime) -> Account | None:
         """Set fields of an active user; the account after it, or None. ``ACCOUNT_EXISTS`` for a name that is taken."""
         try:

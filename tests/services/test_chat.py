@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from handlers.chat import CHAT_MESSAGE, ChatTeller
-from models.chat.message import Conversation
+from handlers.chat_views import CHAT_MESSAGE, ChatTeller
+from models.chat.conversations.conversation import Conversation
+from models.chat.ports import Written
 from models.chat.rules import pair_id
-from models.chat.service import Chat, Written
-from models.chat.store import TELL_SECONDS, ChatStore
+from models.chat.service import ChatStores
+from models.chat.store import TELL_SECONDS
 from models.db import Database
-from models.errors import Refusal
-from models.mailbox.service import Mailbox
-from models.mailbox.store import MailboxStore
-from models.ports import Device, Letter
-from models.presence.service import Presence
-from models.users.service import Users
-from models.users.store import UserStore
+from models.ports import Letter
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
-
-ANN, BOB, EVE = (f"01950000-0000-7000-8000-0000000000a{n}" for n in range(3))
-NOBODY = "01950000-0000-7000-8000-0000000000ff"
+from tests.services.chat_house import ANN, BOB, EVE, NOBODY, World, build, device, refused
 
 
 class Killed(BaseException):
@@ -35,77 +28,29 @@ class Killed(BaseException):
 class Dying:
     """An announcer of a process that ends after posting ``posts`` letters."""
 
-    mailbox: Mailbox
-    presence: Presence
+    world: World
     posts: int
 
-    async def announce(self, conversation: Conversation, written: Written, *, again: bool) -> None:
+    async def announce(self, conversation: Conversation, written: Sequence[Written], *, again: bool) -> None:
         class Some:
             async def post(_, letters: list[Letter], *, again: bool = False) -> None:
-                await self.mailbox.post(letters[: self.posts], again=again)
+                await self.world.mailbox.post(letters[: self.posts], again=again)
                 raise Killed
 
-        await ChatTeller(mailbox=Some(), presence=self.presence).announce(conversation, written, again=again)
-
-
-@dataclass
-class World:
-    """A database with three people, and processes on it."""
-
-    db: Database
-    clock: VirtualClock
-    ids: CountingIds
-    doors: FakeDoors
-
-    def __post_init__(self) -> None:
-        self.users = Users(store=UserStore(self.db), clock=self.clock)
-        self.mailbox = Mailbox(MailboxStore(self.db), self.doors, self.clock)
-        self.presence = Presence(self.doors, lambda user_id: False)
-
-    def process(self, announcer: Any = None) -> Chat:
-        chat = Chat(store=ChatStore(self.db), users=self.users, clock=self.clock, ids=self.ids)
-        chat.announcer = announcer or ChatTeller(mailbox=self.mailbox, presence=self.presence)
-        return chat
-
-    async def add_user(self, user_id: str, name: str) -> None:
-        row = {"_id": user_id, "username": name, "username_key": name, "display_name": name.title()}
-        row |= {"display_key": name, "email": f"{name}@x.test", "email_key": f"{name}@x.test"}
-        row |= {"password_hash": "-", "avatar_url": None, "rate_per_minute_minor": None, "currency": "NGN"}
-        row |= {"role": "user", "status": "active"}
-        now = self.clock.now()
-        await self.db["users"].insert_one({**row, "created_at": now, "updated_at": now})
-
-    async def set_status(self, user_id: str, status: str) -> None:
-        personal = dict.fromkeys(("email", "email_key", "username_key", "display_key", "password_hash"), "")
-        change: dict[str, Any] = {"$set": {"status": status}}
-        if status == "deleted":
-            change["$unset"] = personal
-        await self.db["users"].update_one({"_id": user_id}, change)
+        teller: ChatTeller = self.world.teller(Some())
+        await teller.announce(conversation, written, again=again)
 
 
 @pytest.fixture
 async def world(db: Database, clock: VirtualClock, ids: CountingIds, doors: FakeDoors) -> World:
-    built = World(db, clock, ids, doors)
-    for user_id, name in ((ANN, "ann"), (BOB, "bob"), (EVE, "eve")):
-        await built.add_user(user_id, name)
-    return built
-
-
-def device(user_id: str, name: str = "phone") -> Device:
-    return Device(user_id=user_id, device_id=name, session_id=f"s-{user_id}-{name}", process="p1")
-
-
-async def refused(work: Any) -> str:
-    with pytest.raises(Refusal) as no:
-        await work
-    return no.value.code
+    return await build(db, clock, ids, doors)
 
 
 async def test_a_message_reaches_every_device_but_the_one_that_has_the_answer(world: World) -> None:
     for user_id in (ANN, BOB):
         for name in ("phone", "tablet"):
             world.doors.connect(user_id, name)
-    written = await world.process().send(device(ANN), to=BOB, text="hello", op_id="1")
+    written = await world.process().say(device(ANN), to=BOB, text="hello", op_id="1")
     assert world.doors.told(ANN, "phone") == []
     assert world.doors.told(ANN, "tablet") == [CHAT_MESSAGE]
     assert world.doors.told(BOB, "phone") == world.doors.told(BOB, "tablet") == [CHAT_MESSAGE]
@@ -113,6 +58,7 @@ async def test_a_message_reaches_every_device_but_the_one_that_has_the_answer(wo
         "id": written.message.id,
         "conversationId": pair_id(ANN, BOB),
         "seq": 1,
+        "version": 1,
         "sender": {
             "id": ANN,
             "username": "ann",
@@ -126,6 +72,9 @@ async def test_a_message_reaches_every_device_but_the_one_that_has_the_answer(wo
         "text": "hello",
         "attachment": None,
         "replyTo": None,
+        "encrypted": False,
+        "ciphertext": None,
+        "note": None,
         "createdAt": "2026-03-01T12:00:00.000Z",
         "editedAt": None,
         "deletedAt": None,
@@ -135,17 +84,17 @@ async def test_a_message_reaches_every_device_but_the_one_that_has_the_answer(wo
 async def test_e62_only_the_senders_own_devices_see_the_op_id(world: World) -> None:
     world.doors.connect(ANN, "tablet")
     world.doors.connect(BOB, "phone")
-    await world.process().send(device(ANN), to=BOB, text="hello", op_id="mine")
+    await world.process().say(device(ANN), to=BOB, text="hello", op_id="mine")
     assert world.doors.last(ANN, "tablet", CHAT_MESSAGE)["opId"] == "mine"
     assert "opId" not in world.doors.last(BOB, "phone", CHAT_MESSAGE)
 
 
 async def test_numbers_are_dense_in_one_conversation_from_both_sides(world: World) -> None:
     chat = world.process()
-    first = await chat.send(device(ANN), to=BOB, text="1", op_id="a1")
-    second = await chat.send(device(BOB), to=ANN, text="2", op_id="b1")
-    third = await chat.send(device(BOB), conversation_id=first.message.conversation_id, text="3", op_id="b2")
-    other = await chat.send(device(EVE), to=BOB, text="1", op_id="e1")
+    first = await chat.say(device(ANN), to=BOB, text="1", op_id="a1")
+    second = await chat.say(device(BOB), to=ANN, text="2", op_id="b1")
+    third = await chat.say(device(BOB), conversation_id=first.message.conversation_id, text="3", op_id="b2")
+    other = await chat.say(device(EVE), to=BOB, text="1", op_id="e1")
     assert [w.message.seq for w in (first, second, third, other)] == [1, 2, 3, 1]
     assert {w.message.conversation_id for w in (first, second, third)} == {pair_id(ANN, BOB)}
 
@@ -154,7 +103,7 @@ async def test_messages_sent_at_once_keep_their_order_for_every_reader(world: Wo
     inbox, own = world.doors.connect(BOB, "phone"), world.doors.connect(ANN, "tablet")
     chat = world.process()
     sent = await asyncio.gather(
-        *(chat.send(device(ANN), to=BOB, text=str(n), op_id=f"{n}") for n in range(20))
+        *(chat.say(device(ANN), to=BOB, text=str(n), op_id=f"{n}") for n in range(20))
     )
     assert [w.message.seq for w in sent] == list(range(1, 21))
     assert [letter.payload["text"] for letter in inbox] == [str(n) for n in range(20)]
@@ -166,9 +115,7 @@ async def test_e58_senders_at_several_processes_share_one_dense_row_of_numbers(w
     senders = (ANN, BOB)
     await asyncio.gather(
         *(
-            processes[n % 4].send(
-                device(senders[n % 2]), conversation_id=None, to=senders[1 - n % 2], text=str(n), op_id=str(n)
-            )
+            processes[n % 4].say(device(senders[n % 2]), to=senders[1 - n % 2], text=str(n), op_id=str(n))
             for n in range(40)
         )
     )
@@ -179,9 +126,9 @@ async def test_e58_senders_at_several_processes_share_one_dense_row_of_numbers(w
 
 async def test_e57_a_resend_gets_the_first_message_and_tells_nobody_again(world: World) -> None:
     inbox = world.doors.connect(BOB, "phone")
-    first = await world.process().send(device(ANN), to=BOB, text="hello", op_id="1")
+    first = await world.process().say(device(ANN), to=BOB, text="hello", op_id="1")
     world.clock.pass_(3 * 24 * 3600)
-    again = await world.process().send(device(ANN, "tablet"), to=BOB, text="hello", op_id="1")
+    again = await world.process().say(device(ANN, "tablet"), to=BOB, text="hello", op_id="1")
     assert again.message == first.message
     assert len(inbox) == 1
 
@@ -189,7 +136,7 @@ async def test_e57_a_resend_gets_the_first_message_and_tells_nobody_again(world:
 async def test_e57_resends_at_the_same_time_at_two_processes_make_one_message(world: World) -> None:
     one, two = world.process(), world.process()
     answers = await asyncio.gather(
-        *(chat.send(device(ANN), to=BOB, text="hello", op_id="1") for chat in (one, two, one, two))
+        *(chat.say(device(ANN), to=BOB, text="hello", op_id="1") for chat in (one, two, one, two))
     )
     assert len({w.message.id for w in answers}) == 1
     page = await one.history(ANN, BOB, before=None, limit=10)
@@ -198,18 +145,18 @@ async def test_e57_resends_at_the_same_time_at_two_processes_make_one_message(wo
 
 async def test_the_same_op_id_for_something_else_is_refused(world: World) -> None:
     chat = world.process()
-    await chat.send(device(ANN), to=BOB, text="hello", op_id="1")
-    assert await refused(chat.send(device(ANN), to=BOB, text="other", op_id="1")) == "IDEMPOTENCY_MISMATCH"
-    assert await refused(chat.send(device(ANN), to=EVE, text="hello", op_id="1")) == "IDEMPOTENCY_MISMATCH"
-    assert (await chat.send(device(BOB), to=ANN, text="mine", op_id="1")).message.seq == 2
+    await chat.say(device(ANN), to=BOB, text="hello", op_id="1")
+    assert await refused(chat.say(device(ANN), to=BOB, text="other", op_id="1")) == "IDEMPOTENCY_MISMATCH"
+    assert await refused(chat.say(device(ANN), to=EVE, text="hello", op_id="1")) == "IDEMPOTENCY_MISMATCH"
+    assert (await chat.say(device(BOB), to=ANN, text="mine", op_id="1")).message.seq == 2
 
 
 @pytest.mark.parametrize("posts", [0, 1, 2])
 async def test_a_message_whose_process_died_while_telling_is_told_by_a_job(world: World, posts: int) -> None:
     inbox = world.doors.connect(BOB, "phone")
-    dying = world.process(Dying(world.mailbox, world.presence, posts))
+    dying = world.process(Dying(world, posts))
     with pytest.raises(Killed):
-        await dying.send(device(ANN), to=BOB, text="hello", op_id="1")
+        await dying.say(device(ANN), to=BOB, text="hello", op_id="1")
     heir = world.process()
     assert await heir.tell_untold() == 0, "its sender may still be at it"
     world.clock.pass_(TELL_SECONDS)
@@ -225,11 +172,11 @@ async def test_a_message_whose_process_died_while_telling_is_told_by_a_job(world
 async def test_a_message_whose_process_died_while_telling_is_told_by_its_senders_retry(
     world: World, posts: int
 ) -> None:
-    dying = world.process(Dying(world.mailbox, world.presence, posts))
+    dying = world.process(Dying(world, posts))
     with pytest.raises(Killed):
-        await dying.send(device(ANN), to=BOB, text="hello", op_id="1")
+        await dying.say(device(ANN), to=BOB, text="hello", op_id="1")
     heir = world.process()
-    again = await heir.send(device(ANN), to=BOB, text="hello", op_id="1")
+    again = await heir.say(device(ANN), to=BOB, text="hello", op_id="1")
     assert again.message.seq == 1
     world.clock.pass_(TELL_SECONDS)
     assert await heir.tell_untold() == 0
@@ -241,14 +188,16 @@ async def test_a_message_whose_process_died_while_telling_is_told_by_its_senders
 async def test_a_conversation_that_was_begun_without_a_message_goes_on_with_the_first(world: World) -> None:
     """Killed between the two writes of a first message."""
     members = (ANN, BOB)
-    await ChatStore(world.db).begin(Conversation(id=pair_id(ANN, BOB), members=members), world.clock.now())
-    assert (await world.process().send(device(BOB), to=ANN, text="hello", op_id="1")).message.seq == 1
+    await ChatStores(world.db).conversations.begin(
+        Conversation(id=pair_id(ANN, BOB), members=members), world.clock.now()
+    )
+    assert (await world.process().say(device(BOB), to=ANN, text="hello", op_id="1")).message.seq == 1
 
 
 async def test_a_device_that_was_away_gets_the_message_by_replay(world: World) -> None:
     chat = world.process()
-    await chat.send(device(ANN), to=BOB, text="1", op_id="1")
-    await chat.send(device(ANN), to=BOB, text="2", op_id="2")
+    await chat.say(device(ANN), to=BOB, text="1", op_id="1")
+    await chat.say(device(ANN), to=BOB, text="2", op_id="2")
     missed = await world.mailbox.missed(BOB, "phone", 1)
     assert [letter.payload["text"] for letter in missed.letters] == ["2"]
 
@@ -256,14 +205,14 @@ async def test_a_device_that_was_away_gets_the_message_by_replay(world: World) -
 async def test_e61_a_block_stops_messages_both_ways_and_nothing_arrives_at_the_unblock(world: World) -> None:
     chat = world.process()
     inbox = world.doors.connect(BOB, "phone")
-    first = await chat.send(device(ANN), to=BOB, text="before", op_id="1")
+    first = await chat.say(device(ANN), to=BOB, text="before", op_id="1")
     await world.users.block(BOB, ANN)
-    assert await refused(chat.send(device(ANN), to=BOB, text="no", op_id="2")) == "USER_UNAVAILABLE"
-    assert await refused(chat.send(device(BOB), to=ANN, text="no", op_id="1")) == "USER_BLOCKED"
+    assert await refused(chat.say(device(ANN), to=BOB, text="no", op_id="2")) == "USER_UNAVAILABLE"
+    assert await refused(chat.say(device(BOB), to=ANN, text="no", op_id="1")) == "USER_BLOCKED"
     conversation_id = first.message.conversation_id
-    by_conversation = chat.send(device(ANN), conversation_id=conversation_id, text="no", op_id="3")
+    by_conversation = chat.say(device(ANN), conversation_id=conversation_id, text="no", op_id="3")
     assert await refused(by_conversation) == "USER_UNAVAILABLE"
-    assert (await chat.send(device(ANN), to=BOB, text="before", op_id="1")).message == first.message
+    assert (await chat.say(device(ANN), to=BOB, text="before", op_id="1")).message == first.message
     await world.users.unblock(BOB, ANN)
     world.clock.pass_(60)
     await chat.tell_untold()
@@ -283,18 +232,18 @@ async def test_e61_a_block_stops_messages_both_ways_and_nothing_arrives_at_the_u
 async def test_who_cannot_be_written_to(world: World, to: str, status: str | None, code: str) -> None:
     if status:
         await world.set_status(to, status)
-    assert await refused(world.process().send(device(ANN), to=to, text="hello", op_id="1")) == code
+    assert await refused(world.process().say(device(ANN), to=to, text="hello", op_id="1")) == code
     assert await world.db["conversations"].count_documents({}) == 0
 
 
 async def test_a_conversation_of_others_is_unknown(world: World) -> None:
     chat = world.process()
-    written = await chat.send(device(ANN), to=BOB, text="hello", op_id="1")
+    written = await chat.say(device(ANN), to=BOB, text="hello", op_id="1")
     theirs = written.message.conversation_id
-    assert await refused(chat.send(device(EVE), conversation_id=theirs, text="me too", op_id="1")) == (
+    assert await refused(chat.say(device(EVE), conversation_id=theirs, text="me too", op_id="1")) == (
         "CONVERSATION_UNKNOWN"
     )
-    assert await refused(chat.send(device(EVE), conversation_id=NOBODY, text="hi", op_id="1")) == (
+    assert await refused(chat.say(device(EVE), conversation_id=NOBODY, text="hi", op_id="1")) == (
         "CONVERSATION_UNKNOWN"
     )
 
@@ -302,7 +251,7 @@ async def test_a_conversation_of_others_is_unknown(world: World) -> None:
 async def test_history_goes_back_page_by_page(world: World) -> None:
     chat = world.process()
     for n in range(1, 6):
-        await chat.send(device(ANN), to=BOB, text=str(n), op_id=str(n))
+        await chat.say(device(ANN), to=BOB, text=str(n), op_id=str(n))
     newest = await chat.history(BOB, ANN, before=None, limit=2)
     assert ([w.message.text for w in newest.items], newest.more) == (["5", "4"], True)
     assert newest.items[0].sender.username == "ann"
@@ -319,7 +268,7 @@ async def test_history_with_a_stranger_is_empty_and_with_nobody_unknown(world: W
 
 async def test_history_outlives_a_block_and_a_deletion(world: World) -> None:
     chat = world.process()
-    await chat.send(device(ANN), to=BOB, text="hello", op_id="1")
+    await chat.say(device(ANN), to=BOB, text="hello", op_id="1")
     await world.users.block(BOB, ANN)
     await world.set_status(ANN, "deleted")
     page = await chat.history(BOB, ANN, before=None, limit=10)

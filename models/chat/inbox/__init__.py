@@ -1,0 +1,1 @@
+"""Somebody's conversations as a list, and what is unread in them."""

@@ -1,0 +1,121 @@
+"""Telling what is durable: to-dos on messages and places that stay until their letters are posted.
+
+Whoever dies between the change and its letters is followed by a retry or by a job; letters have keys, so that none is
+posted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from models.chat import rules
+from models.chat.conversations.conversation import Conversation, Membership
+from models.chat.conversations.store import ConversationStore
+from models.chat.message import Message
+from models.chat.ports import DELIVERED, READ, Announcer, Marker, Written
+from models.chat.store import ChatStore
+from models.ports import Clock
+from models.users.service import Users
+
+# Things that one turn of the job tells.
+RETELL_MAX = 200
+
+
+class Telling:
+    """One per process. ``announcer`` is set by the wiring."""
+
+    def __init__(
+        self, *, messages: ChatStore, conversations: ConversationStore, users: Users, clock: Clock
+    ) -> None:
+        self._messages = messages
+        self._conversations = conversations
+        self._users = users
+        self._clock = clock
+        self.announcer: Announcer
+
+    async def tell(
+        self, conversation: Conversation, written: Sequence[Written], *, again: bool = False
+    ) -> None:
+        """Tell new messages of one conversation, in order, and whom it may wake."""
+        newest = written[-1].message
+        muted, *_ = await asyncio.gather(
+            self._conversations.muted(conversation.id),
+            self._conversations.active(conversation.id, newest.seq, newest.created_at),
+            self.announcer.announce(conversation, written, again=again),
+        )
+        await self.announcer.wake(conversation, written, muted=muted)
+        await self._messages.told([one.message for one in written])
+
+    async def tell_change(self, written: Written, *, first_untold: bool, again: bool = False) -> None:
+        """Tell an edited or deleted message, and before it the message itself if nobody has."""
+        if first_untold:
+            conversation = await self._conversation(written.message.conversation_id)
+            await self.tell(conversation, [written], again=True)
+        await self.announcer.announce_change(written, again=again)
+        await self._messages.told([written.message])
+
+    async def tell_again(self, message: Message) -> Written:
+        """Tell all that there may be to tell of a message."""
+        readers = await self._conversations.readers(message.conversation_id, message.seq, still_in=False)
+        written = await self.written(message, readers=readers)
+        conversation = await self._conversation(message.conversation_id)
+        if message.version == 1:
+            await self.tell(conversation, [written], again=True)
+        else:
+            await self.tell_change(written, first_untold=True, again=True)
+        return written
+
+    async def tell_markers(
+        self, place: Membership, *, what: str | None = None, except_device: str | None = None
+    ) -> None:
+        """Tell how far somebody has got: the marker ``what``, or both when nobody knows which one is untold."""
+        conversation = await self._conversation(place.conversation_id)
+        others: set[str] = set()
+        if len(conversation.members) <= rules.RECEIPTS_MEMBERS_MAX and place.left_seq is None:
+            blocks = await self._users.blocks_among([place.user_id], conversation.members)
+            others = set(conversation.members) - {place.user_id} - rules.apart(place.user_id, blocks)
+        for marker in _markers(place):
+            if what in (None, marker.what):
+                await self.announcer.announce_marker(marker, sorted(others), except_device=except_device)
+        await self._conversations.marks_told(place)
+
+    async def tell_untold(self) -> int:
+        """Tell what dead processes have left untold; how much. Safe in any number of processes."""
+        told = 0
+        while told < RETELL_MAX:
+            message = await self._messages.claim_untold(self._clock.now())
+            if message is None:
+                break
+            await self.tell_again(message)
+            told += 1
+        while told < RETELL_MAX:
+            place = await self._conversations.claim_untold(self._clock.now())
+            if place is None:
+                break
+            await self.tell_markers(place)
+            told += 1
+        return told
+
+    async def written(self, message: Message, *, readers: Sequence[str] = ()) -> Written:
+        """A message with its sender as they are now, for those of ``readers`` who may see it."""
+        sender = await self._users.profile(message.sender_id)
+        assert sender is not None, "a deleted user stays as a tombstone"
+        return Written(message, sender, tuple(one for one in readers if one not in message.hidden_from))
+
+    async def _conversation(self, conversation_id: str) -> Conversation:
+        found = await self._conversations.find(conversation_id)
+        assert found is not None, "it is kept before its first message"
+        return found
+
+
+def marker_of(place: Membership, what: str) -> Marker:
+    """One of somebody's two markers."""
+    seq, at = (place.read_seq, place.read_at) if what == READ else (place.delivered_seq, place.delivered_at)
+    return Marker(what=what, conversation_id=place.conversation_id, user_id=place.user_id, seq=seq, at=at)
+
+
+def _markers(place: Membership) -> list[Marker]:
+    """Those that have moved since somebody came."""
+    found = [marker_of(place, what) for what in (DELIVERED, READ)]
+    return [marker for marker in found if marker.at is not None]
