@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from models.keys.service import Keys
     from models.ledger.service import Ledger
     from models.mailbox.service import Mailbox
+    from models.media.service import MediaFiles
     from models.notify.service import Pushes
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
+    from models.rooms.service import Rooms
+    from models.rooms.talk.service import Talk
     from models.users.service import Users
     from models.wallet.service import Wallets
 
@@ -35,7 +38,10 @@ class Services:
     keys: Keys
     key_groups: KeyGroups
     mailbox: Mailbox
+    media: MediaFiles
     presence: Whereabouts
+    rooms: Rooms
+    talk: Talk
     pushes: Pushes
     ledger: Ledger
     wallets: Wallets

@@ -132,6 +132,7 @@ async def arrived(ctx: Context) -> None:
     assert ctx.process is not None, "only a socket arrives"
     await ctx.services.presence.arrived(ctx.user_id, ctx.device_id)
     await ctx.services.calls.attached(ctx.user_id, ctx.device_id, ctx.process)
+    await ctx.services.rooms.attached(ctx.user_id, ctx.device_id, ctx.process)
 
 
 async def gone(ctx: Context, seen_at: datetime) -> None:
@@ -143,7 +144,10 @@ async def gone(ctx: Context, seen_at: datetime) -> None:
     try:
         await ctx.services.calls.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
     finally:
-        await ctx.services.presence.gone(ctx.user_id, ctx.device_id, seen_at)
+        try:
+            await ctx.services.rooms.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
+        finally:
+            await ctx.services.presence.gone(ctx.user_id, ctx.device_id, seen_at)
 
 
 @job("elsewhere", every_seconds=0.5)

@@ -118,6 +118,7 @@ CODES: dict[str, Code] = {
     "ROOM_KICKED": Code(403, "You were removed from this room."),
     "ROOM_NOT_JOINED": Code(409, "Join the room first."),
     "ROOM_NOT_OWNER": Code(403, "Only the owner of the room may do this."),
+    "TOO_MANY_ROOMS": Code(409, "You have or are in as many rooms as one may; close or leave some first."),
     "TARGET_UNKNOWN": Code(404, "This person is not in the room."),
     "WEBHOOK_INVALID": Code(401, "The signature of this notification is not valid."),
 }

@@ -18,6 +18,7 @@ from handlers.system import arrived, gone, more, welcome
 from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock
+from models.rooms.engine import ALARM as ROOM_ALARM
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import Config
 from server.docs import add_documents
@@ -71,7 +72,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     )
     wired = wire(config, db, edges)
     services = wired.services
-    alarms.ring = services.calls.alarm
+    alarms.ring = lambda key: (services.rooms if key.startswith(ROOM_ALARM) else services.calls).alarm(key)
     services.ledger.listeners.append(count_entries)
     services.calls.announcer = CountedEnds(services.calls.announcer)
     sockets.bind(
@@ -109,6 +110,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         # whose money has run out since must not be charged for the time in which nobody knew of a conversation.
         await services.calls.run_leases(DEAD_AFTER_SECONDS)
         await services.presence.run_leases(DEAD_AFTER_SECONDS)
+        await services.rooms.run_leases(DEAD_AFTER_SECONDS)
         running = [
             asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
             for job in catalogue.jobs.values()
@@ -192,5 +194,9 @@ def _add_pages(app: web.Application, *, production: bool) -> None:
     async def demo(_: web.Request) -> web.StreamResponse:
         return web.FileResponse(WEB / "demo" / "index.html")
 
+    async def rooms(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(WEB / "demo" / "rooms.html")
+
     app.router.add_get("/", demo)
+    app.router.add_get("/rooms", rooms)
     app.router.add_static("/static/demo", WEB / "demo")

@@ -37,7 +37,9 @@ DEVELOPMENT_ORIGINS = (
     "https://localhost:*",
     "https://127.0.0.1:*",
 )
-# Ten million naira a minute; _whole takes nine digits.
+# A file is one upload, which has a quarter of an hour.
+MEDIA_BYTES_MOST = 2 * 1024**3
+# Ten million naira a minute.
 MINOR_MAX = 999_999_999
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PUBLIC_STUN = "stun:stun.l.google.com:19302"
@@ -122,6 +124,15 @@ VARIABLES: tuple[Variable, ...] = (
         "600",
         "How long the callee's media reports alone keep a paid call going while the caller's connection is gone",
     ),
+    Variable("MEDIA_BYTES_MAX", "26214400", "The largest file that can be sent, in bytes"),
+    Variable("MEDIA_USER_BYTES_MAX", "1073741824", "How much room the files of one person may take, in bytes"),
+    Variable(
+        "ROOM_CAPACITY",
+        "8",
+        "Participants of a room unless it says less; in a mesh each sends its media to each other",
+    ),
+    Variable("ROOM_GRACE_SECONDS", "15", "How long a room waits for a phone that lost its connection"),
+    Variable("ROOM_EMPTY_SECONDS", "86400", "How long a room stays open with nobody in it"),
     Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
@@ -170,6 +181,11 @@ class Config:
     call_max_seconds: int
     caller_grace_seconds: int
     payee_proof_seconds: int
+    media_bytes_max: int
+    media_user_bytes_max: int
+    room_capacity: int
+    room_grace_seconds: int
+    room_empty_seconds: int
     access_token_seconds: int
     refresh_token_days: int
     bcrypt_rounds: int
@@ -238,6 +254,11 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         call_max_seconds=_whole(read, "CALL_MAX_SECONDS", 10, 86_400),
         caller_grace_seconds=_whole(read, "CALLER_GRACE_SECONDS", 1, 600),
         payee_proof_seconds=_whole(read, "PAYEE_PROOF_SECONDS", 0, 86_400),
+        media_bytes_max=_whole(read, "MEDIA_BYTES_MAX", 1, MEDIA_BYTES_MOST),
+        media_user_bytes_max=_whole(read, "MEDIA_USER_BYTES_MAX", 1, 10**15 - 1),
+        room_capacity=_whole(read, "ROOM_CAPACITY", 2, 100),
+        room_grace_seconds=_whole(read, "ROOM_GRACE_SECONDS", 1, 600),
+        room_empty_seconds=_whole(read, "ROOM_EMPTY_SECONDS", 60, 31_536_000),
         access_token_seconds=_whole(read, "ACCESS_TOKEN_SECONDS", 1, 86_400),
         refresh_token_days=_whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
         bcrypt_rounds=_whole(read, "BCRYPT_ROUNDS", 4, 16),
@@ -296,7 +317,7 @@ _ONE_OF = "must be one of: {choices}."
 
 def _within(least: int, most: int) -> Callable[[str], int]:
     def within(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
             raise ValidationError(f"must be a whole number from {least} to {most}.")
         return int(text)
 

@@ -419,8 +419,12 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         calls=process.calls,
         ice=None,  # type: ignore[arg-type]
         chat=None,  # type: ignore[arg-type]
+        keys=None,  # type: ignore[arg-type]
+        key_groups=None,  # type: ignore[arg-type]
         mailbox=process.mailbox,
         presence=process.presence,
+        rooms=None,  # type: ignore[arg-type]
+        talk=None,  # type: ignore[arg-type]
         pushes=None,  # type: ignore[arg-type]
         ledger=process.ledger,
         wallets=process.wallets,

@@ -1,0 +1,1 @@
+"""The logs of room calls: one line for each session of a room."""

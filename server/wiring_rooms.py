@@ -1,0 +1,76 @@
+"""Rooms put together: who is in them, what is said in them, and who tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handlers.rooms_views import RoomTeller
+from models.calls.service import Calls
+from models.db import Database
+from models.mailbox.service import Mailbox
+from models.ports import Alarms, Clock, Doors, Ids
+from models.presence.service import Presence
+from models.rooms.ports import Processes, RoomPusher
+from models.rooms.room import Timers
+from models.rooms.service import Rooms, Tools
+from models.rooms.store import RoomStore
+from models.rooms.talk.service import Talk
+from models.rooms.talk.store import TalkStore
+from models.users.service import Users
+from server.config import Config
+
+# What a media server carries; a mesh has the capacity of the configuration.
+MEDIA_SERVER_CAPACITY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiredRooms:
+    """A process's rooms."""
+
+    rooms: Rooms
+    talk: Talk
+    store: RoomStore
+    calls: Calls
+
+    def announce(self, *, mailbox: Mailbox, presence: Presence, pusher: RoomPusher) -> None:
+        """Hand over what is made after the rooms."""
+        teller = RoomTeller(
+            mailbox=mailbox, presence=presence, others_live=lambda: self.calls.others_live, pusher=pusher
+        )
+        self.rooms.announcer = self.talk.speaker = teller
+        self.rooms.busy_changed = presence.changed
+
+
+def wire_rooms(
+    config: Config,
+    db: Database,
+    *,
+    calls: Calls,
+    processes: Processes,
+    users: Users,
+    clock: Clock,
+    ids: Ids,
+    alarms: Alarms,
+    doors: Doors,
+    process: str,
+) -> WiredRooms:
+    """Make them, once per process."""
+    store = RoomStore(db)
+    rooms = Rooms(
+        Tools(
+            store=store,
+            users=users,
+            processes=processes,
+            clock=clock,
+            ids=ids,
+            alarms=alarms,
+            doors=doors,
+            timers=Timers(grace=config.room_grace_seconds, empty=config.room_empty_seconds),
+            process=process,
+            others_live=lambda: calls.others_live,
+        ),
+        capacity=config.room_capacity,
+        capacity_max=MEDIA_SERVER_CAPACITY if config.livekit_url else config.room_capacity,
+    )
+    talk = Talk(store=TalkStore(db), rooms=rooms, users=users, clock=clock, ids=ids)
+    return WiredRooms(rooms=rooms, talk=talk, store=store, calls=calls)
