@@ -53,7 +53,7 @@ class Route:
     """A REST route. ``path`` has ``{fields}`` that join the payload; ``also`` are other names of the same route.
 
     ``wraps`` names the key around the answer (``{"call": …}``); ``gives`` with ``many`` is a page
-    ``{"items": […], "nextCursor"}``.
+    ``{"items": […], "nextCursor"}``. A ``blob`` answers with a file (``handlers.blobs.Blob``), to HEAD as well.
     """
 
     method: str
@@ -71,6 +71,7 @@ class Route:
     lane: str | None
     once: bool
     body: Body
+    blob: bool
     doc: str
 
 
@@ -168,6 +169,7 @@ def route(
     lane: str | None = None,
     once: bool = False,
     body: Body = "json",
+    blob: bool = False,
 ) -> Callable[[F], F]:
     """Declare ``async def handler(ctx, ask)`` as the answer to a REST route; path, query and body make ``ask``.
 
@@ -192,6 +194,7 @@ def route(
                 lane=lane,
                 once=once,
                 body=body,
+                blob=blob,
                 doc=handler.__doc__ or "",
             )
         )

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from marshmallow import ValidationError
 
+from handlers.blobs import Blob
 from handlers.context import Context
 from handlers.registry import Event, Limit, Route
 from handlers.shapes import TEXT_MAX, Shape, camel, unclean
@@ -218,6 +219,8 @@ class Funnel:
 
     async def _call(self, door: Event | Route, ctx: Context, ask: dict[str, Any]) -> Any:
         result = await door.handler(ctx, ask)
+        if isinstance(result, Blob):
+            return result
         if door.gives is None or result is None:
             return None
         if isinstance(door, Route) and door.many:

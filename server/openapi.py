@@ -45,6 +45,29 @@ _DEVICE_ID = {
 }
 
 
+_FILENAME = {
+    "name": "X-Filename",
+    "in": "header",
+    "description": "The file's name, percent-encoded UTF-8, where the body is the file itself.",
+    "schema": {"type": "string", "maxLength": 768},
+}
+_RANGE = {
+    "name": "Range",
+    "in": "header",
+    "description": "One range of bytes: `bytes=0-499`, `bytes=500-`, `bytes=-500`. Heeded if `If-Range`, where there "
+    "is one, is the file's `ETag`. Several ranges at once are answered with the whole file.",
+    "schema": {"type": "string", "examples": ["bytes=0-499"]},
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of what the client has: answered with 304 if that is it.",
+    "schema": {"type": "string"},
+}
+_BINARY: dict[str, Any] = {"application/octet-stream": {}}
+_ANY_TYPE: dict[str, Any] = {"*/*": {}}
+
+
 def openapi(catalogue: Catalogue) -> dict[str, Any]:
     """The document: every route under its main path and its other names, and the system's own routes."""
     schemas = Schemas(
@@ -58,6 +81,9 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
     components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     components.parameter("IdempotencyKey", "header", _IDEMPOTENCY_KEY)
     components.parameter("DeviceId", "header", _DEVICE_ID)
+    components.parameter("Filename", "header", _FILENAME)
+    components.parameter("Range", "header", _RANGE)
+    components.parameter("IfNoneMatch", "header", _IF_NONE_MATCH)
     error = {
         "type": "object",
         "description": "A refusal.",
@@ -148,6 +174,8 @@ class _Document:
         if route.method in _IN_PATH_OR_QUERY:
             for name, (field, schema) in rest.items():
                 parameters.append(_parameter(name, "query", schema, required=field.required))
+        elif route.body != "json":
+            body = {"required": True, "content": _upload() if route.body == "stream" else _BINARY}
         elif rest:
             without = tuple(str(properties[name][0].name) for name in in_path)
             needed = any(field.required for field, _ in rest.values())
@@ -159,11 +187,17 @@ class _Document:
             parameters.append("DeviceId")
         if route.once:
             parameters.append("IdempotencyKey")
+        if route.body == "stream":
+            parameters.append("Filename")
+        if route.blob:
+            parameters += ["Range", "IfNoneMatch"]
         return parameters, body
 
     def _responses(self, route: Route, *, has_body: bool) -> dict[str, Any]:
         responses: dict[str, Any] = {}
-        if route.gives is None:
+        if route.blob:
+            responses.update(_file())
+        elif route.gives is None:
             responses[str(204 if route.status == 200 else route.status)] = {"description": "Done."}
         else:
             responses[str(route.status)] = {
@@ -228,7 +262,7 @@ def _codes(route: Route, declared: Sequence[str], *, has_body: bool) -> list[str
     """Everything that the route may refuse with, each code once."""
     found = [*declared, *_ANY]
     if has_body:
-        found += _BODY
+        found += _BODY if route.body == "json" else _BODY[1:]
     if not route.public:
         found += _SIGNED_IN
     if route.once:
@@ -236,6 +270,34 @@ def _codes(route: Route, declared: Sequence[str], *, has_body: bool) -> list[str
     if route.limit != "none":
         found.append("RATE_LIMITED")
     return list(dict.fromkeys(found))
+
+
+def _upload() -> dict[str, Any]:
+    """The two forms of an upload (``server/uploads.py``)."""
+    part = {"type": "string", "contentMediaType": "application/octet-stream", "description": "The file."}
+    form = {"type": "object", "properties": {"file": part}, "required": ["file"]}
+    return {**_BINARY, "multipart/form-data": {"schema": form}}
+
+
+def _file() -> dict[str, Any]:
+    """The answers with a file or a part of it (``server/blobs.py``)."""
+    text = {"schema": {"type": "string"}}
+    headers: dict[str, Any] = {
+        "ETag": text,
+        "Accept-Ranges": text,
+        "Content-Disposition": text,
+        "Cache-Control": text,
+    }
+    part = {**headers, "Content-Range": {**text, "description": "As in `bytes 0-499/1234`."}}
+    return {
+        "200": {
+            "description": "The whole file; HEAD answers alike, without it.",
+            "headers": headers,
+            "content": _ANY_TYPE,
+        },
+        "206": {"description": "The range that was asked for.", "headers": part, "content": _ANY_TYPE},
+        "304": {"description": "The client has it.", "headers": {"ETag": text}},
+    }
 
 
 def _refusal(codes: Sequence[str], status: int) -> dict[str, Any]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from handlers.context import Context, Upload
+from handlers.blobs import Blob
+from handlers.context import Context
 from handlers.registry import Catalogue, Route
 from handlers.services import Services
 from handlers.shapes import unclean
 from models.errors import Refusal
+from server.blobs import serve
 from server.funnel import Answer, Funnel, fault
 from server.packets import too_deep_or_large
 from server.security import REQUEST_ID
+from server.uploads import upload_of
 
 BODY_MAX = 256 * 1024
 DEVICE_ID_MAX = 64
@@ -32,6 +35,8 @@ def add_routes(
         handler = _handler(route, services, funnel, proxy_hops)
         for path in (route.path, *route.also):
             app.router.add_route(route.method, path, handler)
+            if route.blob:
+                app.router.add_route(hdrs.METH_HEAD, path, handler)
 
 
 def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) -> Handler:
@@ -51,6 +56,8 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             return answer_with(Answer(refusal=fault(error, route.path)), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)
+        if isinstance(answer.data, Blob):
+            return await _file(answer.data, request)
         return answer_with(answer, request, status=route.status)
 
     return handle
@@ -100,19 +107,7 @@ async def _with_body(ctx: Context, request: web.Request, route: Route) -> Contex
     if route.body == "raw":
         headers = {name.lower(): value for name, value in request.headers.items()}
         return replace(ctx, raw=await _whole(request), headers=headers)
-    name = request.headers.get("X-Filename", "")[:256]
-    upload = Upload(
-        pieces=_pieces(request),
-        filename=None if not name or unclean(name) else name,
-        content_type=request.headers.get("Content-Type"),
-        length=request.content_length,
-    )
-    return replace(ctx, upload=upload)
-
-
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    async for piece in request.content.iter_any():
-        yield piece
+    return replace(ctx, upload=await upload_of(request))
 
 
 async def _whole(request: web.Request) -> bytes:
@@ -160,6 +155,15 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
     if answer.data is None:
         return web.Response(status=204 if status == 200 else status)
     return _response(answer.data, status, headers)
+
+
+async def _file(blob: Blob, request: web.Request) -> web.StreamResponse:
+    try:
+        return await serve(blob, request)
+    except Refusal as refusal:
+        answer = answer_with(Answer(refusal=refusal), request)
+        answer.headers[hdrs.CONTENT_RANGE] = f"bytes */{blob.size_bytes}"
+        return answer
 
 
 def _response(body: Any, status: int, headers: dict[str, str]) -> web.Response:

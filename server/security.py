@@ -28,9 +28,12 @@ from secure import (
 )
 
 METHODS = "GET, POST, PUT, PATCH, DELETE"
-REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Device-Id, X-Request-Id"
+REQUEST_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, X-Device-Id, X-Request-Id, "
+    "X-Filename, Range, If-Range, If-None-Match"
+)
 SERVER = "ringmeter"
-ANSWER_HEADERS = "X-Request-Id, Retry-After"
+ANSWER_HEADERS = "X-Request-Id, Retry-After, ETag, Content-Range, Accept-Ranges, Content-Disposition"
 PREFLIGHT_SECONDS = 600  # how long a browser may remember; a change of the list is felt after that
 REQUEST_ID = web.RequestKey("request_id", str)
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

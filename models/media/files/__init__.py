@@ -1,0 +1,1 @@
+"""Where the bytes are: GridFS, in the default adapter."""
