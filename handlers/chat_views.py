@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -171,22 +172,25 @@ class ChatTeller:
         self, conversation: Conversation, written: Sequence[Written], *, muted: Collection[str]
     ) -> None:
         """Have those pushed to who are not here, each message once."""
-        if self._pusher is None:
+        if self._pusher is not None:
+            await asyncio.gather(*(self._wake(self._pusher, conversation, one, muted) for one in written))
+
+    async def _wake(
+        self, pusher: MessagePusher, conversation: Conversation, written: Written, muted: Collection[str]
+    ) -> None:
+        message = written.message
+        recipients = [user for user in written.readers if user not in muted and user != message.sender_id]
+        if message.note is not None or message.deleted_at is not None or not recipients:
             return
-        for one in written:
-            message = one.message
-            recipients = [user for user in one.readers if user not in muted and user != message.sender_id]
-            if message.note is not None or message.deleted_at is not None or not recipients:
-                continue
-            await self._pusher.message(
-                conversation_id=conversation.id,
-                message_id=message.id,
-                seq=message.seq,
-                sender=dict(_USER.dump(public_user(self._presence, one.sender))),
-                recipients=recipients,
-                preview=message.text or (_FILES[message.attachment.kind] if message.attachment else None),
-                title=conversation.name,
-            )
+        await pusher.message(
+            conversation_id=conversation.id,
+            message_id=message.id,
+            seq=message.seq,
+            sender=dict(_USER.dump(public_user(self._presence, written.sender))),
+            recipients=recipients,
+            preview=message.text or (_FILES[message.attachment.kind] if message.attachment else None),
+            title=conversation.name,
+        )
 
     async def announce_change(self, written: Written, *, again: bool) -> None:
         """Tell a message in its new form; of a deleted one, the letters of before say nothing any more, either."""

@@ -148,6 +148,7 @@ async def gone(ctx: Context, seen_at: datetime) -> None:
             await ctx.services.rooms.lost(ctx.user_id, ctx.device_id, ctx.process, seen_at)
         finally:
             await ctx.services.presence.gone(ctx.user_id, ctx.device_id, seen_at)
+            await ctx.services.chat.typing.gone(ctx.user_id, ctx.device_id)
 
 
 @job("elsewhere", every_seconds=0.5)

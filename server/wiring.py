@@ -215,7 +215,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     chat = Chat(
         stores=ChatStores(db), users=users, clock=clock, ids=ids, attachments=media.files, key_devices=keys
     )
-    chat.announcer = ChatTeller(mailbox=mailbox, presence=presence, users=users)
+    chat.announcer = ChatTeller(mailbox=mailbox, presence=presence, users=users, pusher=pushes.messages)
     wallets = Wallets(
         ledger=ledger,
         store=WalletStore(db),
