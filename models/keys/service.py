@@ -87,7 +87,7 @@ class Keys:
         return keys, await self._store.counts(keys.set_id)
 
     async def check(self, user_id: str, device_id: str, *, digest: str) -> None:
-        """Refuse with ``KEYS_MISMATCH`` unless the device's lasting keys have this digest; ``KEYS_UNKNOWN`` without any."""
+        """Refuse unless the device's lasting keys have this digest: ``KEYS_MISMATCH``; ``KEYS_UNKNOWN`` without any."""
         keys = await self._store.of_device(user_id, device_id)
         if keys is None:
             raise Refusal("KEYS_UNKNOWN")
@@ -161,7 +161,8 @@ class Keys:
             prekey = await self._store.take(keys.set_id, kind, self._clock.now())
             if prekey is not None:
                 taken[kind] = prekey
-            if prekey is not None or keys.refills[kind]:
+        for kind in kinds:
+            if kind in taken or keys.refills[kind]:
                 await self._warn(keys, kind)
         return Bundle(keys=keys, one_time=taken)
 
