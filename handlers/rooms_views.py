@@ -185,11 +185,11 @@ def signal_letters(
             user_id=one.user_id,
             event=event,
             payload=payload,
-            only_device=seat.device_id,
-            key=None if key is None else f"{key}:{seat.device_id}",
+            only_device=device_id,
+            key=None if key is None else f"{key}:{device_id}",
         )
         for one in to
-        for seat in one.seats
+        for device_id in one.devices
     ]
 
 
@@ -247,13 +247,13 @@ class RoomTeller:
                 user_id=one.user_id,
                 event=CHAT_MESSAGE,
                 payload=dict(_LINE.dump(message_view(said, viewer_id=one.user_id))),
-                only_device=seat.device_id,
-                key=f"roommsg:{line.id}:{seat.device_id}",
+                only_device=device_id,
+                key=f"roommsg:{line.id}:{device_id}",
             )
             for one in room.present
             if one.user_id not in line.hidden_from and one.joined_at <= line.created_at
-            for seat in one.seats
-            if (one.user_id, seat.device_id) != (line.sender_id, line.device_id)
+            for device_id in one.devices
+            if (one.user_id, device_id) != (line.sender_id, line.device_id)
         ]
         await self._mailbox.post(letters, again=again)
 
@@ -307,12 +307,12 @@ class _Scene:
                     "user": user,
                     "room": self.view(one.user_id),
                 },
-                only_device=seat.device_id,
-                key=self._key(fact, event, about, seat.device_id) if self._kept else None,
+                only_device=device_id,
+                key=self._key(fact, event, about, device_id) if self._kept else None,
             )
             for one in to
             if one.user_id != about and one.here
-            for seat in one.seats
+            for device_id in one.devices
         ]
 
     def to_one(self, user_id: str, event: str, fact: Fact, payload: Mapping[str, Any]) -> Letter:

@@ -8,10 +8,14 @@ Nothing here awaits, so nothing here is interleaved.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
 from models.rooms.room import Room
+
+# Emptied rooms remembered, so that what was read before the last one left does not bring them back.
+EMPTIED_MAX = 10_000
 
 
 class Board:
@@ -20,6 +24,7 @@ class Board:
     def __init__(self) -> None:
         self._rooms: dict[str, Room] = {}
         self._of_user: dict[str, set[str]] = {}
+        self._emptied: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -47,17 +52,21 @@ class Board:
     def update(self, room: Room) -> set[str]:
         """Take a newer version; those who have come into a room by it, or have gone out of one."""
         known = self._rooms.get(room.id)
-        if known is not None and known.version > room.version:
+        if room.version < (known.version if known is not None else self._emptied.get(room.id, 0)):
             return set()
         was = {one.user_id for one in known.present} if known else set()
         for one in known.participants if known else ():
             self._forget(one.user_id, room.id)
         if room.participants:
             self._rooms[room.id] = replace(room, untold=())
+            self._emptied.pop(room.id, None)
             for one in room.participants:
                 self._of_user.setdefault(one.user_id, set()).add(room.id)
         else:
             self._rooms.pop(room.id, None)
+            self._emptied[room.id] = room.version
+            if len(self._emptied) > EMPTIED_MAX:
+                self._emptied.popitem(last=False)
         return was ^ {one.user_id for one in room.present}
 
     def _forget(self, user_id: str, room_id: str) -> None:

@@ -83,6 +83,11 @@ class Participant:
         """Whether others see them in the room."""
         return bool(self.seats) and not self.pending
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Their devices that are there by a socket, which can be told something."""
+        return tuple(seat.device_id for seat in self.seats if seat.process is not None)
+
     def seat(self, device_id: str) -> Seat | None:
         """Their seat with that device."""
         return next((seat for seat in self.seats if seat.device_id == device_id), None)
@@ -148,8 +153,14 @@ class Room:
         return next((one for one in self.participants if one.user_id == user_id), None)
 
     def seen_by(self, viewer_id: str) -> tuple[Participant, ...]:
-        """Those who are here for the eyes of ``viewer_id``: without whom a block keeps apart."""
-        return tuple(one for one in self.present if viewer_id not in one.apart)
+        """Those who are here for the eyes of ``viewer_id``: without whom a block keeps apart, and with themselves
+        also while they are on their way.
+        """
+        return tuple(
+            one
+            for one in self.participants
+            if (one.here and viewer_id not in one.apart) or (one.user_id == viewer_id and not one.pending)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

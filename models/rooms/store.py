@@ -202,8 +202,8 @@ class RoomStore:
         return [room_of(d) async for d in self._rooms.find({"occupied": True}).limit(10 * TURN_MAX)]
 
     async def changed_since(self, since: datetime) -> list[Room]:
-        """Rooms that somebody has changed at or after ``since``."""
-        cursor = self._rooms.find({"changed_at": {"$gte": since}}, sort=[("changed_at", 1)]).limit(TURN_MAX)
+        """Rooms that somebody has changed at or after ``since``, the newest change first."""
+        cursor = self._rooms.find({"changed_at": {"$gte": since}}, sort=[("changed_at", -1)]).limit(TURN_MAX)
         return [room_of(d) async for d in cursor]
 
 
