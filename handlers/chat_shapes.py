@@ -219,10 +219,11 @@ class AttachmentView(Shape):
 
 
 class CiphertextView(Shape):
-    """The body for this device."""
+    """The body for this device. With ``senderDeviceId`` it knows whose session opens it."""
 
     type = fields.Integer(required=True)
     body = fields.String(required=True)
+    sender_device_id = fields.String(required=True)
 
 
 class NoteView(Shape):

@@ -19,7 +19,7 @@ from handlers.registry import notice
 from handlers.shapes import PublicUser
 from handlers.users import public_user
 from models.chat.conversations.conversation import Conversation
-from models.chat.message import Attachment, Ciphertext
+from models.chat.message import Attachment, Ciphertext, Message
 from models.chat.ports import READ, Marker, Written
 from models.chat.reading import MEMBERS_SHOWN, Overview
 from models.mailbox.service import Mailbox
@@ -77,7 +77,7 @@ def message_view(
         "attachment": _attachment_view(message.attachment) if message.attachment else None,
         "reply_to": message.reply_to,
         "encrypted": message.encrypted,
-        "ciphertext": message.ciphertext_for(viewer_id, device_id),
+        "ciphertext": _ciphertext_view(message, message.ciphertext_for(viewer_id, device_id)),
         "note": message.note,
         "created_at": message.created_at,
         "edited_at": message.edited_at,
@@ -85,6 +85,12 @@ def message_view(
     }
     mine = viewer_id == message.sender_id and message.note is None
     return {**view, "op_id": message.op_id} if mine else view
+
+
+def _ciphertext_view(message: Message, body: Ciphertext | None) -> dict[str, Any] | None:
+    if body is None:
+        return None
+    return {"type": body.type, "body": body.body, "sender_device_id": message.device_id}
 
 
 def _attachment_view(file: Attachment) -> dict[str, Any]:
