@@ -8,26 +8,30 @@ value counts as not set. `VARIABLES` names every variable with its default and m
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
-from marshmallow import ValidationError
 from marshmallow.validate import OneOf
 
+from server.adapters.credentials import ServiceAccount, apns_private_key, service_account
 from server.config_checks import (
     JWT_SECRET_BYTES_MIN,
+    apple_id,
+    bundle_id,
     currency,
     database_name,
+    flag,
     ice,
     long_enough,
     origin,
     url,
+    within,
 )
 
 TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
@@ -94,6 +98,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TURN_TTL_SECONDS", "3600", "Life of a TURN credential, at most 86400"),
     Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
     Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
+    Variable("FCM_SERVICE_ACCOUNT", "", "Google's key for FCM tokens: a JSON file's path, or the JSON", True),
+    Variable("FCM_URL", "", "Another address for FCM, for tests; without it Google's own"),
+    Variable("APNS_KEY", "", "Apple's key for APNS_VOIP tokens: a .p8 file's path, or the PEM", True),
+    Variable("APNS_KEY_ID", "", "The id of that key; goes with APNS_KEY"),
+    Variable("APNS_TEAM_ID", "", "The id of the Apple team; goes with APNS_KEY"),
+    Variable("APNS_TOPIC", "", "The bundle id of the app; goes with APNS_KEY"),
+    Variable("APNS_SANDBOX", "false", "true for apps that were built for development"),
+    Variable("APNS_URL", "", "Another address for APNs, for tests; without it Apple's own"),
     Variable("LIVEKIT_URL", "", "LiveKit server for rooms past the mesh, wss://…; without it the mesh"),
     Variable("LIVEKIT_API_KEY", "", "An API key of that server; goes with LIVEKIT_URL"),
     Variable("LIVEKIT_API_SECRET", "", "The key's secret, 32 bytes or more; goes with LIVEKIT_URL", True),
@@ -125,7 +137,9 @@ VARIABLES: tuple[Variable, ...] = (
         "How long the callee's media reports alone keep a paid call going while the caller's connection is gone",
     ),
     Variable("MEDIA_BYTES_MAX", "26214400", "The largest file that can be sent, in bytes"),
-    Variable("MEDIA_USER_BYTES_MAX", "1073741824", "How much room the files of one person may take, in bytes"),
+    Variable(
+        "MEDIA_USER_BYTES_MAX", "1073741824", "How much room the files of one person may take, in bytes"
+    ),
     Variable(
         "ROOM_CAPACITY",
         "8",
@@ -161,6 +175,14 @@ class Config:
     turn_ttl_seconds: int
     expo_access_token: str | None = field(repr=False)
     expo_url: str | None
+    fcm_account: ServiceAccount | None = field(repr=False)
+    fcm_url: str | None
+    apns_key: EllipticCurvePrivateKey | None = field(repr=False)
+    apns_key_id: str | None
+    apns_team_id: str | None
+    apns_topic: str | None
+    apns_sandbox: bool
+    apns_url: str | None
     livekit_url: str | None
     livekit_api_key: str | None
     livekit_api_secret: str | None = field(repr=False)
@@ -234,6 +256,14 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         turn_ttl_seconds=_whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
         expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
         expo_url=_optional(read, "EXPO_URL", url("http", "https")),
+        fcm_account=_parse(read, "FCM_SERVICE_ACCOUNT", service_account, default=None),
+        fcm_url=_optional(read, "FCM_URL", url("http", "https")),
+        apns_key=_parse(read, "APNS_KEY", apns_private_key, default=None),
+        apns_key_id=_optional(read, "APNS_KEY_ID", apple_id),
+        apns_team_id=_optional(read, "APNS_TEAM_ID", apple_id),
+        apns_topic=_optional(read, "APNS_TOPIC", bundle_id),
+        apns_sandbox=bool(_parse(read, "APNS_SANDBOX", flag, default=_DEFAULTS["APNS_SANDBOX"])),
+        apns_url=_optional(read, "APNS_URL", url("https")),
         livekit_url=_optional(read, "LIVEKIT_URL", url("ws", "wss")),
         livekit_api_key=_optional(read, "LIVEKIT_API_KEY"),
         livekit_api_secret=_optional(read, "LIVEKIT_API_SECRET", long_enough),
@@ -276,10 +306,10 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults.setdefault("TURN_SECRET", []).append("is required because TURN_URLS is set.")
     if config.turn_secret and not config.turn_urls and "TURN_URLS" not in faults:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
-    livekit = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
-    lacking = [name for name in livekit if not env.get(name, "").strip()]
-    if len(lacking) < len(livekit):
-        faults |= {name: ["is required because LiveKit's other variables are set."] for name in lacking}
+    for whose, names in _WHOLES.items():
+        lacking = [name for name in names if not env.get(name, "").strip()]
+        if len(lacking) < len(names):
+            faults |= {name: [f"is required because {whose} other variables are set."] for name in lacking}
     if faults:
         raise ConfigFault([f"{name} {' '.join(said)}" for name, said in sorted(faults.items())])
     return config
@@ -311,27 +341,23 @@ def kept_secret(path: Path) -> str:
     return path.read_text().strip()
 
 
+# Set as a whole or not at all.
+_WHOLES = {
+    "LiveKit's": ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"),
+    "APNs'": ("APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"),
+}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 _ONE_OF = "must be one of: {choices}."
 
 
-def _within(least: int, most: int) -> Callable[[str], int]:
-    def within(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
-            raise ValidationError(f"must be a whole number from {least} to {most}.")
-        return int(text)
-
-    return within
-
-
 def _whole(read: Env, name: str, least: int, most: int) -> int:
     # A fault is kept by environs and told by seal(); until then the default stands in.
-    parsed = _parse(read, name, _within(least, most), default=_DEFAULTS[name])
+    parsed = _parse(read, name, within(least, most), default=_DEFAULTS[name])
     return cast(int, parsed) if parsed is not None else int(_DEFAULTS[name])
 
 
 def _optional_whole(read: Env, name: str, least: int, most: int) -> int | None:
-    return cast("int | None", _parse(read, name, _within(least, most), default=None))
+    return cast("int | None", _parse(read, name, within(least, most), default=None))
 
 
 def _optional(read: Env, name: str, check: Callable[[str], None] | None = None) -> str | None:

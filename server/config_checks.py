@@ -70,3 +70,33 @@ def long_enough(text: str) -> None:
     """A secret that can sign with HS256."""
     if len(text.encode()) < JWT_SECRET_BYTES_MIN:
         raise ValidationError(f"must be at least {JWT_SECRET_BYTES_MIN} bytes.")
+
+
+def flag(text: str) -> bool:
+    """Yes or no."""
+    if text not in ("true", "false"):
+        raise ValidationError("must be true or false.")
+    return text == "true"
+
+
+def apple_id(text: str) -> None:
+    """The id of a key or a team at Apple."""
+    if not re.fullmatch(r"[A-Z0-9]{10}", text):
+        raise ValidationError("must be ten capital letters and digits.")
+
+
+def bundle_id(text: str) -> None:
+    """The id of an app at Apple."""
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,155}", text) or text.endswith(".voip"):
+        raise ValidationError("must be the bundle id of the app, such as com.example.app, without .voip.")
+
+
+def within(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``."""
+
+    def whole(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
+            raise ValidationError(f"must be a whole number from {least} to {most}.")
+        return int(text)
+
+    return whole

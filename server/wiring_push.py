@@ -12,14 +12,17 @@ from models.notify.invites.service import Invites
 from models.notify.invites.store import InviteStore
 from models.notify.messages.service import Focused, Messages
 from models.notify.messages.store import BundleStore
-from models.notify.ports import EXPO, Sender
+from models.notify.ports import APNS_VOIP, EXPO, FCM, Sender
 from models.notify.receipts.service import Receipts
 from models.notify.receipts.store import ReceiptStore
 from models.notify.rings.service import Rings
 from models.notify.rings.store import RingStore
 from models.notify.service import Pushes
 from models.ports import Clock, Ids
+from server.adapters.apns import ApnsSender
+from server.adapters.credentials import ApnsKey
 from server.adapters.expo import ExpoSender
+from server.adapters.fcm import FcmSender
 from server.config import Config
 from server.metrics import count_push, count_receipt
 
@@ -52,6 +55,23 @@ def wire_push(
     expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
     senders: dict[str, Sender] = {EXPO: expo}
     closes = [expo.close]
+    if config.fcm_account is not None:
+        fcm = FcmSender(config.fcm_account, clock=clock, url=config.fcm_url)
+        senders[FCM] = fcm
+        closes.append(fcm.close)
+    if config.apns_key is not None:
+        assert config.apns_key_id, "the configuration has all of it, or none"
+        assert config.apns_team_id
+        assert config.apns_topic
+        apns = ApnsSender(
+            ApnsKey(key_id=config.apns_key_id, team_id=config.apns_team_id, key=config.apns_key),
+            topic=config.apns_topic,
+            clock=clock,
+            sandbox=config.apns_sandbox,
+            url=config.apns_url,
+        )
+        senders[APNS_VOIP] = apns
+        closes.append(apns.close)
     delivery = Delivery(senders=senders, tokens=tokens, receipts=receipt_store, clock=clock, count=count_push)
     pushes = Pushes(
         rings=Rings(

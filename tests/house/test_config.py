@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import stat
 import threading
@@ -20,6 +21,7 @@ from server.config import (
     markdown_table,
     with_jwt_secret,
 )
+from tests.standins.keys import account_json, p256_key, pem, rsa_key
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -154,6 +156,13 @@ def test_secrets_are_not_in_the_text_form() -> None:
     env = {name: f"tell-nobody-{name}-{'x' * 32}" for name in names}
     env |= {"MONGO_URI": "mongodb://u:tell-nobody@h/", "REDIS_URL": "redis://:tell-nobody@h/"}
     env |= {"TURN_URLS": "turn:a.example", "LIVEKIT_URL": "wss://lk.example", "LIVEKIT_API_KEY": "APIx"}
+    keys = {"FCM_SERVICE_ACCOUNT": account_json("https://g.example/tell-nobody"), "APNS_KEY": pem(p256_key())}
+    env |= {
+        **keys,
+        "APNS_KEY_ID": "KEY1234567",
+        "APNS_TEAM_ID": "TEAM123456",
+        "APNS_TOPIC": "com.example.app",
+    }
     text = repr(load_config(env))
     assert "tell-nobody" not in text
 
@@ -183,6 +192,52 @@ def test_livekit_is_set_as_a_whole_or_not_at_all() -> None:
         "LIVEKIT_API_SECRET must be at least 32 bytes.",
         "LIVEKIT_URL must begin with ws:// or wss://.",
     ]
+
+
+def test_push_keys_are_files_or_texts_and_apples_come_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "account.json").write_text(account_json("https://g.example/token"))
+    (tmp_path / "key.p8").write_text(pem(p256_key()))
+    files = {"FCM_SERVICE_ACCOUNT": str(tmp_path / "account.json"), "APNS_KEY": str(tmp_path / "key.p8")}
+    texts = {
+        "FCM_SERVICE_ACCOUNT": account_json("https://g.example/token"),
+        "APNS_KEY": pem(p256_key()).replace("\n", "\\n"),
+    }
+    apple = {"APNS_KEY_ID": "KEY1234567", "APNS_TEAM_ID": "TEAM123456", "APNS_TOPIC": "com.example.app"}
+    for given in (files, texts):
+        config = load_config({**given, **apple})
+        assert config.fcm_account is not None
+        assert config.fcm_account.project_id == "ringmeter-test"
+        assert config.apns_key is not None
+        assert not config.apns_sandbox
+    assert load_config({"APNS_SANDBOX": "true"}).apns_sandbox
+    assert faults_of({"APNS_KEY": files["APNS_KEY"]}) == [
+        f"{name} is required because APNs' other variables are set." for name in sorted(apple)
+    ]
+
+
+def test_push_keys_that_cannot_be_used_are_told_without_telling_them() -> None:
+    account = json.loads(account_json("https://g.example/token"))
+    del account["client_email"], account["token_uri"]
+    told = faults_of(
+        {
+            "FCM_SERVICE_ACCOUNT": json.dumps(account),
+            "APNS_KEY": pem(rsa_key()),
+            "APNS_KEY_ID": "key",
+            "APNS_TEAM_ID": "TEAM123456",
+            "APNS_TOPIC": "com.example.app.voip",
+            "APNS_SANDBOX": "yes",
+        }
+    )
+    assert told == [
+        "APNS_KEY is not a P-256 key, as Apple's are.",
+        "APNS_KEY_ID must be ten capital letters and digits.",
+        "APNS_SANDBOX must be true or false.",
+        "APNS_TOPIC must be the bundle id of the app, such as com.example.app, without .voip.",
+        "FCM_SERVICE_ACCOUNT lacks client_email, token_uri.",
+    ]
+    for wrong in ("/no/such/secret-path", '{"type": "x"}', account_json("https://g", private_key="secret")):
+        (line,) = faults_of({"FCM_SERVICE_ACCOUNT": wrong})
+        assert "secret" not in line
 
 
 def test_a_generated_secret_is_kept_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Expo's push service on loopback, as its documentation describes it.
 
 ``POST /--/api/v2/push/send`` takes a message or a list of at most 100 for one project and answers with a ticket for
-each. A test says what goes wrong by ``mode`` (every request), ``dead`` and ``ticket_errors`` (single tokens),
-``projects`` (tokens of other projects), ``spoiled`` (messages that are refused with all beside them) and ``hold``
-(answers wait).
+each; ``POST /--/api/v2/push/getReceipts`` says of at most 1000 tickets what became of them, as far as it is known.
+A test says what goes wrong by ``mode`` (every request), ``dead`` and ``ticket_errors`` (single tokens),
+``receipt_errors`` and ``silent`` (receipts), ``projects`` (tokens of other projects), ``spoiled`` (messages that are
+refused with all beside them) and ``hold`` (answers wait).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 MESSAGES_MAX = 100
+RECEIPTS_MAX = 1000
 
 
 class ExpoStandIn:
@@ -37,7 +39,12 @@ class ExpoStandIn:
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
         self.url = ""
-        self._tickets = 0
+        self.retry_after: str | None = None
+        # What became of a push: an error by its ticket's id, or by its token; what is in neither got through.
+        self.receipt_errors: dict[str, str] = {}
+        self.silent = False
+        self.receipts_asked: list[list[str]] = []
+        self.tickets: dict[str, str] = {}
         self._runner: web.AppRunner | None = None
 
     @property
@@ -49,6 +56,7 @@ class ExpoStandIn:
         """Listen on a free port; ``url`` is then the address for ``EXPO_URL``."""
         app = web.Application()
         app.router.add_post("/--/api/v2/push/send", self._send)
+        app.router.add_post("/--/api/v2/push/getReceipts", self._receipts)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -69,20 +77,9 @@ class ExpoStandIn:
         self.arrived.set()
         if self.hold is not None:
             await self.hold.wait()
-        mode = self.mode(number) if callable(self.mode) else self.mode
-        match mode:
-            case "down":
-                return web.Response(
-                    status=500, text="<html>Internal Server Error</html>", content_type="text/html"
-                )
-            case "too_many":
-                return _refused(429, "TOO_MANY_REQUESTS")
-            case "malformed":
-                return web.Response(text="{'data'", content_type="application/json")
-            case "nonsense":
-                return web.json_response({"data": None})
-            case "unsigned":
-                return _refused(401, "UNAUTHORIZED")
+        fault = self._fault(number)
+        if fault is not None:
+            return fault
         messages = body if isinstance(body, list) else [body]
         if len(messages) > MESSAGES_MAX:
             return _refused(400, "PUSH_TOO_MANY_NOTIFICATIONS")
@@ -97,12 +94,52 @@ class ExpoStandIn:
         self.authorizations.append(request.headers.get("Authorization"))
         return web.json_response({"data": [self._ticket(message) for message in messages]})
 
+    def _fault(self, number: int) -> web.Response | None:
+        mode = self.mode(number) if callable(self.mode) else self.mode
+        match mode:
+            case "down":
+                return web.Response(
+                    status=500, text="<html>Internal Server Error</html>", content_type="text/html"
+                )
+            case "too_many":
+                refused = _refused(429, "TOO_MANY_REQUESTS")
+                if self.retry_after is not None:
+                    refused.headers["Retry-After"] = self.retry_after
+                return refused
+            case "malformed":
+                return web.Response(text="{'data'", content_type="application/json")
+            case "nonsense":
+                return web.json_response({"data": None})
+            case "unsigned":
+                return _refused(401, "UNAUTHORIZED")
+        return None
+
+    async def _receipts(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        fault = self._fault(self.asked)
+        if fault is not None:
+            return fault
+        ids = (await request.json())["ids"]
+        if len(ids) > RECEIPTS_MAX:
+            return _refused(400, "PUSH_TOO_MANY_RECEIPTS")
+        self.receipts_asked.append(ids)
+        self.authorizations.append(request.headers.get("Authorization"))
+        known = {} if self.silent else {one: self._receipt(one) for one in ids if one in self.tickets}
+        return web.json_response({"data": known})
+
+    def _receipt(self, ticket: str) -> dict[str, Any]:
+        error = self.receipt_errors.get(ticket) or self.receipt_errors.get(self.tickets[ticket])
+        if error is None:
+            return {"status": "ok"}
+        return {"status": "error", "message": "it did not get through", "details": {"error": error}}
+
     def _ticket(self, message: dict[str, Any]) -> dict[str, Any]:
         token = message["to"]
         error = "DeviceNotRegistered" if token in self.dead else self.ticket_errors.get(token)
         if error is None:
-            self._tickets += 1
-            return {"status": "ok", "id": f"00000000-0000-4000-8000-{self._tickets:012d}"}
+            ticket = f"00000000-0000-4000-8000-{len(self.tickets):012d}"
+            self.tickets[ticket] = token
+            return {"status": "ok", "id": ticket}
         return {"status": "error", "message": f'"{token}" was not taken', "details": {"error": error}}
 
 
