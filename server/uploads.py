@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, ClientError, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from handlers.context import Upload
 from handlers.shapes import unclean
@@ -23,6 +24,17 @@ SILENCE_SECONDS = 60.0
 PIECE_BYTES = 64 * 1024
 FILENAME_MAX = 256
 PART = "file"
+# All the ways in which aiohttp says that a body is not as it should be, ends too early, or nothing comes any more.
+_BROKEN = (
+    ClientError,
+    HttpProcessingError,
+    web.HTTPException,
+    OSError,
+    ValueError,
+    KeyError,
+    AssertionError,
+    RuntimeError,
+)
 
 
 async def upload_of(request: web.Request) -> Upload:
@@ -63,8 +75,8 @@ async def _file_part(request: web.Request) -> BodyPartReader:
                     left -= len(piece)
                 if left < 0:
                     raise Refusal("PAYLOAD_TOO_LARGE", maxBytes=FORM_BYTES_MAX)
-    except (ValueError, KeyError, AssertionError, RuntimeError, ClientError, OSError, web.HTTPException):
-        pass  # no form, or not all of one (a silence is an OSError)
+    except _BROKEN:
+        pass
     raise Refusal("VALIDATION_FAILED", file=["A form needs one part of this name, with the file."])
 
 
@@ -84,7 +96,7 @@ async def _unbroken(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 piece = await anext(pieces, None)
-        except (ValueError, AssertionError, ClientError, OSError, web.HTTPException):
+        except _BROKEN:
             raise Refusal("UPLOAD_INCOMPLETE") from None
         if piece is None:
             return

@@ -16,6 +16,7 @@ from models.errors import Refusal
 from models.media import rules
 from models.media.links import Link, Links
 from models.media.media import Content, Kind, Media, State, Thumbnail
+from models.media.metadata import filter_of
 from models.media.ports import Files, Picture, Pictures
 from models.media.store import MediaStore
 from models.ports import Clock, Ids
@@ -287,16 +288,18 @@ class _Coming:
         return self._head
 
     async def checked(self, content_type: str) -> AsyncIterator[bytes]:
-        """The whole body from its beginning. Refuses in between, as soon as something is wrong."""
+        """The whole body from its beginning, without what photos tell of people. Refuses as soon as it is wrong."""
         text = rules.PlainText() if content_type == rules.TEXT else None
+        passing = filter_of(content_type)
         piece: bytes | None = self._head
         while piece is not None:
             if text:
                 text.feed(piece)
-            yield piece
+            yield passing.feed(piece)
             piece = await self._next()
         if text:
             text.end()
+        yield passing.end()
 
     async def _next(self) -> bytes | None:
         piece = await anext(self._pieces, None)
