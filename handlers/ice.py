@@ -29,5 +29,9 @@ class IceServers(Shape):
 
 @route("GET", "/api/ice-servers", gives=IceServers)
 async def ice_servers(ctx: Context, ask: dict[str, Any]) -> Any:
-    """STUN and TURN servers with time-limited credentials of your own (coturn's ``use-auth-secret``)."""
-    return ctx.services.ice.servers(ctx.user_id)
+    """STUN and TURN servers with time-limited credentials of your own (coturn's ``use-auth-secret``).
+
+    Where the server is set to ``TURN_IN_CALLS_ONLY``, TURN comes only while a call of yours rings or runs, or while you
+    are in a room; ask again then.
+    """
+    return await ctx.services.ice.servers(ctx.user_id)

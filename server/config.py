@@ -96,6 +96,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TURN_URLS", "", "TURN servers for the apps, comma-separated, turn: or turns:"),
     Variable("TURN_SECRET", "", "The static-auth-secret of coturn; goes with TURN_URLS", True),
     Variable("TURN_TTL_SECONDS", "3600", "Life of a TURN credential, at most 86400"),
+    Variable(
+        "TURN_IN_CALLS_ONLY",
+        "false",
+        "true: TURN credentials only for who is in a live call or a room just then",
+    ),
     Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
     Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
     Variable("FCM_SERVICE_ACCOUNT", "", "Google's key for FCM tokens: a JSON file's path, or the JSON", True),
@@ -173,6 +178,7 @@ class Config:
     turn_urls: tuple[str, ...]
     turn_secret: str | None = field(repr=False)
     turn_ttl_seconds: int
+    turn_in_calls_only: bool
     expo_access_token: str | None = field(repr=False)
     expo_url: str | None
     fcm_account: ServiceAccount | None = field(repr=False)
@@ -254,6 +260,9 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         turn_urls=_words(read, "TURN_URLS", (), ice("turn", "turns")),
         turn_secret=_optional(read, "TURN_SECRET"),
         turn_ttl_seconds=_whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
+        turn_in_calls_only=bool(
+            _parse(read, "TURN_IN_CALLS_ONLY", flag, default=_DEFAULTS["TURN_IN_CALLS_ONLY"])
+        ),
         expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
         expo_url=_optional(read, "EXPO_URL", url("http", "https")),
         fcm_account=_parse(read, "FCM_SERVICE_ACCOUNT", service_account, default=None),

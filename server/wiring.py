@@ -243,6 +243,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             turn_secret=config.turn_secret or "",
             ttl_seconds=config.turn_ttl_seconds,
             clock=clock,
+            only_while=presence.busy if config.turn_in_calls_only else None,
         ),
         chat=chat,
         keys=keys,

@@ -165,6 +165,10 @@ class Whereabouts(Presence):
             here = ["online"]  # on its way in
         return fold([*here, *elsewhere.devices], busy=False).state
 
+    async def busy(self, user_id: str) -> bool:
+        """Whether the person is in a live call or a room now, at whichever process."""
+        return user_id in await self._any_busy([user_id])
+
     async def focused(self, user_id: str, conversation_id: str) -> set[str]:
         """The person's devices that show this conversation in the foreground now, at whichever process."""
         row = (await self._store.rows([user_id])).get(user_id)

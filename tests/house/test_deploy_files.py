@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,23 @@ def test_nginx_and_coturn_examples_are_whole() -> None:
     options = [line for line in coturn if line and not line.startswith("#")]
     assert "use-auth-secret" in options
     assert all(re.fullmatch(r"[a-z0-9_-]+(=\S+)?", line) for line in options)
+
+
+def test_e56_the_relay_reaches_no_private_network() -> None:
+    denied = []
+    for line in (ROOT / "deploy" / "turnserver.conf").read_text().splitlines():
+        if line.startswith("denied-peer-ip="):
+            first, last = line.partition("=")[2].split("-") if "-" in line[15:] else [line[15:]] * 2
+            denied.append((ip_address(first), ip_address(last)))
+    # RFC 6890: what no packet from outside may be sent on to; 169.254.169.254 is where clouds keep their secrets.
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"),
+    ):
+        low, high = ip_network(network)[0], ip_network(network)[-1]
+        assert any(
+            low.version == first.version and first <= low and high <= last for first, last in denied
+        ), network
 
 
 def test_the_shell_script_of_the_machines_parses_and_may_be_run() -> None:
