@@ -165,8 +165,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     rooms = wired_rooms.rooms
     lives = Together(calls, rooms)
     users.bind(lives)
+    presence_store = PresenceStore(db, edges.process)
     presence = Whereabouts(
-        store=PresenceStore(db, edges.process),
+        store=presence_store,
         people=users,
         processes=call_store,
         doors=doors,
@@ -182,7 +183,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, clock=clock, ids=ids)
     accounts = Accounts(
-        store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db)]),
+        store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db), presence_store]),
         clock=clock,
         ids=ids,
         doors=doors,

@@ -281,10 +281,6 @@ class Whereabouts(Presence):
             await self._elsewhere.learn(list((await self._store.rows(user_ids)).values()))
         self._look_at(*user_ids)
 
-    async def forget(self, user_id: str) -> None:
-        """Keep nothing of a person who is gone for good."""
-        await self._store.forget(user_id)
-
     def _look_at(self, *user_ids: str) -> None:
         """Look at those of the people who are watched here."""
         wanted = {user_id for user_id in user_ids if self._watches.get(user_id) is not None}

@@ -16,7 +16,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, DuplicateKeyError, Session, collection, index
 from models.presence.rules import DeviceState
 
 _TEXT = {"bsonType": "string"}
@@ -172,9 +172,16 @@ class PresenceStore:
             ordered=False,
         )
 
-    async def forget(self, user_id: str) -> None:
-        """Nothing is kept of this person."""
-        await self._rows.delete_one({"_id": user_id})
+    # ------------------------------------------------------------------------- belongings of accounts (models/auth)
+
+    async def drop_of_sessions(self, session_ids: Collection[str], transaction: Session) -> None:
+        """Nothing: a lease goes with its socket, which closes with the sign-in."""
+
+    async def drop_all(self, user_id: str, transaction: Session) -> None:
+        """Keep nothing of a person whose account is deleted."""
+        await self._rows.delete_one({"_id": user_id}, session=transaction)
+
+    # ------------------------------------------------------------------------------------------------------ the guards
 
     def _held(self, user_id: str, device_id: str) -> Document:
         """The guard of every change: the lease is ours."""

@@ -133,6 +133,7 @@ async def test_who_is_deleted_looks_like_somebody_who_never_was(house: House) ->
     assert gone.status == 204, gone.body
     await house.services.presence.run_due()
     assert (await hears(b, ann, "offline"))["lastSeenAt"] is None
+    assert await house.db["presence"].find_one({"_id": ann.id}) is None
 
 
 async def test_what_is_no_question_is_refused_and_the_watch_before_it_stands(house: House) -> None:

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from models.db import Database
-from models.presence.rules import HIDDEN, Seen
+from models.presence.rules import Seen
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import DEAD_AFTER_SECONDS, Killed, Process, Race, Raced, Town
 from tests.services.presencekit import GONE_SECONDS, Device, beat, device, leases, pass_, states, turn
@@ -325,10 +325,3 @@ async def test_what_a_killed_process_had_on_its_screens_keeps_no_push_back_for_l
     await ann.say("online", "c1")
     await pass_(town, DEAD_AFTER_SECONDS + 3, here)
     assert await here.presence.focused("ann", "c1") == set()
-
-
-async def test_nothing_is_left_of_a_person_who_is_forgotten(town: Town, here: Process) -> None:
-    ann, bob = await device(here, "ann"), await device(here, "bob")
-    await ann.drop()
-    await here.presence.forget("ann")
-    assert await bob.watch("ann") == {"ann": HIDDEN}
