@@ -13,10 +13,16 @@ from models.billing.service import Tick
 from models.ports import Letter
 
 
+_ROOM = fields.String(
+    metadata={"description": "Of a stay in a room with a price: the room. `callId` is the stay's id then."}
+)
+
+
 class BillingTick(Shape):
     """A running call's money."""
 
     call_id = fields.String(required=True)
+    room_id = _ROOM
     charged_minor = fields.Integer(required=True, metadata={"description": "What the call has cost so far."})
     currency = fields.String(required=True)
     remaining_seconds = fields.Integer(
@@ -34,13 +40,15 @@ class LowBalance(Shape):
     """The money is running out."""
 
     call_id = fields.String(required=True)
+    room_id = _ROOM
     remaining_seconds = fields.Integer(required=True)
 
 
 BILLING_TICK = notice(
     "BILLING_TICK",
     BillingTick,
-    "To both, at the start and at least every 5 s of a paid call: the money running.",
+    "To both, at the start and at least every 5 s of a paid call: the money running. In a room with a price, to the "
+    "participant.",
 )
 BILLING_LOW_BALANCE = notice(
     "BILLING_LOW_BALANCE", LowBalance, "To the payer, when 60 and when 15 seconds are left."
@@ -60,12 +68,15 @@ def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
             "remainingSeconds": seconds,
             "remainingMs": tick.remaining_ms,
         }
+        # In a room the one who pays hears it: its owner would hear of everybody in it.
+        room = {} if call.room_id is None else {"roomId": call.room_id}
         payer, payee = call.caller.user_id, call.callee.user_id
-        mine = {**payload, "availableMinor": tick.available_minor}
+        mine = {**payload, **room, "availableMinor": tick.available_minor}
         letters.append(Letter(user_id=payer, event=BILLING_TICK, payload=mine))
-        letters.append(Letter(user_id=payee, event=BILLING_TICK, payload=payload))
+        if not room:
+            letters.append(Letter(user_id=payee, event=BILLING_TICK, payload=payload))
         if tick.warning:
-            warning = {"callId": call.id, "remainingSeconds": seconds}
+            warning = {"callId": call.id, **room, "remainingSeconds": seconds}
             letters.append(Letter(user_id=payer, event=BILLING_LOW_BALANCE, payload=warning))
     return letters
 

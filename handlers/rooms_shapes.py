@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from handlers.calls_shapes import Description
+from handlers.calls_shapes import Description, PriceView
 from handlers.shapes import NUMBER_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
 from handlers.users import RATE_MINOR_MAX
 from models.rooms.room import Access
@@ -132,13 +132,6 @@ class RoomMessagesQuery(PageQuery):
     example = {"roomId": ROOM_ID, "limit": 50}
 
 
-class RoomPriceView(Shape):
-    """What a participant pays for a minute, in minor units."""
-
-    rate_per_minute_minor = fields.Integer(required=True)
-    currency = fields.String(required=True)
-
-
 class RoomView(Shape):
     """A room. A client ignores a snapshot whose ``version`` is older than the one it has."""
 
@@ -152,7 +145,14 @@ class RoomView(Shape):
     participants = fields.List(
         fields.Nested(PublicUser), required=True, metadata={"description": "Who is in it, first come first."}
     )
-    price = fields.Nested(RoomPriceView, required=True, allow_none=True)
+    price = fields.Nested(
+        PriceView,
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "What everybody but the owner pays to the owner while in the room; null: free."
+        },
+    )
     created_at = Instant(required=True)
     closed_at = Instant(required=True, allow_none=True)
 

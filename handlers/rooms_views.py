@@ -8,6 +8,7 @@ from typing import Any
 from marshmallow import fields
 
 from handlers.calls_shapes import Description
+from handlers.calls_views import price_view
 from handlers.registry import notice
 from handlers.rooms_shapes import RoomMessage, RoomView
 from handlers.shapes import PublicUser, Shape
@@ -136,7 +137,7 @@ def room_view(seen: Seen, viewer_id: str, presence: Presence) -> dict[str, Any]:
         "owner": public_user(presence, people[room.owner_id]),
         "capacity": room.capacity,
         "participants": [public_user(presence, people[one.user_id]) for one in room.seen_by(viewer_id)],
-        "price": room.price,
+        "price": price_view(room.price) if room.price is not None else None,
         "created_at": room.created_at,
         "closed_at": room.closed_at,
     }

@@ -69,6 +69,10 @@ class Staying(Engine):
                         cover.written = await self._store.enter(stay, now, cover.post)
                 except Stale:
                     continue
+                except Refusal:
+                    if await self._store.load(stay_id) is None:
+                        raise
+                    continue  # another process has begun it, with that very money
                 if cover.written:
                     await self._tell(stay, ())
                     return stay

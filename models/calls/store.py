@@ -177,13 +177,13 @@ class CallStore:
     async def swap(
         self, before: Call, after: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
     ) -> bool:
-        """Replace one version by the next if nobody was quicker. An end takes the locks away in the same transaction.
+        """Replace one version by the next if nobody was quicker. A call's end takes the locks away in the same transaction.
 
         ``facts`` are kept with the call until ``told``, next to older ones that are still untold. ``also`` writes the
         money that goes with the change, in the same transaction.
         """
         guard, change = _guarded(before, after, facts, now)
-        ends = before.live and not after.live
+        ends = before.live and not after.live and after.room_id is None
         if not ends and also is None:
             return (await self._calls.update_one(guard, change)).modified_count == 1
 

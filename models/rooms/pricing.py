@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from models.calls.beginning import party_of
@@ -21,6 +20,7 @@ _ENDS: dict[Gone, tuple[Reason, Role | None]] = {
     Gone.KICKED: (Reason.COMPLETED, Role.CALLEE),
     Gone.CLOSED: (Reason.COMPLETED, Role.CALLEE),
     Gone.FUNDS: (Reason.INSUFFICIENT_FUNDS, None),
+    Gone.DURATION: (Reason.MAX_DURATION, None),
     Gone.POLICY: (Reason.POLICY, None),
 }
 
@@ -33,13 +33,17 @@ class RoomStays:
         self._users = users
         self._meter = meter
 
-    def quote(self, room: Room) -> Price | None:
-        """What a participant pays as things are now; None in a room that is free."""
-        if room.price is None:
-            return None
-        # Only the rate and its currency are looked at.
-        owner = Party(user_id=room.owner_id, username="", display_name="")
-        return self._meter.quote(callee=_asking(owner, room), call_type=room.type)
+    def price_of(self, rate_per_minute_minor: int, currency: str, type: str) -> Price:
+        """The whole price of a room whose owner asks for a rate: as for a call to somebody with that rate."""
+        owner = Party(
+            user_id="",
+            username="",
+            display_name="",
+            rate_per_minute_minor=rate_per_minute_minor,
+            video_rate_per_minute_minor=rate_per_minute_minor,
+            currency=currency,
+        )
+        return self._meter.quote(callee=owner, call_type=type)
 
     async def begin(self, room: Room, participant: Participant) -> str:
         """Reserve, and charge from now on. Refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
@@ -47,15 +51,14 @@ class RoomStays:
         assert room.price is not None
         people = await self._users.profiles({participant.user_id, room.owner_id})
         if len(people) < 2:
-            raise Refusal("USER_UNKNOWN")
-        owner = _asking(party_of(people[room.owner_id]), room)
+            raise Refusal("ROOM_UNKNOWN")  # one of the two is gone for good
         stay = await self._calls.enter(
             participant.stay_id,
             room_id=room.id,
             type=room.type,
             payer=party_of(people[participant.user_id]),
-            payee=owner,
-            price=self._meter.quote(callee=owner, call_type=room.type),
+            payee=party_of(people[room.owner_id]),
+            price=room.price,
         )
         return stay.id
 
@@ -63,15 +66,3 @@ class RoomStays:
         """Settle a stay as of ``at``."""
         why, by = _ENDS[reason]
         await self._calls.leave(stay_id, reason=why, at=at, by=by)
-
-
-def _asking(owner: Party, room: Room) -> Party:
-    """The owner with the rates of the room in place of those for calls."""
-    assert room.price is not None
-    rate = room.price.rate_per_minute_minor
-    return replace(
-        owner,
-        rate_per_minute_minor=rate,
-        video_rate_per_minute_minor=rate,
-        currency=room.price.currency,
-    )

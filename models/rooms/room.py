@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from models.calls.call import Price
+
 
 class Access(StrEnum):
     """Who may join: whoever knows the room's id, or only who was invited."""
@@ -39,14 +41,6 @@ class Closed(StrEnum):
     OWNER = "owner"
     EMPTY = "empty"
     POLICY = "policy"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomPrice:
-    """What a participant pays to the owner for a minute, in minor units."""
-
-    rate_per_minute_minor: int
-    currency: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +119,8 @@ class Room:
     access: Access
     owner_id: str
     capacity: int
-    price: RoomPrice | None
+    # What a participant pays to the owner, as it was when the room was made.
+    price: Price | None
     created_at: datetime
     invited_ids: tuple[str, ...] = ()
     kicked_ids: tuple[str, ...] = ()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from models.calls.call import Price
 from models.calls.sdp import check_candidate, check_description
 from models.errors import Refusal
 from models.ports import Device
 from models.rooms import rules
 from models.rooms.engine import Engine, Seen, Tools
 from models.rooms.logs.store import CallLog, Totals
-from models.rooms.room import Access, Closed, Gone, Participant, Room, RoomPrice
+from models.rooms.room import Access, Closed, Gone, Participant, Room
 from models.rooms.rules import Entrant, Step
 from models.rooms.upkeep import Upkeep
 from models.users.profile import ACTIVE, Profile
@@ -25,6 +26,7 @@ JOINED_MAX = 20
 __all__ = ["Rooms", "Seen", "Tools"]
 
 MediaToken = Callable[[Room, Profile | None, str], Mapping[str, Any] | None]
+PriceOf = Callable[[int, str, str], Price]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Rooms(Upkeep, Engine):
         super().__init__(tools)
         # Set by the wiring where a media server carries the media: (room, person, device id) → what the device needs.
         self.media_token: MediaToken = lambda room, person, device_id: None
+        # Set by the wiring where there are tariffs: (rate per minute, currency, type of the room) → the whole price.
+        self.price_of: PriceOf = lambda rate, currency, type: Price(
+            rate_per_minute_minor=rate, currency=currency
+        )
         self._capacity = capacity
         self._capacity_max = capacity_max
 
@@ -80,7 +86,7 @@ class Rooms(Upkeep, Engine):
             access=access,
             owner_id=user_id,
             capacity=capacity or self._capacity,
-            price=RoomPrice(rate_per_minute_minor=rate_per_minute_minor, currency=owner.profile.currency)
+            price=self.price_of(rate_per_minute_minor, owner.profile.currency, type)
             if rate_per_minute_minor
             else None,
             created_at=now,

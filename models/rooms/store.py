@@ -7,12 +7,13 @@ for each person the rooms that are theirs to see: owned, invited to, been in. It
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from pymongo import UpdateOne
 
+from models.calls.call import Price
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 from models.rooms.logs.store import LogStore
 from models.rooms.room import (
@@ -21,7 +22,6 @@ from models.rooms.room import (
     Fact,
     Participant,
     Room,
-    RoomPrice,
     Seat,
 )
 from models.rooms.room import Session as RoomSession
@@ -237,9 +237,7 @@ def _document(room: Room, deadline_at: datetime | None, now: datetime) -> Docume
         "access": room.access.value,
         "owner_id": room.owner_id,
         "capacity": room.capacity,
-        "price": None
-        if price is None
-        else {"rate_per_minute_minor": price.rate_per_minute_minor, "currency": price.currency},
+        "price": None if price is None else asdict(price),
         "created_at": room.created_at,
         "invited_ids": list(room.invited_ids),
         "kicked_ids": list(room.kicked_ids),
@@ -283,7 +281,7 @@ def room_of(d: Document) -> Room:
         access=Access(d["access"]),
         owner_id=d["owner_id"],
         capacity=d["capacity"],
-        price=RoomPrice(**price) if price else None,
+        price=Price(**price) if price else None,
         created_at=d["created_at"],
         invited_ids=tuple(d["invited_ids"]),
         kicked_ids=tuple(d["kicked_ids"]),

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.calls.call import Price
 from models.errors import Refusal
 from models.rooms import rules
 from models.rooms.board import Board
-from models.rooms.room import Access, Closed, Gone, Participant, Room, RoomPrice, Seat, Timers
+from models.rooms.room import Access, Closed, Gone, Participant, Room, Seat, Timers
 from models.rooms.rules import Entrant, Step
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -230,7 +231,7 @@ def test_of_two_devices_only_the_lost_one_goes() -> None:
 
 
 def test_who_pays_has_a_place_that_nobody_sees_until_it_is_paid() -> None:
-    priced = room(price=RoomPrice(rate_per_minute_minor=100, currency="NGN"))
+    priced = room(price=Price(rate_per_minute_minor=100, currency="NGN"))
     held = enter(priced, "bob")
     (bob,) = held.room.participants
     assert (bob.pending, bob.stay_id, bob.seats, kinds(held)) == (True, "stay-bob", (), [])
@@ -243,7 +244,7 @@ def test_who_pays_has_a_place_that_nobody_sees_until_it_is_paid() -> None:
 
 
 def test_the_owner_pays_nothing_in_their_own_room() -> None:
-    priced = room(price=RoomPrice(rate_per_minute_minor=100, currency="NGN"))
+    priced = room(price=Price(rate_per_minute_minor=100, currency="NGN"))
     assert kinds(enter(priced, OWNER)) == ["joined"]
 
 
@@ -412,7 +413,7 @@ def test_whatever_happens_places_sessions_facts_and_stays_agree(
     walk: list[tuple[Any, ...]], priced: bool, invite: bool
 ) -> None:
     there = room(
-        price=RoomPrice(rate_per_minute_minor=100, currency="NGN") if priced else None,
+        price=Price(rate_per_minute_minor=100, currency="NGN") if priced else None,
         access=Access.INVITE if invite else Access.OPEN,
     )
     now, board = START, Board()
