@@ -94,12 +94,13 @@ class ChatStore:
 
     # ------------------------------------------------------------------------------------------------------- telling
 
-    async def told(self, messages: Sequence[Message]) -> None:
-        """The letters of messages of one version are posted. Whoever has changed one since tells it anew."""
-        await self._messages.update_many(
+    async def told(self, messages: Sequence[Message]) -> bool:
+        """The letters of messages of one version are posted; False when one of them has been changed since."""
+        done = await self._messages.update_many(
             {"_id": {"$in": [message.id for message in messages]}, "version": messages[0].version},
             {"$unset": {"tell_at": ""}},
         )
+        return done.matched_count == len(messages)
 
     async def is_told(self, message_id: str) -> bool:
         """Whether the letters of a message are posted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from models.chat import rules
 from models.chat.conversations.conversation import Conversation, Membership
@@ -45,7 +46,7 @@ class Telling:
             self.announcer.announce(conversation, written, again=again),
         )
         await self.announcer.wake(conversation, written, muted=muted)
-        await self._messages.told([one.message for one in written])
+        await self._told(written)
 
     async def tell_change(self, written: Written, *, first_untold: bool, again: bool = False) -> None:
         """Tell an edited or deleted message, and before it the message itself if nobody has."""
@@ -53,7 +54,7 @@ class Telling:
             conversation = await self._conversation(written.message.conversation_id)
             await self.tell(conversation, [written], again=True)
         await self.announcer.announce_change(written, again=again)
-        await self._messages.told([written.message])
+        await self._told([written])
 
     async def tell_again(self, message: Message) -> Written:
         """Tell all that there may be to tell of a message."""
@@ -102,6 +103,17 @@ class Telling:
         sender = await self._users.profile(message.sender_id)
         assert sender is not None, "a deleted user stays as a tombstone"
         return Written(message, sender, tuple(one for one in readers if one not in message.hidden_from))
+
+    async def _told(self, written: Sequence[Written]) -> None:
+        """Done; but what was deleted meanwhile, at another process, must not stay in letters posted after that."""
+        if await self._messages.told([one.message for one in written]):
+            return
+        by_id = {one.message.id: one for one in written}
+        now = await self._messages.some(written[0].message.conversation_id, by_id)
+        for message in now.values():
+            before = by_id[message.id]
+            if message.deleted_at is not None and before.message.deleted_at is None:
+                await self.announcer.announce_change(replace(before, message=message), again=True)
 
     async def _conversation(self, conversation_id: str) -> Conversation:
         found = await self._conversations.find(conversation_id)
