@@ -29,6 +29,20 @@ _RECEIVED = """async () => {
   }
   return found;
 }"""
+# The same for each connection that is up, under its number among those that the page has made.
+_LEGS = """async () => {
+  const legs = {};
+  for (const [number, one] of (window.madeConnections ?? []).entries()) {
+    if (one.connectionState !== "connected") continue;
+    legs[number] = { audioBytes: 0, videoBytes: 0, frames: 0 };
+    for (const stat of (await one.getStats()).values()) {
+      if (stat.type !== "inbound-rtp") continue;
+      legs[number][`${stat.kind}Bytes`] += stat.bytesReceived;
+      legs[number].frames += stat.framesDecoded ?? 0;
+    }
+  }
+  return legs;
+}"""
 
 
 class Page:
@@ -97,6 +111,22 @@ class Page:
             " && (!video || (now.videoBytes > before.videoBytes && now.frames > before.frames)) && now; }"
         )
         found: dict[str, int] = self.until(script, [before, video])
+        return found
+
+    def until_legs_grow(self, count: int, *, within: float = 30.0) -> dict[str, dict[str, int]]:
+        """Wait for ``count`` connections with more sound and more pictures coming in on each; the figures."""
+        script = f"""async (count) => {{
+          const now = await ({_LEGS})();
+          const before = (window.legsBefore ??= now);
+          const grows = ([number, leg]) =>
+            before[number] && ["audioBytes", "videoBytes", "frames"].every((what) => leg[what] > before[number][what]);
+          const live = Object.entries(now);
+          for (const [number] of live) before[number] ??= now[number];
+          if (live.length !== count || !live.every(grows)) return null;
+          window.legsBefore = undefined;
+          return now;
+        }}"""
+        found: dict[str, dict[str, int]] = self.until(script, count, within=within)
         return found
 
     def show(self, html: str) -> None:

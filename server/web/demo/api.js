@@ -103,14 +103,30 @@ export class Api {
     return (await this.call("GET", `/api/chat/history/${encodeURIComponent(userId)}?limit=30`)).items ?? [];
   }
 
-  /** A request as the signed-in person; an expired token is renewed once and the request made again. */
-  async call(method, path, body) {
+  /** Upload a file, to be sent with a message. */
+  async upload(file) {
+    const form = new FormData();
+    form.append("file", file, file.name);
+    return (await this.call("POST", "/api/media", form)).media;
+  }
+
+  /** A file's bytes: an `<img>` of its own could not send the token. */
+  file(path) {
+    return this.#signedIn((token) => this.#fetch("GET", path, { token, as: "blob" }));
+  }
+
+  /** A request as the signed-in person. */
+  call(method, path, body) {
+    return this.#signedIn((token) => this.#fetch(method, path, { body, token }));
+  }
+
+  /** With the token that we have; when it has expired, once more with a new one. */
+  async #signedIn(ask) {
     try {
-      return await this.#fetch(method, path, { body, token: this.token });
+      return await ask(this.token);
     } catch (refusal) {
       if (refusal.status !== 401 || !this.session) throw refusal;
-      await this.renew();
-      return this.#fetch(method, path, { body, token: this.token });
+      return ask(await this.renew());
     }
   }
 
@@ -139,17 +155,20 @@ export class Api {
     memory.set("session", { user, accessToken, refreshToken });
   }
 
-  async #fetch(method, path, { body, token } = {}) {
-    const headers = { Accept: "application/json" };
-    if (body !== undefined) headers["Content-Type"] = "application/json";
+  /** `body` is sent as JSON, or as the form that it is; `as` is "json" or "blob". */
+  async #fetch(method, path, { body, token, as = "json" } = {}) {
+    const headers = { Accept: as === "json" ? "application/json" : "*/*" };
+    const form = body instanceof FormData; // the browser says which boundary it takes
+    if (body !== undefined && !form) headers["Content-Type"] = "application/json";
     if (token) headers.Authorization = `Bearer ${token}`;
     let response;
     try {
-      response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+      response = await fetch(path, { method, headers, body: form || body === undefined ? body : JSON.stringify(body) });
     } catch {
       throw new Refusal({ code: "OFFLINE", message: "The server cannot be reached." });
     }
     if (response.status === 204) return {};
+    if (response.ok && as === "blob") return response.blob();
     const answer = await response.json().catch(() => ({}));
     if (response.ok) return answer;
     throw new Refusal(answer.error ?? { message: `The server answered ${response.status}.` }, response.status);

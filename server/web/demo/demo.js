@@ -1,16 +1,21 @@
 // Wires the parts together: who is here, what a click does, when to draw.
 import { Api } from "./api.js";
-import { ChatLog, drawHistory } from "./lists.js";
+import { drawPurse } from "./balance.js";
+import { Chat } from "./chat.js";
+import { ChatView } from "./chatview.js";
+import { Composer } from "./compose.js";
+import { History } from "./history.js";
 import { Meter } from "./meter.js";
+import { at, drawLink, drawMe, notice } from "./page.js";
 import { Phone } from "./phone.js";
 import { Purse, topUpText } from "./purse.js";
 import { Quote } from "./quote.js";
-import { drawReceipt, fetchReceipt } from "./receipt.js";
+import { fetchReceipt, receiptCard } from "./receipt.js";
 import { Signaling } from "./signaling.js";
-import { drawPurse, drawTill } from "./till.js";
+import { drawTill } from "./till.js";
 import { farewell, follow, hush, ring, wakeTones } from "./tones.js";
-import { nameOf, slug, uuid } from "./util.js";
-import { at, drawCall, drawClocks, drawLink, drawMe, notice } from "./view.js";
+import { nameOf } from "./util.js";
+import { drawCall, drawClocks } from "./view.js";
 
 const api = new Api();
 const signaling = new Signaling(api);
@@ -18,8 +23,8 @@ const phone = new Phone({ api, signaling });
 const purse = new Purse({ api, signaling });
 const quote = new Quote({ api });
 const meter = new Meter({ phone, signaling });
-const chat = new ChatLog();
-const readChats = new Set(); // people whose earlier messages are on the page
+const chat = new Chat({ api, signaling });
+const history = new History({ api, choose });
 
 /** Do it; what the server refuses becomes a line on the page. */
 async function attempt(work, button) {
@@ -53,9 +58,10 @@ function exit(reason) {
   purse.forget();
   quote.forget();
   Object.assign(till, { receipt: null, put: null, short: null });
-  chat.clear();
-  readChats.clear();
-  drawHistory([], {}, () => {});
+  chat.forget();
+  chatView.forget();
+  chatted = null;
+  history.clear();
   drawMe(null);
   notice(reason);
   at("name").focus();
@@ -154,7 +160,7 @@ const redraw = () => {
     const { leg } = phone;
     if (!leg) return;
     if (!at("peer").value.trim()) at("peer").value = leg.other?.username ?? "";
-    if (leg.id && !leg.over) readChat(leg.other);
+    followChat();
   });
 };
 phone.addEventListener("change", redraw);
@@ -174,13 +180,9 @@ async function refreshHistory() {
   if (!api.me) return;
   try {
     const calls = await api.history();
-    const choose = (other) => {
-      if (at("peer").disabled) return;
-      at("peer").value = other?.username ?? "";
-      at("peer").focus();
-      anotherPeer();
-    };
-    if (api.me) drawHistory(calls, api.me, choose);
+    if (!api.me) return;
+    history.draw(calls, api.me);
+    redraw();
   } catch (refusal) {
     console.debug(`history: ${refusal.message}`);
   }
@@ -208,7 +210,7 @@ async function refreshReceipt(leg) {
   if (leg?.call?.state !== "ended" || !leg.call.activeAt) return;
   const receipt = await fetchReceipt(api, leg.id, () => phone.leg === leg);
   if (!receipt || phone.leg !== leg) return;
-  drawReceipt(receipt);
+  at("receipt").replaceChildren(...receiptCard(receipt));
   till.receipt = receipt;
   redrawTill();
 }
@@ -224,6 +226,15 @@ async function topUp(button) {
 
 for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
 
+/** A line of one of the lists was clicked: that person goes into the dial, and their chat is opened. */
+function choose(other) {
+  openChat(other);
+  if (at("peer").disabled || at("peer").value === other.username) return;
+  chatted = other.id;
+  at("peer").value = other.username;
+  anotherPeer();
+}
+
 /** Somebody is named: the last call's receipt makes room for the price of the next one. */
 function anotherPeer() {
   if (phone.busy) return;
@@ -231,7 +242,11 @@ function anotherPeer() {
   redrawTill();
 }
 
-at("peer").addEventListener("input", anotherPeer);
+at("peer").addEventListener("input", () => {
+  chatted = null;
+  openChat(null); // until it is clear who it is, nothing goes to whom it was before
+  anotherPeer();
+});
 addEventListener("focus", () => phone.busy || quote.user || quote.again()); // they may have joined in the other tab
 purse.addEventListener("change", () => {
   drawPurse(purse);
@@ -239,49 +254,69 @@ purse.addEventListener("change", () => {
   redrawTill();
 });
 for (const one of [quote, meter]) one.addEventListener("change", redrawTill);
+quote.addEventListener("change", () => followChat());
 
 // ---- the chat -------------------------------------------------------------------------------------------------------
 
-/** Whom a message goes to: the other one in the call, else the person named in the dial. */
+/** Whom a message goes to: the one whose chat is open, else the other one in the call, else the one in the dial. */
 async function chatPeer() {
-  const { leg } = phone;
-  const typed = at("peer").value;
-  if (phone.busy && leg.other) return leg.other;
-  if (leg?.other && leg.other.username?.toLowerCase() === slug(typed)) return leg.other;
-  return api.findUser(typed);
+  return chat.thread?.other ?? (phone.busy && phone.leg.other) ?? (await api.findUser(at("peer").value));
 }
 
-/** The earlier messages with a person, once. A server without chat yet is no fault worth a line. */
-async function readChat(other) {
-  if (!other?.id || readChats.has(other.id)) return;
-  readChats.add(other.id);
-  try {
-    for (const message of await api.chatWith(other.id)) chat.add(message, api.me);
-  } catch (refusal) {
-    console.debug(`chat history: ${refusal.message}`);
-  }
-}
-
-at("chat-form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const text = at("chat-text").value.trim();
-  if (!text) return;
-  await attempt(async () => {
-    const other = await chatPeer();
-    const message = await signaling.ask("CHAT_MESSAGE", { to: other.id, text, opId: uuid() }, { tries: 2 });
-    at("chat-text").value = "";
-    await readChat(other);
-    chat.add({ sender: api.me, text, ...message }, api.me, phone.busy ? null : other);
-  }, event.submitter);
-  at("chat-text").focus();
+const composer = new Composer({
+  send: ({ text, file, replyTo }) =>
+    attempt(async () => {
+      const other = await chatPeer();
+      const attachment = file ? await api.upload(file) : undefined;
+      chat.open(other);
+      await chat.send(other, { text, attachment, replyTo });
+      return true;
+    }),
+  edit: (message, text) =>
+    attempt(async () => {
+      await chat.edit(message, text);
+      return true;
+    }),
+  typed: () => chat.thread && chat.typed(chat.thread.other),
+  paused: () => chat.stopTyping(),
 });
 
+const chatView = new ChatView({
+  chat,
+  api,
+  does: {
+    choose,
+    reply: (message) => composer.reply(message),
+    edit: (message) => composer.edit(message),
+    remove: (message, button) => attempt(() => chat.remove(message), button),
+  },
+});
+
+let chatted = null; // who was in the call, or in the dial, when the chat last followed
+
+/** The chat of whom the phone is about, unless another one was opened meanwhile. */
+function followChat() {
+  const { leg } = phone;
+  const other = phone.busy && leg.id ? leg.other : quote.user;
+  if (!other || other.id === chatted) return;
+  chatted = other.id;
+  openChat(other);
+}
+
+function openChat(other) {
+  if (chat.thread?.other.id !== other?.id) composer.clear();
+  chat.open(other);
+}
+
+at("chat-back").addEventListener("click", () => openChat(null));
+
+chat.addEventListener("change", () => chatView.draw());
+chat.addEventListener("came", ({ detail: { sender } }) => {
+  if (document.hidden) document.title = `${nameOf(sender)} wrote · Ringmeter demo`;
+  if (!chat.thread && !at("peer").value.trim()) choose(sender);
+});
 signaling.addEventListener("told", ({ detail: { event, payload } }) => {
   if (event === "error") notice(payload.error?.message ?? "The server refused an event.");
-  if (event !== "CHAT_MESSAGE" || !api.me) return;
-  chat.add(payload, api.me);
-  if (!at("peer").value.trim() && payload.sender?.id !== api.me.id) at("peer").value = payload.sender?.username ?? "";
-  if (document.hidden) document.title = `${nameOf(payload.sender)} wrote · Ringmeter demo`;
 });
 document.addEventListener("visibilitychange", () => document.hidden || drawMe(api.me));
 

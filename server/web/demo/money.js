@@ -17,6 +17,9 @@ export function moneyText(amountMinor, currency) {
   return style.format(amountMinor / 10 ** style.resolvedOptions().maximumFractionDigits);
 }
 
+/** `10, "NGN"` → `1000`: what a person typed, in minor units. */
+export const minorOf = (amount, currency) => Math.round(amount * 10 ** format(currency).resolvedOptions().maximumFractionDigits);
+
 export const isFree = (price) => price.ratePerMinuteMinor === 0;
 
 /** The seconds that are charged for so much talking: whole blocks, the first one perhaps of another length. */

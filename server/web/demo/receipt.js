@@ -1,9 +1,8 @@
 // The receipt of a call as a card: when they talked, at what price, what was charged. And as a file, for
 // `python main.py verify-receipt FILE`.
-import { icon, make } from "./lists.js";
-import { moneyText, rateText } from "./money.js";
+import { costOf, moneyText, rateText } from "./money.js";
+import { icon, make } from "./page.js";
 import { clockText, wait } from "./util.js";
-import { at } from "./view.js";
 
 const PATIENCE_MS = [0, 250, 500, 1000, 2000, 4000, 8000]; // the money is settled right after the call, in most cases at once
 
@@ -20,8 +19,8 @@ export async function fetchReceipt(api, callId, wanted) {
   return null;
 }
 
-/** Fill the card. */
-export function drawReceipt(receipt) {
+/** What stands on the card. */
+export function receiptCard(receipt) {
   const money = (minor) => moneyText(minor, receipt.currency);
   const lines = receipt.segments.map((one) => {
     const charged = one.billedSeconds && one.billedSeconds !== Math.floor(one.talkMs / 1000);
@@ -32,11 +31,18 @@ export function drawReceipt(receipt) {
   if (receipt.refundedMinor) lines.push(line("Given back", "", money(-receipt.refundedMinor)));
   const total = line("Total", "", money(receipt.totalMinor));
   total.className = "total";
-  const facts = [intervalsText(receipt.intervals), ...sideOf(receipt, money)];
-  const head = make("h3", "", receipt.copy === "payee" ? "Receipt, your copy as who is paid" : "Receipt");
+  const facts = [intervalsText(receipt.intervals), ...(receipt.copy === "payee" ? [] : payerFacts(receipt, money))];
   const list = make("ul", "receipt-lines");
   list.append(...lines, total);
-  at("receipt").replaceChildren(head, list, ...facts.map((text) => make("p", "fine", text)), fileOf(receipt));
+  return [...headOf(receipt, money), list, ...facts.map((text) => make("p", "fine", text)), fileOf(receipt)];
+}
+
+/** Who is paid reads first what it brings. */
+function headOf(receipt, money) {
+  if (receipt.copy !== "payee") return [make("h3", "", "Receipt")];
+  const earned = make("p", "earned", `You earn ${money(receipt.earnedMinor)}`);
+  earned.append(make("span", "", `; the platform keeps ${receipt.platformShareBps / 100} %.`));
+  return [make("h3", "", "Receipt, your copy as who is paid"), earned];
 }
 
 function line(what, how, amount) {
@@ -47,10 +53,11 @@ function line(what, how, amount) {
   return item;
 }
 
-function feesOf({ price, amountMinor }) {
+function feesOf({ price, amountMinor, talkMs }) {
   if (!amountMinor) return "";
   const fee = price.connectFeeMinor ? `, ${moneyText(price.connectFeeMinor, price.currency)} to connect` : "";
-  return price.minimumMinor === amountMinor ? `${fee}, the minimum` : fee;
+  const raised = price.minimumMinor === amountMinor && costOf({ ...price, minimumMinor: 0 }, talkMs) < amountMinor;
+  return raised ? `${fee}, the minimum` : fee;
 }
 
 function intervalsText(intervals) {
@@ -58,11 +65,8 @@ function intervalsText(intervals) {
   return `Talked ${intervals.map(({ start, end }) => `${time(start)} – ${time(end)}`).join(", ")}`;
 }
 
-/** What only this side's copy says. */
-function sideOf(receipt, money) {
-  if (receipt.copy === "payee") {
-    return [`You earn ${money(receipt.earnedMinor)}; the platform keeps ${receipt.platformShareBps / 100} %.`];
-  }
+/** What only who pays may know: from where it came, and what was set aside. */
+function payerFacts(receipt, money) {
   const from = new Map();
   for (const { account, amountMinor } of receipt.charges) from.set(account, (from.get(account) ?? 0) - amountMinor);
   const said = [...from].map(([account, minor]) => `${money(minor)} from your ${account === "primary" ? "balance" : "call credits"}`);

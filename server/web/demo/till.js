@@ -1,34 +1,10 @@
-// The money on the page: balance, price, what a call charges as it runs, its warning and its receipt. Elements in, state
-// out; like view.js it decides how things look and what they are called, never what happens.
+// The money of a call: its price, what it charges as it runs, its warning and its receipt. Elements in, state out; like
+// view.js it decides how things look and what they are called, never what happens.
 import { isFree, moneyText, rateText, spanText, termsOf } from "./money.js";
-import { topUpText } from "./purse.js";
+import { at, show, write } from "./page.js";
 import { clockText, nameOf } from "./util.js";
-import { at, show, write } from "./view.js";
 
 const COUNTDOWN_MS = 15_000; // from here on every second counts
-
-export function drawPurse({ wallet }) {
-  show(at("wallet-slot"), Boolean(wallet));
-  if (!wallet) return;
-  const { currency, callCredits, heldMinor, availableMinor, pendingEarningsMinor } = wallet;
-  const held = heldMinor + callCredits.heldMinor;
-  const more = [];
-  if (callCredits.availableMinor) more.push(`+ ${moneyText(callCredits.availableMinor, currency)} call credits`);
-  if (held) more.push(`${moneyText(held, currency)} held`);
-  if (pendingEarningsMinor) more.push(`${moneyText(pendingEarningsMinor, currency)} earned`);
-  if (wallet.frozen) more.push("frozen");
-  write(at("balance"), moneyText(availableMinor, currency));
-  write(at("balance-more"), more.join(" · "));
-  const why = [];
-  if (held) why.push("Held for the call: what it does not cost comes back.");
-  if (pendingEarningsMinor) why.push("What you have earned can be spent once it can no longer be disputed.");
-  at("balance-more").title = why.join(" ");
-  for (const id of ["top-up", "top-up-now"]) {
-    at(id).setAttribute("aria-label", `Top up ${topUpText(currency)}`);
-    at(id).title = `Pays ${topUpText(currency)} of play money in`;
-  }
-  write(at("top-up-now"), `Top up ${topUpText(currency)}`);
-}
 
 /** What is to be seen: nothing, the price `before` a call, the money of a `live` one, or how it is `over`. */
 function sceneOf({ phone, quote, put }) {
@@ -48,6 +24,9 @@ export function drawTill({ phone, meter, quote, purse, receipt, put, short }) {
   show(slot, scene !== "none" || Boolean(short));
   const price = scene === "live" || scene === "over" ? meter.price : quote.prices?.audio.price;
   const paid = (scene === "live" || scene === "over") && price && !isFree(price);
+  const earned = scene === "over" && receipt?.copy === "payee";
+  show(at("earned-box"), earned);
+  if (earned) write(at("earned"), moneyText(receipt.earnedMinor, receipt.currency));
   show(at("charged-box"), Boolean(paid));
   show(at("lasts-box"), scene === "live" && paid && meter.leftMs !== null);
   show(at("lasts-bar"), scene === "live" && paid && meter.leftMs !== null);

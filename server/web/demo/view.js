@@ -1,9 +1,8 @@
-// The page: elements in, state out. It decides how things look and what they are called, never what happens.
-import { nameOf, initials, tintOf, clockText } from "./util.js";
+// The phone on the page: elements in, state out. It decides how things look and what they are called, never what happens.
 import { isFree, rateText } from "./money.js";
+import { at, face, iconAt, play, show, toggle, write } from "./page.js";
 import { grade } from "./stats.js";
-
-export const at = (id) => document.getElementById(id);
+import { clockText, nameOf } from "./util.js";
 
 const ENDINGS = {
   completed: "Call ended",
@@ -25,19 +24,6 @@ const GRADES = ["Poor", "Weak", "Fair", "Good"];
 
 const endingText = (reason) => ENDINGS[reason] ?? "Call ended";
 
-export function face(element, user) {
-  element.textContent = user ? initials(user) : "";
-  element.dataset.tint = user ? tintOf(user) : "none";
-}
-
-export const show = (element, yes) => {
-  if (element.hidden === yes) element.hidden = !yes;
-};
-
-export const write = (element, text) => {
-  if (element.textContent !== text) element.textContent = text; // an unchanged live region stays silent
-};
-
 /** What goes on, in words. */
 function wordsFor(leg) {
   if (!leg) return "Ready when you are";
@@ -54,11 +40,6 @@ function wordsFor(leg) {
 }
 
 const spoken = (leg) => (leg.seconds >= 1 ? ` · ${clockText(leg.seconds)}` : "");
-
-function play(video, stream, blocked) {
-  if (video.srcObject !== stream) video.srcObject = stream;
-  if (stream && video.paused) video.play().then(() => blocked(false)).catch((error) => blocked(error.name === "NotAllowedError"));
-}
 
 /** Draw the call, or that there is none. */
 export function drawCall(phone) {
@@ -90,7 +71,7 @@ export function drawCall(phone) {
   show(at("media-note"), joined && Boolean(leg.note));
   write(at("media-note"), joined ? leg.note : "");
   for (const id of ["call-video", "call-audio", "peer"]) at(id).disabled = live;
-  show(at("second"), !live);
+  show(at("second"), !live && !at("history-empty").hidden); // with a history there was somebody to call
   at("dial").classList.toggle("resting", joined);
 }
 
@@ -121,12 +102,6 @@ function upgradeText(leg, asking) {
   return `${what} ${who} ${rateText(price)} then, instead of ${rateText(now)}.`;
 }
 
-function toggle(id, on, [offText, onText]) {
-  const button = at(id);
-  button.setAttribute("aria-pressed", String(on));
-  write(button.lastElementChild, on ? onText : offText);
-}
-
 function drawIncoming(leg, yes) {
   const card = at("incoming");
   const appears = yes && card.hidden;
@@ -136,7 +111,7 @@ function drawIncoming(leg, yes) {
   write(at("incoming-name"), nameOf(leg.other));
   const kind = leg.type === "video" ? "calls you with video" : "calls you";
   write(at("incoming-kind"), leg.price ? `${kind} · ${payText(leg.price)}` : kind);
-  at("accept-icon").setAttribute("href", leg.type === "video" ? "#i-video" : "#i-phone");
+  at("accept-icon").setAttribute("href", iconAt(leg.type === "video" ? "video" : "phone"));
   // Never under somebody's fingers: a space typed into the chat must not answer a call.
   if (appears && !document.activeElement?.matches("input")) at("accept").focus({ preventScroll: true });
 }
@@ -168,24 +143,4 @@ export function drawClocks(phone) {
   show(at("incoming-bar"), known);
   write(at("incoming-left"), known ? `${Math.ceil(left / 1000)} s` : "");
   if (known) at("incoming-bar").value = left / (leg.ringsMs || 45_000);
-}
-
-export function drawMe(me) {
-  show(at("welcome"), !me);
-  show(at("room"), Boolean(me));
-  show(at("me"), Boolean(me));
-  document.title = me ? `${nameOf(me)} · Ringmeter demo` : "Ringmeter demo";
-  if (!me) return;
-  face(at("me-avatar"), me);
-  write(at("me-name"), nameOf(me));
-}
-
-export function drawLink(status) {
-  at("link").dataset.status = status;
-  write(at("link"), { online: "online", connecting: "connecting…", offline: "offline" }[status]);
-}
-
-export function notice(text) {
-  write(at("notice-text"), text ?? "");
-  show(at("notice"), Boolean(text));
 }
