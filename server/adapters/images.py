@@ -34,6 +34,10 @@ _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image
 _ROOT = Path(__file__).parents[2]
 
 
+class _Died(Exception):
+    """The program ended over an image."""
+
+
 class Images:
     """``models.media.ports.Pictures``; ``close`` it."""
 
@@ -80,7 +84,7 @@ class Images:
                 picture = await _exchange(program, ask, pieces)
             well = True
             return picture
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, json.JSONDecodeError) as fault:
+        except (TimeoutError, _Died) as fault:
             log.warning("an image ended its decoder", fault=repr(fault), size_bytes=size_bytes)
             return None
         finally:
@@ -102,17 +106,21 @@ async def _exchange(program: Process, ask: dict[str, Any], pieces: AsyncIterator
     assert program.stdin is not None, "it is a pipe"
     assert program.stdout is not None, "it is a pipe"
     program.stdin.write(json.dumps(ask).encode() + b"\n")
-    async for piece in pieces:
+    async for piece in pieces:  # whose own faults are not the program's
         program.stdin.write(piece)
-        await program.stdin.drain()
-    said = json.loads(await program.stdout.readline())
+        try:
+            await program.stdin.drain()
+        except OSError:
+            raise _Died from None
+    try:
+        said = json.loads(await program.stdout.readline())
+        thumbnail = await program.stdout.readexactly(said["bytes"]) if said else b""
+    except (OSError, asyncio.IncompleteReadError, json.JSONDecodeError):
+        raise _Died from None
     if not said:
         return None
     return Picture(
-        width=said["width"],
-        height=said["height"],
-        thumbnail=await program.stdout.readexactly(said["bytes"]),
-        thumbnail_type=said["type"],
+        width=said["width"], height=said["height"], thumbnail=thumbnail, thumbnail_type=said["type"]
     )
 
 
