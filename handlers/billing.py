@@ -12,7 +12,6 @@ from handlers.shapes import Shape
 from models.billing.service import Tick
 from models.ports import Letter
 
-
 _ROOM = fields.String(
     metadata={"description": "Of a stay in a room with a price: the room. `callId` is the stay's id then."}
 )

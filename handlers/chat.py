@@ -168,7 +168,10 @@ async def chat_stop_typing(ctx: Context, ask: dict[str, Any]) -> None:
 async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
     """Messages between this person and you, newest first."""
     page = await ctx.services.chat.history(
-        ctx.user_id, ask["user_id"], before=_number(decode_cursor(ask["cursor"], parts=1)), limit=ask["limit"]
+        ctx.user_id,
+        ask["user_id"],
+        before=number_in(decode_cursor(ask["cursor"], parts=1)),
+        limit=ask["limit"],
     )
     return _page(ctx, page, lambda last: encode_cursor(str(last.message.seq)))
 
@@ -189,7 +192,7 @@ async def conversation_messages(ctx: Context, ask: dict[str, Any]) -> Page:
     parts = decode_cursor(ask["cursor"])
     way, number = ("after" if "after" in ask else "before"), ask.get("after", ask.get("before"))
     if parts is not None:
-        way, number = parts[0], _number(parts[1:])
+        way, number = parts[0], number_in(parts[1:])
         if way not in ("before", "after"):
             raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
     page = await ctx.services.chat.messages(
@@ -240,7 +243,7 @@ def _page(ctx: Context, page: Stretch, cursor: Callable[[Written], str]) -> Page
     return Page([_seen(ctx, one) for one in page.items], cursor(page.items[-1]) if page.more else None)
 
 
-def _number(parts: list[str] | None) -> int | None:
+def number_in(parts: list[str] | None) -> int | None:
     """The number in a cursor of a history. Refuses with ``VALIDATION_FAILED``."""
     if parts is None:
         return None

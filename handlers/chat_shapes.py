@@ -71,6 +71,12 @@ class SendMessage(Shape):
         """Refuse none and both."""
         _one_address(data)
 
+    @validates_schema
+    def something_said(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Refuse a message without anything in it."""
+        if data["text"] is None and data["attachment_id"] is None and not data["ciphertexts"]:
+            raise ValidationError({"text": ["A text, an attachment, or ciphertexts."]})
+
 
 class MessageRef(Shape):
     """A message."""

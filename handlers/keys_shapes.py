@@ -158,22 +158,29 @@ class Claimed(Shape):
     devices = fields.List(fields.Nested(BundleView), required=True)
 
 
-class KeysChangedNotice(Shape):
+class Logged(Shape):
+    """An event of the durable log."""
+
+    seq = fields.Integer(metadata={"description": "The same as `logSeq`."})
+    log_seq = fields.Integer(
+        metadata={"description": "Your own rising number; the last one handled is `since`."}
+    )
+
+
+class KeysChangedNotice(Logged):
     """A device's identity key is another one; null: it has none now."""
 
     user_id = fields.String(required=True)
     device_id = fields.String(required=True)
     identity_key = fields.String(required=True, allow_none=True)
-    log_seq = fields.Integer()
 
 
-class KeysLowNotice(Shape):
+class KeysLowNotice(Logged):
     """How many one-time keys this device has left."""
 
     one_time = fields.Integer(required=True)
     kem = fields.Integer(required=True)
     key_packages = fields.Integer(required=True)
-    log_seq = fields.Integer()
 
 
 # ------------------------------------------------------------------------------------------------- encrypted groups
@@ -243,24 +250,20 @@ class CommitView(Shape):
     created_at = Instant(required=True)
 
 
-class CommitNotice(CommitView):
+class CommitNotice(CommitView, Logged):
     """A commit as it is told."""
 
-    log_seq = fields.Integer()
 
-
-class WelcomeNotice(GroupStateView):
+class WelcomeNotice(GroupStateView, Logged):
     """An MLS Welcome to ``epoch`` of a group."""
 
     body = fields.String(required=True)
     sender = fields.String(required=True)
     sender_device_id = fields.String(required=True)
-    log_seq = fields.Integer()
 
 
-class ResetNotice(GroupStateView):
+class ResetNotice(GroupStateView, Logged):
     """A group begins again: the state of the earlier generation is worth nothing any more."""
 
     sender = fields.String(required=True)
     device_id = fields.String(required=True)
-    log_seq = fields.Integer()

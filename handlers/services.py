@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from models.notify.service import Pushes
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
+    from models.reports.service import Reports
+    from models.rooms.livekit.service import LiveKit
     from models.rooms.service import Rooms
     from models.rooms.talk.service import Talk
     from models.users.service import Users
@@ -37,10 +39,12 @@ class Services:
     chat: Chat
     keys: Keys
     key_groups: KeyGroups
+    reports: Reports
     mailbox: Mailbox
     media: MediaFiles
     presence: Whereabouts
     rooms: Rooms
+    livekit: LiveKit | None = None
     talk: Talk
     pushes: Pushes
     ledger: Ledger

@@ -16,8 +16,9 @@ import orjson
 from models.errors import CODES
 from server.asyncapi import asyncapi
 from server.calls_doc import calls_page
-from server.config import Config, env_example, markdown_table
+from server.config import Config
 from server.openapi import openapi
+from server.variables import env_example, markdown_table
 from server.wiring import catalogue
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,11 @@ import handlers.chat_groups
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
+import handlers.livekit
 import handlers.media
 import handlers.notify
 import handlers.presence
+import handlers.reports
 import handlers.rooms
 import handlers.rooms_jobs
 import handlers.system
@@ -31,9 +33,11 @@ from handlers.keys import KeysTeller
 from handlers.keys_groups import GroupTeller
 from handlers.presence import PresenceTeller
 from handlers.registry import catalogue
+from handlers.reports import ReportsTeller
 from handlers.services import Services
 from handlers.wallet import WalletTeller
 from models.auth.service import Accounts
+from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
 from models.billing.receipts import Receipts
@@ -61,6 +65,8 @@ from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
+from models.reports.service import Reports
+from models.reports.store import ReportStore
 from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.service import Wallets
@@ -71,7 +77,7 @@ from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_push import WiredPush, wire_push
-from server.wiring_rooms import wire_rooms
+from server.wiring_rooms import WiredRooms, wire_rooms
 
 # CONTRACT §1: ring attempts per pair.
 RINGS_PER_MINUTE = 6
@@ -100,12 +106,14 @@ class Wired:
     passwords: Passwords
     push: WiredPush
     media: WiredMedia
+    rooms: WiredRooms
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
         self.passwords.close()
         await self.push.close()
         await self.media.close()
+        await self.rooms.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -156,6 +164,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         calls=calls,
         processes=call_store,
         users=users,
+        meter=meter,
         clock=clock,
         ids=ids,
         alarms=edges.alarms,
@@ -234,6 +243,15 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
+    reports = Reports(
+        store=ReportStore(db),
+        users=users,
+        evidence=chat.evidence,
+        stewards=Stewards(store=AccountStore(db), people=UserStore(db), clock=clock, ids=ids),
+        clock=clock,
+        ids=ids,
+    )
+    reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
     services = Services(
         accounts=accounts,
         users=users,
@@ -249,10 +267,12 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         chat=chat,
         keys=keys,
         key_groups=key_groups,
+        reports=reports,
         mailbox=mailbox,
         media=media.files,
         presence=presence,
         rooms=rooms,
+        livekit=wired_rooms.livekit,
         talk=wired_rooms.talk,
         pushes=pushes,
         ledger=ledger,
@@ -265,7 +285,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         clock=clock,
     )
     funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
-    return Wired(services=services, funnel=funnel, passwords=passwords, push=push, media=media)
+    return Wired(
+        services=services, funnel=funnel, passwords=passwords, push=push, media=media, rooms=wired_rooms
+    )
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

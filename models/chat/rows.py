@@ -55,11 +55,15 @@ class Rows:
         self._messages = messages
         self._conversations = conversations
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
-        self._places: OrderedDict[str, Place] = OrderedDict()
+        self._places: OrderedDict[str, Place | None] = OrderedDict()
 
     def turn(self, conversation_id: str) -> Turn:
         """The turn of a conversation; it is there for as long as somebody holds it."""
         return self._turns.setdefault(conversation_id, Turn())
+
+    def knows(self, conversation_id: str) -> bool:
+        """Whether this process has dealt with the conversation before."""
+        return conversation_id in self._places
 
     async def place(self, conversation_id: str, *, of: Collection[str] = ()) -> Place | None:
         """Where the conversation's row has got to, perhaps by now further. None: it has not begun.
@@ -86,4 +90,5 @@ class Rows:
 
     def forget(self, conversation_id: str) -> None:
         """Somebody else has taken a number."""
-        self._places.pop(conversation_id, None)
+        if conversation_id in self._places:
+            self._places[conversation_id] = None

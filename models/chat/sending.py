@@ -111,6 +111,8 @@ class Sending:
                 one.outcome = one.outcome or error
 
     async def _append(self, conversation_id: str, left: Sequence[Waiting]) -> None:
+        if not self._rows.knows(conversation_id):
+            await self._telling.tell_before(conversation_id)
         while left:
             known = await self._rows.place(conversation_id, of={one.device.user_id for one in left})
             place = known or _unbegun(conversation_id, left)

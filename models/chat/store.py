@@ -107,6 +107,11 @@ class ChatStore:
         query = {"_id": message_id, "tell_at": {"$exists": True}}
         return await self._messages.find_one(query, {"_id": 1}) is None
 
+    async def untold(self, conversation_id: str, most: int) -> list[Message]:
+        """Messages of a conversation whose letters are not posted, or not yet, in order."""
+        query = {"conversation_id": conversation_id, "tell_at": {"$exists": True}}
+        return [message_of(row) async for row in self._messages.find(query, sort=[("seq", 1)]).limit(most)]
+
     async def claim_untold(self, now: datetime) -> Message | None:
         """A message whose letters nobody has posted in time; others leave it to the caller for ``TELL_SECONDS``."""
         found = await self._messages.find_one_and_update(

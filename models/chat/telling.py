@@ -67,6 +67,14 @@ class Telling:
             await self.tell_change(written, first_untold=True, again=True)
         return written
 
+    async def tell_before(self, conversation_id: str) -> None:
+        """Tell what another process may have died over, before anything newer of the conversation is told.
+
+        Where that one lives, it is told twice at the same time, which the keys of the letters make once.
+        """
+        for message in await self._messages.untold(conversation_id, RETELL_MAX):
+            await self.tell_again(message)
+
     async def tell_markers(
         self, place: Membership, *, what: str | None = None, except_device: str | None = None
     ) -> None:

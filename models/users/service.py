@@ -22,6 +22,8 @@ __all__ = ["Account", "Meeting", "People", "Place", "Profile", "Users"]
 
 # The two halves of a search, in order.
 BY_USERNAME, BY_DISPLAY_NAME = "username", "display_name"
+# Each is told what concerns the server; more than any server has.
+ADMINISTRATORS_MAX = 100
 
 
 class Users:
@@ -47,6 +49,10 @@ class Users:
     async def blocks_between(self, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the pairs (blocker, blocked) that are blocks."""
         return await self._store.blocks_between(pairs) if pairs else set()
+
+    async def administrators(self) -> list[str]:
+        """The ids of those who keep the server."""
+        return await self._store.administrators(ADMINISTRATORS_MAX)
 
     async def meet(self, caller_id: str, callee_id: str) -> Meeting:
         """Both people and the blocks between them, in one round trip. Refuses with ``USER_UNKNOWN`` (no caller).

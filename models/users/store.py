@@ -38,6 +38,7 @@ USERS = collection(
     index("status", "username_key"),
     index("status", "display_key", "_id"),
     index("forget_owed_at", where=_present("forget_owed_at")),
+    index("role", where={"role": ADMIN}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",
@@ -120,6 +121,11 @@ class UserStore:
         """All that a person sees of themselves."""
         document = await self._users.find_one({"_id": user_id})
         return account_of(document) if document else None
+
+    async def administrators(self, most: int) -> list[str]:
+        """The ids of those who keep the server and may act now."""
+        cursor = self._users.find({"role": ADMIN, "status": ACTIVE}, {"_id": 1}).limit(most)
+        return [document["_id"] async for document in cursor]
 
     async def meeting(self, caller_id: str, callee_id: str) -> Meeting | None:
         """Both people and the blocks between them; None without the caller."""

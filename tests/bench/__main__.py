@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from server.cli_run import event_loop_factory
 from server.mongod import EmbeddedMongod, MongodFault
-from tests.bench import calls, cutoff, inside, logins, money, relay, renewals, report, rest
+from tests.bench import calls, chat, cutoff, inside, logins, money, presence, relay, renewals, report, rest
 from tests.bench.machine import Cores, NoStart, Server, Watched, describe, load
 from tests.bench.people import open_wallets, pay_in, register
 from tests.bench.phone import Phone, connect_all
@@ -63,6 +63,8 @@ class Bench:
         try:
             database = mongod.pid or 0
             await self._with_server(uri, CHEAP_HASHES, lambda s: self._calls_and_relay(s, database))
+            await self._with_server(uri, CHEAP_HASHES, lambda s: self._chat(s, database))
+            await self._with_server(uri, CHEAP_HASHES, lambda s: self._presence(s, database))
             await self._with_server(uri, CHEAP_HASHES, lambda s: self._cut_offs(s, database), troubled=True)
             await self._inside(uri, database)
             await self._with_server(uri, REAL_HASHES, lambda s: self._logins(s, database))
@@ -140,6 +142,54 @@ class Bench:
             ("flat_out", lambda told: relay.flat_out(board, plan, watched, told)),
         )
         self._hang_up(phones)
+
+    async def _chat(self, server: Server, database: int) -> None:
+        plan, watched = self.plan, Watched(server.pid, database)
+        phones = await self._phones(server, "writer", plan.pairs)
+        pairs = chat.pairs(phones[: plan.pairs], phones[plan.pairs :])
+        with self.bar("a group"):
+            group = await chat.group(server.url, phones[: plan.group_members])
+        short = replace(plan, chat_seconds=plan.chat_seconds * WARM_UP_SHARE)
+        with self.bar("warming up") as told:
+            await chat.flat_out(pairs, plan.chat_at_once, short, watched, told)
+        await self._rounds(
+            "chat",
+            ("steady", lambda told: chat.steady(pairs, plan, watched, told)),
+            ("flat_out", lambda told: chat.flat_out(pairs, plan.chat_at_once, plan, watched, told)),
+            ("group_flat_out", lambda told: chat.flat_out(group, plan.group_at_once, plan, watched, told)),
+            times=plan.chat_rounds,
+        )
+        self._hang_up(phones)
+        with self.bar("friends") as told:
+            people = await register(server.url, "friend", chat.friends_needed(plan) + 1, told)
+        with self.bar(f"chat: {plan.missed} messages for a phone that is away") as told:
+            away, faults = await chat.be_away(server.url, people[0], people[1:], plan, told)
+        self.warnings += [f"{count} × {name} while messages were written" for name, count in faults.items()]
+        await self._rounds(
+            "chat",
+            ("catch_up", lambda told: chat.catch_up(away, watched, told)),
+            times=plan.chat_rounds,
+        )
+
+    async def _presence(self, server: Server, database: int) -> None:
+        plan, watched = self.plan, Watched(server.pid, database)
+        with self.bar("people") as told:
+            people = await register(server.url, "watched", plan.presence_people, told)
+            watchers = await register(server.url, "watcher", plan.presence_watchers, told)
+        crowd = presence.Crowd([Phone(one) for one in people], [Phone(one) for one in watchers])
+        await connect_all(list(crowd.watchers), server.url, lambda: None)
+        with self.bar("presence: watching") as told:
+            await crowd.watch(told)
+        with self.bar("presence: arrivals") as told:
+            came = summary([await presence.arrivals(crowd, server.url, watched, told)])
+        await self._rounds(
+            "presence",
+            ("changes", lambda told: presence.changes(crowd, plan, watched, told)),
+            ("flaps", lambda told: presence.flaps(crowd, plan, watched, told)),
+            times=plan.chat_rounds,
+        )
+        self.results["presence"]["arrivals"] = came
+        self._hang_up([*crowd.people, *crowd.watchers])
 
     async def _phones(self, server: Server, prefix: str, pairs: int, *, money: int = 0) -> list[Phone]:
         """Connected phones of new users: the callers, who have wallets with ``money``, and then the callees."""
@@ -265,7 +315,7 @@ def main() -> int:
     args = parser.parse_args()
     plan = QUICK if args.quick else Plan()
     given = {name: getattr(args, name) for name in ("call_rate", "relay_rate", "rounds")}
-    given["money_rounds"] = args.rounds
+    given["money_rounds"] = given["chat_rounds"] = args.rounds
     plan = replace(plan, **{name: value for name, value in given.items() if value})
     console = Console(width=None if sys.stdout.isatty() else 130)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

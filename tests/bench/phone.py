@@ -40,17 +40,20 @@ def _nothing(phone: Phone, name: str, payload: dict[str, Any], at: float) -> Non
 class Phone(asyncio.Protocol):
     """``on_event(phone, name, payload, at)`` hears every event, ``at`` being ``perf_counter`` when its bytes came.
 
+    ``on_connect(phone, at)`` is called when it begins to sign on; ``since`` is what it says then of its log.
     ``on_relayed``, where set, takes the raw text of each ICE candidate instead, so that none is parsed.
     """
 
     RELAYED = b'42["ICE_CANDIDATE"'
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: Person, *, since: int | None = None) -> None:
         self.person = person
+        self.since = since
         self.user_id = person.user_id
         self.device_id = f"phone-{person.username}"
         self.on_event: OnEvent = _nothing
         self.on_relayed: OnRelayed | None = None
+        self.on_connect: Callable[[Phone, float], None] = lambda phone, at: None
         self.closed = ""
         self._acks: dict[int, OnAck] = {}
         self._ack_id = 0
@@ -123,7 +126,11 @@ class Phone(asyncio.Protocol):
         if engine == b"2":
             self.write(client_frame(b"3"))
         elif engine == b"0":
-            self.write(client_frame(connect_packet({"token": self.person.token, "deviceId": self.device_id})))
+            self.on_connect(self, at)
+            auth = {"token": self.person.token, "deviceId": self.device_id}
+            self.write(
+                client_frame(connect_packet(auth if self.since is None else auth | {"since": self.since}))
+            )
         elif engine == b"4":
             kind, number, data = read_packet(text)
             if kind == b"2":

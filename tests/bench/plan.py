@@ -37,6 +37,16 @@ class Plan:
     cut_offs: int = 200
     cut_off_rate: float = 50.0
     cut_offs_away: int = 40  # while the database does not answer
+    chat_rounds: int = 3
+    chat_rate: float = 150.0
+    chat_seconds: float = 4.0
+    chat_at_once: int = 32  # messages on their way, over all pairs
+    group_members: int = 50
+    group_at_once: int = 8
+    missed: int = 10_000
+    presence_people: int = 1000
+    presence_watchers: int = 50
+    presence_changes: int = 5000
 
 
 QUICK = Plan(
@@ -55,4 +65,10 @@ QUICK = Plan(
     renewal_seconds=2.5,
     cut_offs=40,
     cut_offs_away=20,
+    chat_rounds=1,
+    chat_seconds=1.5,
+    missed=2000,
+    presence_people=200,
+    presence_watchers=10,
+    presence_changes=600,
 )

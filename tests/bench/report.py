@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from tests.bench import report_money
+from tests.bench import report_chat, report_money
 from tests.bench.cells import both, median, percent, span
 
 # A process at this share of its core has no time left.
@@ -19,8 +19,8 @@ OTHERS_SHARE = 0.1
 # An open loop that sends later than this is behind its own schedule.
 LATE_MS = 1.0
 
-_TITLES = ("calls", "relay", "money", "live", "cut_offs", "logins")
-_OTHERS = (("relay", "flat_out"), ("logins", "flat_out"))
+_TITLES = ("calls", "relay", "chat", "presence", "money", "live", "cut_offs", "logins")
+_OTHERS = (("relay", "flat_out"), ("chat", "flat_out"), ("chat", "group_flat_out"), ("logins", "flat_out"))
 _CALLS = (
     ("request → ring → accept → caller told", "set_up_ms"),
     ("  request → callee's phone", "ring_ms"),
@@ -46,7 +46,7 @@ def show(
     console.print(_calls(results["calls"], "free calls", ""))
     console.print(_calls(results["calls"], "paid calls", "paid_"))
     console.print(_relay(results["relay"]))
-    for table in report_money.tables(results):
+    for table in (*report_chat.tables(results), *report_money.tables(results)):
         console.print(table)
     console.print(_logins(results["logins"]))
     for line in verdicts(results):
@@ -80,6 +80,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     if late is not None:
         kept = "kept its schedule" if late < LATE_MS else "fell behind its own schedule"
         said.append(f"relay, steady: the generator {kept} (late by {late:.3f} ms at p99).")
+    said += report_chat.verdicts(results)
     said += report_money.verdicts(results)
     for title in _TITLES:
         for name, part in results[title].items():

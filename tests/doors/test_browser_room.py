@@ -136,3 +136,23 @@ def test_the_owner_shows_somebody_out_and_closes_the_room(stage: Stage) -> None:
     for one in (dan, fay):
         one.page.until(_STATE, "outside")
         one.page.until(_NOTICE, "closed by its owner")
+
+
+def test_a_room_outlives_the_death_of_the_server(stage: Stage) -> None:
+    gus, link = opened(stage, "Gus")
+    gus.page.click("room-join")
+    gus.page.until(_STATE, "joined")
+    hal = stage.person("Hal", link)
+    hal.go_in(others=1)
+    stage.server.kill()
+    for one in (gus, hal):
+        one.page.until(_STATE, "reconnecting")
+        one.page.until_legs_grow(1)  # from tab to tab: it does not pass through the server
+    stage.server.start()
+    for one in (gus, hal):
+        one.page.until(_STATE, "joined")
+        one.sees(others=1)
+    hal.page.fill("room-chat-text", "Still there?")
+    hal.page.click("room-chat-send")
+    for one in (gus, hal):
+        one.page.until_text("room-chat-log", "Still there?")

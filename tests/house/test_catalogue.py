@@ -37,7 +37,7 @@ AUTH_EXPIRING SYNC error CHAT_MESSAGE WALLET_UPDATED PRESENCE
 existing-users user-connected user-disconnected offer answer ice-candidate chat-message
 room-updated room-invited room-kicked room-closed
 MESSAGE_EDIT MESSAGE_DELETE MESSAGE_DELIVERED MESSAGE_READ CHAT_TYPING CHAT_STOP_TYPING CONVERSATION_UPDATED
-KEYS_CHANGED KEYS_LOW GROUP_COMMIT GROUP_WELCOME GROUP_RESET
+KEYS_CHANGED KEYS_LOW GROUP_COMMIT GROUP_WELCOME GROUP_RESET REPORT_FILED
 """.split()
 PROMISED_ROUTES = """
 POST /api/auth/register
@@ -153,12 +153,14 @@ GET /api/keys/groups/{}
 POST /api/keys/groups/{}/commits
 GET /api/keys/groups/{}/commits
 POST /api/keys/groups/{}/reset
+POST /api/reports
+GET /api/admin/reports
+GET /api/admin/reports/{}
+POST /api/admin/reports/{}/close
 """.strip().splitlines()
 # Codes that stand in the table for events that are not there yet.
 COMING = set(
     """
-    REPORT_UNKNOWN REPORT_CLOSED
-    WEBHOOK_INVALID
     """.split()
 )
 # Field names of others, which are not ours to spell (RFC 6749 §5.1).

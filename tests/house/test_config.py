@@ -13,14 +13,12 @@ import pytest
 
 from server.config import (
     DEVELOPMENT_ORIGINS,
-    VARIABLES,
     ConfigFault,
-    env_example,
     kept_secret,
     load_config,
-    markdown_table,
     with_jwt_secret,
 )
+from server.variables import VARIABLES, env_example, markdown_table
 from tests.standins.keys import account_json, p256_key, pem, rsa_key
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.config import VARIABLES, load_config
+from server.config import load_config
+from server.variables import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 NAMES = {v.name for v in VARIABLES}
@@ -166,7 +167,9 @@ def test_every_dependency_has_its_pin() -> None:
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line
     }
-    names = [re.split(r"[ =<>;]", line.strip())[0].lower().replace("_", "-") for line in wanted.splitlines()]
+    names = [
+        re.split(r"[ =<>;\[]", line.strip())[0].lower().replace("_", "-") for line in wanted.splitlines()
+    ]
     missing = {n for n in names if n and not n.startswith("#")} - pins - {"fiftyone-db"}
     assert not missing  # fiftyone-db is the wheel of other platforms, pinned in setup.cfg
 

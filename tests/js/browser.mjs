@@ -69,6 +69,7 @@ const verbs = {
   fill: (ask) => at(ask).fill(ask.text),
   click: (ask) => at(ask).click(),
   text: (ask) => at(ask).innerText(),
+  scheme: ({ page, scheme }) => pages.get(page).emulateMedia({ colorScheme: scheme }),
   reload: ({ page }) => pages.get(page).reload().then(() => null),
   content: ({ page, html }) => pages.get(page).setContent(html),
   offline: ({ on }) => context.setOffline(on),

@@ -421,6 +421,7 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         chat=None,  # type: ignore[arg-type]
         keys=None,  # type: ignore[arg-type]
         key_groups=None,  # type: ignore[arg-type]
+        reports=None,  # type: ignore[arg-type]
         mailbox=process.mailbox,
         presence=process.presence,
         rooms=None,  # type: ignore[arg-type]

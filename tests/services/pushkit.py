@@ -1,8 +1,9 @@
-"""Pushes of several processes on one database, the tokens that accounts would keep, and a stand-in for Expo."""
+"""Pushes of several processes on one database, the tokens that accounts would keep, stand-ins for the providers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -199,3 +200,24 @@ class World:
     def told(self) -> list[tuple[str, str]]:
         """Which Expo token got what, in order."""
         return [(message["to"], message["data"]["type"]) for message in self.expo.pushed]
+
+    def bodies(self) -> list[str]:
+        """What the notifications say, in order."""
+        return [message["body"] for message in self.expo.pushed]
+
+
+@asynccontextmanager
+async def pushing(db: Database, clock: VirtualClock, ids: CountingIds) -> AsyncIterator[World]:
+    """A world in which Bob has a phone with an Expo token."""
+    expo = ExpoStandIn()
+    await expo.start()
+    sender = ExpoSender(
+        access_token="secret",
+        url=expo.url,
+        monotonic=lambda: clock.now().timestamp(),
+    )
+    built = World(db, clock, ids, expo, sender)
+    built.drawer.put(BOB, PHONE)
+    yield built
+    await sender.close()
+    await expo.stop()

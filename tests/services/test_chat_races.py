@@ -10,6 +10,7 @@ import pytest
 from models.chat.rules import pair_id
 from models.db import Database
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
+from tests.services.callkit import Killed
 from tests.services.chat_house import ANN, BOB, EVE, World, build, device, refused, told
 
 
@@ -144,6 +145,24 @@ async def test_one_that_is_refused_does_not_hold_up_those_who_wait_with_it(world
         *(None, "CONVERSATION_UNKNOWN", None, "CONVERSATION_UNKNOWN", None)
     ]
     assert await world.numbers(group_id) == [1, 2, 3, 4]
+
+
+async def test_what_a_dead_process_left_untold_is_told_before_anything_newer(world: World) -> None:
+    """Its successor hears from somebody else first; each log has the messages in the order of their numbers."""
+    group_id = await group_of(world, BOB, EVE)
+    dead, heir = world.machine("p1"), world.machine("p2")
+    await dead.chat.say(device(ANN), conversation_id=group_id, text="0", op_id="0")
+
+    async def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    dead.mailbox.post = dies  # type: ignore[method-assign]
+    for n in range(1, 4):
+        with pytest.raises(Killed):
+            await dead.chat.say(device(ANN), conversation_id=group_id, text=f"{n}", op_id=f"{n}")
+    await heir.chat.say(device(BOB), conversation_id=group_id, text="4", op_id="4")
+    for user_id in (ANN, BOB, EVE):
+        assert [x["text"] for x in told(await world.log(user_id), "CHAT_MESSAGE")][1:] == list("01234")
 
 
 async def test_who_is_removed_at_another_process_sees_nothing_of_what_comes_after(world: World) -> None:

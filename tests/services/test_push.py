@@ -12,20 +12,13 @@ from models.notify.ports import Outcome, Push
 from models.notify.rules import LEASE_SECONDS
 from server.adapters.expo import ExpoSender
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.pushkit import ANN, BOB, CALL, PHONE, TABLET, World
-from tests.standins.expo import ExpoStandIn
+from tests.services.pushkit import ANN, BOB, CALL, PHONE, TABLET, World, pushing
 
 
 @pytest.fixture
 async def world(db: Database, clock: VirtualClock, ids: CountingIds) -> AsyncIterator[World]:
-    expo = ExpoStandIn()
-    await expo.start()
-    sender = ExpoSender(access_token="secret", url=expo.url)
-    built = World(db, clock, ids, expo, sender)
-    built.drawer.put(BOB, PHONE)
-    yield built
-    await sender.close()
-    await expo.stop()
+    async with pushing(db, clock, ids) as built:
+        yield built
 
 
 async def test_a_ring_is_pushed_with_all_that_a_phone_needs_to_ring(world: World) -> None:

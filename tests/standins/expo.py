@@ -37,6 +37,7 @@ class ExpoStandIn:
         self.projects: dict[str, str] = {}
         self.spoiled: set[str] = set()
         self.hold: asyncio.Event | None = None
+        self.holds: str | None = None  # only requests for this type of data wait
         self.arrived = asyncio.Event()
         self.url = ""
         self.retry_after: str | None = None
@@ -75,12 +76,12 @@ class ExpoStandIn:
         number = self.asked
         body = await request.json()
         self.arrived.set()
-        if self.hold is not None:
+        messages = body if isinstance(body, list) else [body]
+        if self.hold is not None and self.holds in (None, messages[0]["data"]["type"]):
             await self.hold.wait()
         fault = self._fault(number)
         if fault is not None:
             return fault
-        messages = body if isinstance(body, list) else [body]
         if len(messages) > MESSAGES_MAX:
             return _refused(400, "PUSH_TOO_MANY_NOTIFICATIONS")
         if any(not isinstance(m.get("to"), str) or m["to"] in self.spoiled for m in messages):

@@ -5,15 +5,18 @@ sockets: whoever is connected there is in the room, and has left it when the las
 neither order nor delivery, nothing is concluded from the order of what it tells: an end of a connection is final and
 kept, a beginning counts only where there is no end, and whoever publishes has begun.
 
+What it does not tell is asked for: whoever is no longer among a room's participants there has left it, and whoever is
+there and no longer in our room (kicked, out of money, banned) is taken out, since a connection outlives its token.
+
 A notification is answered only after all that follows from it is durable, and remembered last: one that was cut off
 comes again, and repeating any part of it changes nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 import structlog
 
@@ -22,17 +25,15 @@ from models.ports import Clock
 from models.rooms.livekit import rules
 from models.rooms.livekit.rules import Key, Notification
 from models.rooms.livekit.store import Connection, LiveKitStore
+from models.rooms.room import Room
+from models.users.profile import Profile
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a device needs to connect to LiveKit."""
-
-    url: str
-    token: str
-    expires_in_ms: int
+# A connection is looked at this long after it was told of or looked at: what LiveKit does not tell costs as much.
+LOOK_EVERY_SECONDS = 20
+# From a notification's first write to the seat in the room, with much to spare.
+COMING_IN_SECONDS = 5
 
 
 class Attendance(Protocol):
@@ -47,30 +48,58 @@ class Attendance(Protocol):
         ...
 
 
+class MediaServer(Protocol):
+    """LiveKit's own service. Raises ``MediaServerAway``."""
+
+    async def participants(self, room_id: str) -> set[str]:
+        """Who is connected to a room, by LiveKit's ids of the connections; nobody in a room that it does not know."""
+        ...
+
+    async def remove(self, room_id: str, identity: str) -> None:
+        """Cut a participant off; nothing happens when it is not there."""
+        ...
+
+
+class MediaServerAway(Exception):
+    """LiveKit does not answer, or not as documented."""
+
+
 class LiveKit:
     """One per process, where it is configured."""
 
-    def __init__(self, *, key: Key, store: LiveKitStore, rooms: Attendance, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        key: Key,
+        store: LiveKitStore,
+        rooms: Attendance,
+        load: Callable[[str], Awaitable[Room | None]],
+        server: MediaServer,
+        clock: Clock,
+    ) -> None:
         self._key = key
         self._store = store
         self._rooms = rooms
+        self._load = load
+        self._server = server
         self._clock = clock
 
-    def ticket(
-        self, *, room_id: str, room_type: str, user_id: str, device_id: str, name: str, owner: bool
-    ) -> Ticket:
-        """For a device whose user may be in the room: that was decided by whoever asks."""
+    def ticket(self, room: Room, person: Profile | None, device_id: str) -> Mapping[str, Any] | None:
+        """What a device needs to connect to LiveKit; None for one whose user has no place in the room."""
+        one = room.participant(person.user_id) if person is not None else None
+        if person is None or one is None or one.pending:
+            return None
         token = rules.join_token(
             self._key,
-            room_id=room_id,
-            room_type=room_type,
-            user_id=user_id,
+            room_id=room.id,
+            room_type=room.type,
+            user_id=person.user_id,
             device_id=device_id,
-            name=name,
-            owner=owner,
+            name=person.display_name,
+            owner=person.user_id == room.owner_id,
             now=self._clock.now(),
         )
-        return Ticket(self._key.url, token, 1000 * rules.TOKEN_SECONDS)
+        return {"url": self._key.url, "token": token, "expires_in_ms": 1000 * rules.TOKEN_SECONDS}
 
     async def heard(self, *, body: bytes, authorization: str) -> None:
         """LiveKit tells something. Refuses with ``WEBHOOK_INVALID`` what it has not signed."""
@@ -78,7 +107,7 @@ class LiveKit:
         told = rules.notification(self._key, body=body, authorization=authorization, now=now)
         if await self._store.heard(told.id):
             return
-        connection = _connection(told)
+        connection = _connection(told, now)
         match told.event:
             case "participant_joined" | "track_published":
                 if connection is not None:
@@ -111,6 +140,54 @@ class LiveKit:
         if await self._store.gone(one):
             await self._left(one, self._clock.now())
 
+    # -------------------------------------------------------------------------------------------------- what is asked
+
+    async def run_removals(self) -> int:
+        """Cut off at LiveKit who is connected there and no longer in our room; how many."""
+        now = self._clock.now()
+        strangers = [one for room in await self._by_room(now) for one in await self._strangers(room)]
+        for one in strangers:
+            identity = rules.identity_of(user_id=one.user_id, device_id=one.device_id)
+            try:
+                await self._server.remove(one.room_id, identity)
+            except MediaServerAway as away:
+                log.warning("LiveKit is asked again", error=str(away))
+                return 0
+            await self._store.disconnected(one, now)
+        return len(strangers)
+
+    async def run_attendance(self) -> None:
+        """Find the connections that have ended without our having been told."""
+        now = self._clock.now()
+        for connections in await self._by_room(now - timedelta(seconds=LOOK_EVERY_SECONDS)):
+            try:
+                there = await self._server.participants(connections[0].room_id)
+            except MediaServerAway as away:
+                log.warning("LiveKit is asked again", error=str(away))
+                return
+            await self._store.seen(there & {one.sid for one in connections}, now)
+            for one in connections:
+                if one.sid not in there:
+                    await self._store.disconnected(one, now)
+                    await self._left(one, now)
+
+    async def _by_room(self, before: datetime) -> list[list[Connection]]:
+        rooms: dict[str, list[Connection]] = {}
+        for one in await self._store.live(before):
+            rooms.setdefault(one.room_id, []).append(one)
+        return list(rooms.values())
+
+    async def _strangers(self, connections: list[Connection]) -> list[Connection]:
+        room = await self._load(connections[0].room_id)
+
+        def has_seat(one: Connection) -> bool:
+            place = room.participant(one.user_id) if room is not None else None
+            return place is not None and place.seat(device_name(one.sid)) is not None
+
+        # Read before the room was, so one that is only coming in may not have its seat yet.
+        settled = self._clock.now() - timedelta(seconds=COMING_IN_SECONDS)
+        return [one for one in connections if one.at <= settled and not has_seat(one)]
+
     async def _left(self, one: Connection, at: datetime) -> None:
         await self._rooms.left(
             room_id=one.room_id, user_id=one.user_id, device_id=device_name(one.sid), at=at
@@ -122,7 +199,7 @@ def device_name(sid: str) -> str:
     return f"livekit:{sid}"
 
 
-def _connection(told: Notification) -> Connection | None:
+def _connection(told: Notification, now: datetime) -> Connection | None:
     """Whom a notification is about; None for participants that are not of our making (recorders, agents, SIP)."""
     device = rules.device_of(told.identity or "")
     if device is None or told.participant_sid is None:
@@ -134,4 +211,5 @@ def _connection(told: Notification) -> Connection | None:
         room_sid=told.room_sid,
         user_id=user_id,
         device_id=device_id,
+        at=now,
     )

@@ -6,24 +6,31 @@ end: LiveKit promises no order, and what is told late of a connection that has e
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from models.db import Database, Document, collection, index
 
-# Longer than LiveKit tries to tell something, and than anybody is connected (a live one is written anew daily).
+# Longer than LiveKit tries to tell something. One that is seen to live is kept on.
 KEPT_HOURS = 24
+# Connections that one turn of a job looks at.
+LOOK_AT_MAX = 2_000
 
 CONNECTIONS = collection(
     "livekit_connections",
     index("room_sid", where={"gone": False}),
-    index("room_id", "user_id", where={"gone": False}),
+    index("at", where={"gone": False}),
     index("expires_at", ttl_seconds=0),
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "room_id", "room_sid", "user_id", "device_id", "gone", "expires_at"],
-            "properties": {"gone": {"bsonType": "bool"}, "expires_at": {"bsonType": "date"}},
+            "required": ["_id", "room_id", "room_sid", "user_id", "device_id", "gone", "at", "expires_at"],
+            "properties": {
+                "gone": {"bsonType": "bool"},
+                "at": {"bsonType": "date"},
+                "expires_at": {"bsonType": "date"},
+            },
         }
     },
 )
@@ -32,13 +39,17 @@ HEARD = collection("livekit_heard", index("expires_at", ttl_seconds=0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A device in one of LiveKit's rooms. ``sid`` is its id there, ``room_sid`` the one of the room's present life."""
+    """A device in one of LiveKit's rooms. ``sid`` is its id there, ``room_sid`` the one of the room's present life.
+
+    ``at`` is when we heard of it, or looked last.
+    """
 
     sid: str
     room_id: str
     room_sid: str
     user_id: str
     device_id: str
+    at: datetime
 
 
 class LiveKitStore:
@@ -78,16 +89,21 @@ class LiveKitStore:
 
     async def finished(self, *, room_id: str, room_sid: str, now: datetime) -> list[Connection]:
         """A room's life has ended, and with it every connection to it: those that were still there."""
-        over = Connection(sid=room_sid, room_id=room_id, room_sid=room_sid, user_id="", device_id="")
+        over = Connection(sid=room_sid, room_id=room_id, room_sid=room_sid, user_id="", device_id="", at=now)
         await self.disconnected(over, now)
         return await self._live({"room_sid": room_sid})
 
-    async def of_user(self, *, room_id: str, user_id: str) -> list[Connection]:
-        """Somebody's connections to a room."""
-        return await self._live({"room_id": room_id, "user_id": user_id})
+    async def live(self, before: datetime) -> list[Connection]:
+        """Connections that have not ended and were last looked at before an instant, the longest ago first."""
+        return await self._live({"at": {"$lte": before}})
+
+    async def seen(self, sids: Collection[str], now: datetime) -> None:
+        """These connections live."""
+        kept = {"at": now, "expires_at": now + timedelta(hours=KEPT_HOURS)}
+        await self._connections.update_many({"_id": {"$in": list(sids)}, "gone": False}, {"$set": kept})
 
     async def _live(self, query: Document) -> list[Connection]:
-        cursor = self._connections.find({**query, "gone": False})
+        cursor = self._connections.find({**query, "gone": False}, sort=[("at", 1)]).limit(LOOK_AT_MAX)
         return [
             Connection(
                 sid=d["_id"],
@@ -95,6 +111,7 @@ class LiveKitStore:
                 room_sid=d["room_sid"],
                 user_id=d["user_id"],
                 device_id=d["device_id"],
+                at=d["at"],
             )
             async for d in cursor
         ]
@@ -108,5 +125,6 @@ def _row(one: Connection, now: datetime) -> Document:
         "user_id": one.user_id,
         "device_id": one.device_id,
         "gone": False,
+        "at": one.at,
         "expires_at": now + timedelta(hours=KEPT_HOURS),
     }

@@ -46,7 +46,7 @@ async function attempt(work, button) {
 function enter() {
   drawMe(api.me);
   drawLink("connecting");
-  drawCall(phone);
+  redraw();
   signaling.open();
   purse.open();
   refreshHistory();
@@ -154,7 +154,7 @@ const redraw = () => {
   drawing = true;
   queueMicrotask(() => {
     drawing = false;
-    drawCall(phone);
+    drawCall(phone, { alone: history.empty && !chat.list.length });
     drawClocks(phone);
     sound();
     const { leg } = phone;
@@ -310,7 +310,10 @@ function openChat(other) {
 
 at("chat-back").addEventListener("click", () => openChat(null));
 
-chat.addEventListener("change", () => chatView.draw());
+chat.addEventListener("change", () => {
+  chatView.draw();
+  redraw();
+});
 chat.addEventListener("came", ({ detail: { sender } }) => {
   if (document.hidden) document.title = `${nameOf(sender)} wrote · Ringmeter demo`;
   if (!chat.thread && !at("peer").value.trim()) choose(sender);

@@ -15,6 +15,9 @@ export class History {
   #choose;
   #open = new Map(); // ids of calls whose receipt is open → its card
 
+  /** There is no call yet. False also while nobody knows. */
+  empty = false;
+
   /** `choose(user)`: a line was clicked. */
   constructor({ api, choose }) {
     this.#api = api;
@@ -22,14 +25,16 @@ export class History {
   }
 
   draw(calls, me) {
+    this.empty = !calls.length;
     at("history").replaceChildren(...calls.map((call) => this.#line(call, me)));
-    show(at("history-empty"), !calls.length);
+    show(at("history-empty"), this.empty);
   }
 
   clear() {
     this.#open.clear();
     at("history").replaceChildren();
-    show(at("history-empty"), false); // not known yet
+    this.empty = false;
+    show(at("history-empty"), false);
   }
 
   #line(call, me) {

@@ -42,7 +42,7 @@ function headOf(receipt, money) {
   if (receipt.copy !== "payee") return [make("h3", "", "Receipt")];
   const earned = make("p", "earned", `You earn ${money(receipt.earnedMinor)}`);
   earned.append(make("span", "", `; the platform keeps ${receipt.platformShareBps / 100} %.`));
-  return [make("h3", "", "Receipt, your copy as who is paid"), earned];
+  return [earned, make("h3", "", "Receipt, your copy as who is paid")];
 }
 
 function line(what, how, amount) {

@@ -1,7 +1,7 @@
 // The page of the rooms: who is here, which room the address names, what a click does, when to draw.
 import { Api } from "./api.js";
 import { drawPurse } from "./balance.js";
-import { minorOf, rateText } from "./money.js";
+import { minorOf, rateText, termsOf } from "./money.js";
 import { at, drawLink, drawMe, face, make, notice, show, write } from "./page.js";
 import { Purse } from "./purse.js";
 import { Signaling } from "./signaling.js";
@@ -192,6 +192,9 @@ signaling.addEventListener("sync", async () => {
 signaling.addEventListener("told", ({ detail: { event, payload } }) => {
   if (event === "error") notice(payload.error?.message ?? "The server refused an event.");
   if (event === "BILLING_TICK" && visit.room?.price) charged = payload;
+  if (event === "BILLING_LOW_BALANCE" && visit.room?.price) {
+    notice(`Your money lasts ${payload.remainingSeconds} s more. Top up, and you can stay.`);
+  }
   if (event === "room-invited") listRooms();
   if (event === "room-updated" && payload.room.id === room?.id) room = payload.room;
   if (event === "CALL_REQUEST") notice(`${nameOf(payload.from)} calls you. Answer on the page “Phone”.`);
@@ -240,7 +243,7 @@ function drawDoor() {
   const who = mine ? "Your room" : `${nameOf(owner)}’s room`;
   const there = participants.length ? `${participants.map(nameOf).join(", ")} in it` : "nobody in it yet";
   const facts = closedAt ? [who, "closed"] : [who, type, `for ${capacity}`, there];
-  if (price && !closedAt) facts.push(mine ? `pays you ${rateText(price)} each` : rateText(price));
+  if (price && !closedAt) facts.push(mine ? `pays you ${rateText(price)} each` : rateText(price), ...termsOf(price));
   write(at("door-words"), facts.join(" · "));
   show(at("room-join"), !closedAt);
   at("door-people").replaceChildren(

@@ -1,5 +1,5 @@
 // The people of a room as tiles, and what stands around them. Elements in, state out.
-import { rateText, moneyText } from "./money.js";
+import { moneyText, rateText } from "./money.js";
 import { at, face, icon, make, play, show, toggle, write } from "./page.js";
 import { follow } from "./tones.js";
 import { nameOf, whenText } from "./util.js";

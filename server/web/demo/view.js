@@ -41,8 +41,8 @@ function wordsFor(leg) {
 
 const spoken = (leg) => (leg.seconds >= 1 ? ` · ${clockText(leg.seconds)}` : "");
 
-/** Draw the call, or that there is none. */
-export function drawCall(phone) {
+/** Draw the call, or that there is none. `alone`: there is nobody yet whom this person has called or written to. */
+export function drawCall(phone, { alone }) {
   const { leg } = phone;
   const live = phone.busy;
   const joined = live && leg.phase !== "incoming";
@@ -71,7 +71,7 @@ export function drawCall(phone) {
   show(at("media-note"), joined && Boolean(leg.note));
   write(at("media-note"), joined ? leg.note : "");
   for (const id of ["call-video", "call-audio", "peer"]) at(id).disabled = live;
-  show(at("second"), !live && !at("history-empty").hidden); // with a history there was somebody to call
+  show(at("second"), !live && alone);
   at("dial").classList.toggle("resting", joined);
 }
 

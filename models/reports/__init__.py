@@ -1,0 +1,1 @@
+"""Reports of messages and of people, for those who keep the server."""

@@ -1,0 +1,124 @@
+"""The variables of the configuration: name, default, meaning. The README's table and `.env.example` are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PUBLIC_STUN = "stun:stun.l.google.com:19302"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One line of the configuration table. `default` is text as it would be written; "" is: none."""
+
+    name: str
+    default: str
+    meaning: str
+    secret: bool = False
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every network"),
+    Variable("PORT", "3000", "Port of HTTP and Socket.IO; 0 takes a free one"),
+    Variable(
+        "ENV",
+        "development",
+        "development, or production: no demo page, no made-up secret, no default origins",
+    ),
+    Variable("LOG_LEVEL", "info", "debug, info, warning or error"),
+    Variable("DATA_DIR", ".data", "Folder of the embedded database and of generated secrets"),
+    Variable("MONGO_URI", "", "Any replica set, 6.0 or newer; without it an embedded one in DATA_DIR", True),
+    Variable("MONGO_DATABASE", "ringmeter", "Name of the database in that MongoDB"),
+    Variable("REDIS_URL", "", "Several processes share events through it; without it one process", True),
+    Variable(
+        "JWT_SECRET",
+        "",
+        "Signs access tokens, 32 bytes or more; required in production, else made in DATA_DIR",
+        True,
+    ),
+    Variable(
+        "CORS_ORIGINS",
+        "",
+        "Web origins that may call, comma-separated, :* for any port; in development localhost",
+    ),
+    Variable("TRUSTED_PROXY_HOPS", "0", "Proxies in front whose X-Forwarded-For is believed"),
+    Variable("STUN_URLS", PUBLIC_STUN, "STUN servers for the apps, comma-separated; the word none for none"),
+    Variable("TURN_URLS", "", "TURN servers for the apps, comma-separated, turn: or turns:"),
+    Variable("TURN_SECRET", "", "The static-auth-secret of coturn; goes with TURN_URLS", True),
+    Variable("TURN_TTL_SECONDS", "3600", "Life of a TURN credential, at most 86400"),
+    Variable(
+        "TURN_IN_CALLS_ONLY",
+        "false",
+        "true: TURN credentials only for who is in a live call or a room just then",
+    ),
+    Variable("EXPO_ACCESS_TOKEN", "", "Access token for Expo push with enhanced security", True),
+    Variable("EXPO_URL", "", "Another address for Expo push, for tests; without it Expo's own"),
+    Variable("FCM_SERVICE_ACCOUNT", "", "Google's key for FCM tokens: a JSON file's path, or the JSON", True),
+    Variable("FCM_URL", "", "Another address for FCM, for tests; without it Google's own"),
+    Variable("APNS_KEY", "", "Apple's key for APNS_VOIP tokens: a .p8 file's path, or the PEM", True),
+    Variable("APNS_KEY_ID", "", "The id of that key; goes with APNS_KEY"),
+    Variable("APNS_TEAM_ID", "", "The id of the Apple team; goes with APNS_KEY"),
+    Variable("APNS_TOPIC", "", "The bundle id of the app; goes with APNS_KEY"),
+    Variable("APNS_SANDBOX", "false", "true for apps that were built for development"),
+    Variable("APNS_URL", "", "Another address for APNs, for tests; without it Apple's own"),
+    Variable("LIVEKIT_URL", "", "LiveKit server for rooms past the mesh, wss://…; without it the mesh"),
+    Variable("LIVEKIT_API_KEY", "", "An API key of that server; goes with LIVEKIT_URL"),
+    Variable("LIVEKIT_API_SECRET", "", "The key's secret, 32 bytes or more; goes with LIVEKIT_URL", True),
+    Variable("CURRENCY", "NGN", "ISO 4217 code of the currency in which calls are priced"),
+    Variable(
+        "CALL_RATE_MINOR", "1000", "Price of a minute, in minor units; a callee's own rate wins; 0 is free"
+    ),
+    Variable("CALL_VIDEO_RATE_MINOR", "", "Price of a minute with video; without it as with audio"),
+    Variable("CALL_FIRST_BLOCK_SECONDS", "60", "The first seconds that are charged whole"),
+    Variable("CALL_BLOCK_SECONDS", "60", "The blocks that are charged whole after them"),
+    Variable("CALL_MINIMUM_MINOR", "1000", "The least that an answered call costs"),
+    Variable("CALL_CONNECT_FEE_MINOR", "0", "Comes on top once for every answered call"),
+    Variable(
+        "PLATFORM_SHARE_BPS", "2000", "The platform's share of what a call costs, in hundredths of a percent"
+    ),
+    Variable("DISPUTE_WINDOW_SECONDS", "86400", "How long earnings stay pending before they can be spent"),
+    Variable("RECEIPT_SECRET", "", "Signs receipts, 32 bytes or more; without it made from JWT_SECRET", True),
+    Variable(
+        "PIN_PEPPER", "", "Goes into wallet PINs, 32 bytes or more; without it made from JWT_SECRET", True
+    ),
+    Variable("RING_SECONDS", "45", "How long a call rings before it counts as not answered"),
+    Variable("CONNECT_SECONDS", "30", "How long an accepted call may take until media flows"),
+    Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),
+    Variable("CALL_MAX_SECONDS", "14400", "Longest call"),
+    Variable("CALLER_GRACE_SECONDS", "15", "How long a ringing call outlives its caller's connection"),
+    Variable(
+        "PAYEE_PROOF_SECONDS",
+        "600",
+        "How long the callee's media reports alone keep a paid call going while the caller's connection is gone",
+    ),
+    Variable("MEDIA_BYTES_MAX", "26214400", "The largest file that can be sent, in bytes"),
+    Variable(
+        "MEDIA_USER_BYTES_MAX", "1073741824", "How much room the files of one person may take, in bytes"
+    ),
+    Variable(
+        "ROOM_CAPACITY",
+        "8",
+        "Participants of a room unless it says less; in a mesh each sends its media to each other",
+    ),
+    Variable("ROOM_GRACE_SECONDS", "15", "How long a room waits for a phone that lost its connection"),
+    Variable("ROOM_EMPTY_SECONDS", "86400", "How long a room stays open with nobody in it"),
+    Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
+    Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
+    Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
+    Variable("AUTH_PER_MINUTE", "10", "Sign-in attempts per minute from one address, and for one account"),
+)
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every variable, its meaning above it, commented out at its default."""
+    head = (
+        "# Copy to .env and take the # away from what you change. The environment wins over this file.\n"
+        "# Written by: python main.py docs\n"
+    )
+    return head + "".join(f"\n# {v.meaning}\n#{v.name}={v.default}\n" for v in VARIABLES)
+
+
+def markdown_table() -> str:
+    """The configuration table of the README."""
+    rows = [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in VARIABLES]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"
