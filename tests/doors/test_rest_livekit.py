@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator
 
 import jwt
 import pytest
+import pytest_asyncio
 
 from tests.doors.conftest import House, open_house
 from tests.standins.livekit import API_KEY, API_SECRET, StandIn, livekit, signature
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def media() -> AsyncIterator[StandIn]:
     async with livekit() as made:
         yield made
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def lit(mongo_uri: str, media: StandIn) -> AsyncIterator[House]:
     """A house with LiveKit beside it."""
     env = {"LIVEKIT_URL": media.url, "LIVEKIT_API_KEY": API_KEY, "LIVEKIT_API_SECRET": API_SECRET}
