@@ -112,8 +112,9 @@ async def _show(call_id: str, db: Database, console: Console) -> None:
     stage = f", {call.charge.stage.value}" if call.charge else ""
     back = call.charge.refunded.total if call.charge else 0
     refunded = f", refunded {spoken(back, currency)}" if back else ""
+    did = "called" if call.room_id is None else f"came into room {call.room_id} of"
     console.print(
-        f"{call.caller.username} called {call.callee.username} at {call.created_at:%Y-%m-%d %H:%M:%S} UTC: "
+        f"{call.caller.username} {did} {call.callee.username} at {call.created_at:%Y-%m-%d %H:%M:%S} UTC: "
         f"{call.state.value}{reason}, {spoken(cost + back, currency)}{refunded}{stage}.",
         markup=False,
     )
