@@ -143,6 +143,9 @@ def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_pat
     ada.until_text("balance", "₦0.00")
     bea.until_text("receipt", "You earn ₦800.00; the platform keeps 20 %.")
     bea.until("() => document.querySelector('#balance-more').innerText === '₦800.00 earned'")
+    assert bea.text("earned") == "₦800.00"
+    bea.click("history-receipt")
+    bea.until_text("history", "You earn ₦800.00; the platform keeps 20 %.")
 
     ada.run(_KEEP_FILES)
     ada.click("receipt-file")
