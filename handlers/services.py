@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
     from models.reports.service import Reports
-    from models.reports.service import Reports
     from models.rooms.livekit.service import LiveKit
     from models.rooms.service import Rooms
     from models.rooms.talk.service import Talk
@@ -40,7 +39,6 @@ class Services:
     chat: Chat
     keys: Keys
     key_groups: KeyGroups
-    reports: Reports
     reports: Reports
     mailbox: Mailbox
     media: MediaFiles

@@ -22,7 +22,6 @@ import handlers.media
 import handlers.notify
 import handlers.presence
 import handlers.reports
-import handlers.reports
 import handlers.rooms
 import handlers.rooms_jobs
 import handlers.system
@@ -35,11 +34,9 @@ from handlers.keys_groups import GroupTeller
 from handlers.presence import PresenceTeller
 from handlers.registry import catalogue
 from handlers.reports import ReportsTeller
-from handlers.reports import ReportsTeller
 from handlers.services import Services
 from handlers.wallet import WalletTeller
 from models.auth.service import Accounts
-from models.auth.stewards import Stewards
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
@@ -68,8 +65,6 @@ from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Doors, Ids
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
-from models.reports.service import Reports
-from models.reports.store import ReportStore
 from models.reports.service import Reports
 from models.reports.store import ReportStore
 from models.users.service import Users
@@ -257,15 +252,6 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ids=ids,
     )
     reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
-    reports = Reports(
-        store=ReportStore(db),
-        users=users,
-        evidence=chat.evidence,
-        stewards=Stewards(store=AccountStore(db), people=UserStore(db), clock=clock, ids=ids),
-        clock=clock,
-        ids=ids,
-    )
-    reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
     services = Services(
         accounts=accounts,
         users=users,
@@ -281,7 +267,6 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         chat=chat,
         keys=keys,
         key_groups=key_groups,
-        reports=reports,
         reports=reports,
         mailbox=mailbox,
         media=media.files,
