@@ -136,7 +136,7 @@ async def media_upload(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
     The body is the file itself, its name in ``X-Filename`` (percent-encoded UTF-8), or ``multipart/form-data`` with one
     part named ``file``. What it is, is found out from its content: JPEG, PNG, GIF and WebP images, M4A, MP3, Ogg, WAV
     and AAC audio, MP4, WebM and QuickTime video, PDF, plain text. Images get a thumbnail. Where and with what a photo
-    was taken is taken out of it. A file that no message has taken is thrown away after a day.
+    was taken is taken out of it; films stay as they are. A file that no message takes is thrown away after a day.
     """
     upload = ctx.upload
     assert upload is not None, "the route declares a body that comes in pieces"

@@ -17,6 +17,7 @@ from models.media import rules
 from models.media.links import Link, Links
 from models.media.media import Content, Kind, Media, State, Thumbnail
 from models.media.metadata import filter_of
+from models.media.movies import only_sound
 from models.media.ports import Files, Picture, Pictures
 from models.media.store import MediaStore
 from models.ports import Clock, Ids
@@ -109,6 +110,8 @@ class MediaFiles:
         return media_id
 
     async def _content(self, media_id: str, content_type: str, size: int, filename: str | None) -> Content:
+        if content_type == "video/mp4" and await self._only_sound(media_id, size):
+            content_type = "audio/mp4"
         kind = rules.TYPES[content_type].kind
         picture = await self._picture(media_id, content_type, size) if kind is Kind.IMAGE else None
         return Content(
@@ -122,6 +125,12 @@ class MediaFiles:
             if picture
             else None,
         )
+
+    async def _only_sound(self, media_id: str, size: int) -> bool:
+        async def read(start: int, end: int) -> bytes:
+            return b"".join([piece async for piece in self._files.read(media_id, start=start, end=end)])
+
+        return await only_sound(read, size)
 
     async def _picture(self, media_id: str, content_type: str, size: int) -> Picture:
         """An image that can be shown, its thumbnail kept. Refuses with ``MEDIA_TYPE_NOT_ALLOWED``."""

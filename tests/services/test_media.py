@@ -183,6 +183,42 @@ async def test_an_upload_whose_row_was_given_up_meanwhile_leaves_nothing(album: 
     assert await album.kept() == NOTHING
 
 
+def box(kind: bytes, *inside: bytes) -> bytes:
+    content = b"".join(inside)
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def mp4(*handlers: bytes, first: bytes = b"") -> bytes:
+    """A file as Android writes it, whose tracks have these handlers, with ``first`` before its tracks."""
+    tracks = [box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), kind, bytes(13)))) for kind in handlers]
+    return box(b"ftyp", b"mp42", bytes(4), b"isommp42") + first + box(b"moov", *tracks)
+
+
+WIDE = (1).to_bytes(4, "big") + b"mdat" + (16 + 600 * KIB).to_bytes(8, "big") + bytes(600 * KIB)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (mp4(b"soun"), Kind.AUDIO),
+        (mp4(b"soun", first=box(b"mdat", bytes(400 * KIB))), Kind.AUDIO),
+        (mp4(b"soun", first=WIDE), Kind.AUDIO),
+        (mp4(b"vide", b"soun"), Kind.VIDEO),
+        (mp4(b"soun", b"vide", first=box(b"mdat", bytes(400 * KIB))), Kind.VIDEO),
+        (mp4(), Kind.VIDEO),
+        (mp4(first=box(b"free") * 40), Kind.VIDEO),
+        (mp4(first=bytes(100)), Kind.VIDEO),
+        (mp4(b"soun")[:30] + b"\xff" * 4, Kind.VIDEO),
+    ],
+)
+async def test_a_voice_message_is_sound_whatever_its_container_calls_itself(
+    album: Album, data: bytes, kind: Kind
+) -> None:
+    file = await put(album.process(), data, name="voice.m4a")
+    assert (file.kind, file.content_type) == (kind, f"{kind}/mp4")
+    assert await read(album.process(), file) == data
+
+
 # --------------------------------------------------------------------------------------------------------------- room
 
 
