@@ -177,7 +177,7 @@ class CallStore:
     async def swap(
         self, before: Call, after: Call, facts: Sequence[Fact], now: datetime, also: Also | None = None
     ) -> bool:
-        """Replace one version by the next if nobody was quicker. A call's end takes the locks away in the same transaction.
+        """Replace one version by the next if nobody was quicker. The end of a call takes its locks in the same one.
 
         ``facts`` are kept with the call until ``told``, next to older ones that are still untold. ``also`` writes the
         money that goes with the change, in the same transaction.
