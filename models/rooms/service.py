@@ -255,9 +255,9 @@ class Rooms(Upkeep, Engine):
     def addressees(self, device: Device, room_id: str, target_id: str | None) -> list[Participant] | None:
         """To whom a signal goes, from memory; None when memory cannot say yes."""
         room = self.board.room(room_id)
+        if room is None or (target_id is None and self._others_live()):
+            return None  # who everybody is, another process may know better
         try:
-            if room is None:
-                return None
             return rules.addressees(
                 room, user_id=device.user_id, device_id=device.device_id, target_id=target_id
             )
@@ -347,13 +347,13 @@ class Rooms(Upkeep, Engine):
 
     # ----------------------------------------------------------------------------------------------------- for talk
 
-    async def where(self, device: Device, room_id: str) -> Room:
-        """The room in which this device is, from memory where that says so. Refuses as ``route``."""
+    async def present(self, room_id: str) -> Room:
+        """The room with everybody who is in it now: from memory where no other process may know better.
+
+        Refuses with ``ROOM_UNKNOWN``.
+        """
         room = self.board.room(room_id)
-        one = room.participant(device.user_id) if room else None
-        if room is not None and one is not None and one.here and one.seat(device.device_id) is not None:
-            return room
-        return await self.truth(room_id)
+        return room if room is not None and not self._others_live() else await self.truth(room_id)
 
     async def truth(self, room_id: str) -> Room:
         """The room as it stands in the database. Refuses with ``ROOM_UNKNOWN``."""

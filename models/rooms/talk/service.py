@@ -75,7 +75,7 @@ class Talk:
                 known = await self._store.by_op(room_id, device.user_id, op_id)
                 if known is not None:
                     return await self._said_before(known, text)
-            room = await self._rooms.where(device, room_id)
+            room = await self._rooms.present(room_id)
             me = rules.member(room, user_id=device.user_id, device_id=device.device_id)
             line = await self._store.append(
                 Line(
@@ -95,7 +95,8 @@ class Talk:
                 known = await self._store.by_op(room_id, device.user_id, op_id)
                 assert known is not None
                 return await self._said_before(known, text)
-            return await self._tell(room, line, again=False)
+            # Looked at again: whoever has come meanwhile has not read it in the history.
+            return await self._tell(await self._rooms.present(room_id), line, again=False)
 
     async def _said_before(self, line: Line, text: str) -> Said:
         if line.text != text:
