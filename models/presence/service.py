@@ -138,6 +138,8 @@ class Whereabouts(Presence):
         """A device's socket is here. Safe to repeat."""
         if await self._leases.arrive(user_id, device_id):
             self._look_at(user_id)
+            if user_id in self._to_look:
+                self._nudge()
 
     async def say(
         self, user_id: str, device_id: str, *, state: DeviceState, conversation_id: str | None
@@ -282,11 +284,11 @@ class Whereabouts(Presence):
         self._look_at(*user_ids)
 
     def _look_at(self, *user_ids: str) -> None:
-        """Look at those of the people who are watched here."""
-        wanted = {user_id for user_id in user_ids if self._watches.get(user_id) is not None}
-        self._to_look |= wanted
-        if wanted:
-            self._nudge()
+        """Look at those of the people who are watched here, with the next turn of the job.
+
+        What is waited for anyway, before it is told, is cheaper to look at with what else has happened meanwhile.
+        """
+        self._to_look.update(user_id for user_id in user_ids if self._watches.get(user_id) is not None)
 
     async def _say_elsewhere(self) -> None:
         """Other processes look again at those of whom something has changed that stands not in their leases."""

@@ -44,8 +44,8 @@ class Plan:
     group_members: int = 50
     group_at_once: int = 8
     missed: int = 10_000
-    presence_people: int = 1000
-    presence_watchers: int = 50
+    presence_people: int = 500
+    presence_watchers: int = 25
     presence_changes: int = 5000
 
 
@@ -70,5 +70,5 @@ QUICK = Plan(
     missed=2000,
     presence_people=200,
     presence_watchers=10,
-    presence_changes=600,
+    presence_changes=400,
 )

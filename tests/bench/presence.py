@@ -38,6 +38,7 @@ class Crowd:
     expected: dict[str, tuple[str, float]] = field(default_factory=dict)
     took_ms: list[float] = field(default_factory=list)
     notices: int = 0
+    answered: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
     async def watch(self, told: Told) -> None:
@@ -59,7 +60,7 @@ class Crowd:
         """Forget the round before."""
         self.took_ms.clear()
         self.faults.clear()
-        self.notices = 0
+        self.notices = self.answered = 0
 
     def say(self, number: int, state: str, due: float) -> None:
         """Person ``number`` is in the foreground (``online``) or not (``away``)."""
@@ -67,6 +68,7 @@ class Crowd:
         self.expected[phone.user_id] = (state, due)
 
         def acked(ack: dict[str, Any], at: float) -> None:
+            self.answered += 1
             if not ack["ok"]:
                 self.faults[ack["error"]["code"]] += 1
 
@@ -114,7 +116,7 @@ async def changes(crowd: Crowd, plan: Plan, watched: Watched, told: Told) -> Rou
     await _rest()
     crowd.begin()
     count = len(crowd.people)
-    rounds = max(2, plan.presence_changes // count)
+    rounds = _rounds(plan, count)
     meter, start = watched.meter(), now() + 0.01
     for number in range(rounds * count):
         due = start + number * LASTS_SECONDS / count
@@ -130,9 +132,6 @@ async def changes(crowd: Crowd, plan: Plan, watched: Watched, told: Told) -> Rou
         **_figures(crowd, rounds * count, spent.server),
         **spent.shares(),
     }
-    if rounds % 2:
-        for person in range(count):
-            crowd.say(person, "online", now())
     return Round(figures, _lost(crowd, rounds))
 
 
@@ -141,7 +140,7 @@ async def flaps(crowd: Crowd, plan: Plan, watched: Watched, told: Told) -> Round
     await _rest()
     crowd.begin()
     count = len(crowd.people)
-    rounds = max(2, plan.presence_changes // count // 2 * 2)
+    rounds = _rounds(plan, count)
     meter = watched.meter()
     for person in range(count):
         for turn in range(rounds):
@@ -153,6 +152,11 @@ async def flaps(crowd: Crowd, plan: Plan, watched: Watched, told: Told) -> Round
     spent = meter.read()
     figures = {**_figures(crowd, rounds * count, spent.server), **spent.shares()}
     return Round(figures, crowd.faults.copy())
+
+
+def _rounds(plan: Plan, people: int) -> int:
+    """Changes of each person: an even number, so that all are in the foreground again."""
+    return max(2, plan.presence_changes // people // 2 * 2)
 
 
 async def _rest() -> None:

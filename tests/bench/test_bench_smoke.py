@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from rich.console import Console
 
 from models.db import Database
 from models.ledger.journal import Kind
-from tests.bench import money, renewals, report
+from server.clock import SystemClock
+from tests.bench import chat, money, presence, renewals, report
 from tests.bench.cells import percent
 from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
 from tests.bench.inside import Inside
+from tests.bench.machine import Watched
+from tests.bench.people import register
+from tests.bench.phone import Phone, connect_all, now
+from tests.bench.plan import Plan
 from tests.bench.relay import sender
 from tests.bench.stats import Round, arrivals, percentile, spread, summary
+from tests.doors.conftest import open_house
 
 
 def from_server(payload: bytes) -> bytes:
@@ -129,6 +136,54 @@ async def test_the_live_calls_of_the_benchmark_are_renewed_evenly_and_then_toget
     await here.close()
 
 
+def nobody(share: float) -> None:
+    """No bar is shown."""
+
+
+async def test_the_messages_of_the_benchmark_come_at_once_or_by_catching_up(mongo_uri: str) -> None:
+    plan = Plan(chat_rate=100, chat_seconds=0.1, missed=100)
+    watched = Watched(os.getpid(), os.getpid())
+    async with open_house(mongo_uri, clock=SystemClock()) as house:
+        people = await register(house.url, "bench", 6, nobody)
+        phones = [Phone(one) for one in people[:4]]
+        await connect_all(phones, house.url, lambda: None)
+        for talk in (chat.pairs(phones[:2], phones[2:]), await chat.group(house.url, phones)):
+            for work in (
+                chat.steady(talk, plan, watched, nobody),
+                chat.flat_out(talk, 2, plan, watched, nobody),
+            ):
+                done = await work
+                assert (done.faults, len(talk.messages) > 1) == ({}, True)
+                assert all(one.acked and one.last and not one.left for one in talk.messages)
+        assert chat.friends_needed(plan) == 2
+        away, faults = await chat.be_away(house.url, people[5], people[3:5], plan, nobody)
+        assert (away.count, faults) == (100, {})
+        for _ in range(2):
+            done = await chat.catch_up(away, watched, nobody)
+            assert (done.figures["missed"], done.faults) == (100, {})
+
+
+async def test_the_crowd_of_the_benchmark_is_told_of_what_lasts(mongo_uri: str) -> None:
+    watched = Watched(os.getpid(), os.getpid())
+    async with open_house(mongo_uri) as house:
+        people = await register(house.url, "bench", 6, nobody)
+        crowd = presence.Crowd([Phone(one) for one in people[:1]], [Phone(one) for one in people[1:]])
+        await connect_all(list(crowd.watchers), house.url, lambda: None)
+        await crowd.watch(nobody)
+        done = await presence.arrivals(crowd, house.url, watched, nobody)
+        assert (done.figures["notices"], done.faults) == (presence.WATCHERS_EACH, {})
+        crowd.begin()
+        for state in ("away", "online", "away"):
+            crowd.say(0, state, now())
+        while crowd.answered < 3:
+            await house.db.ping()
+        await house.services.presence.run_due()
+        assert crowd.notices == 0
+        house.clock.pass_(2)
+        await crowd.settle(presence.WATCHERS_EACH)
+        assert (crowd.notices, len(crowd.took_ms), crowd.faults) == (5, 5, {})
+
+
 @pytest.mark.parametrize(
     ("server", "generator", "others", "said"),
     [
@@ -147,6 +202,8 @@ def test_the_report_says_what_the_bottleneck_was(
     rounds = {
         "calls": ("steady", "flat_out", "paid_steady", "paid_flat_out", "transactions"),
         "relay": ("steady", "flat_out"),
+        "chat": ("steady", "flat_out", "group_flat_out", "catch_up"),
+        "presence": ("arrivals", "changes", "flaps"),
         "logins": ("flat_out", "flood"),
         "live": ("real_rate", "burst"),
     }

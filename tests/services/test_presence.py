@@ -340,6 +340,10 @@ async def test_a_connection_costs_one_write_when_it_comes_one_when_it_goes_and_n
     start = writes()
     await ann.drop()
     assert writes() == start + 1
+    row = await town.db[LEASES].find_one({"_id": "ann"})
+    await pass_(town, 10, here)
+    assert await town.db[LEASES].find_one({"_id": "ann"}) == row
+    assert not here.presence._leases._left
 
 
 async def test_many_changes_at_once_are_few_questions(town: Town, here: Process) -> None:
