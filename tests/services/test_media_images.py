@@ -137,9 +137,10 @@ async def test_pixels_are_counted_before_they_are_decoded() -> None:
 
 
 async def test_a_picture_that_takes_too_long_ends_its_program_and_no_other() -> None:
-    async with decoder(seconds=0.3) as made:
+    async with decoder() as made:
         await examined(made, image())
         (program,) = made._idle
+        made._seconds = 0.3
         program.send_signal(signal.SIGSTOP)
         assert await examined(made, image()) is None
         assert program.returncode == -signal.SIGKILL
