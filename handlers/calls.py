@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +27,7 @@ from handlers.calls_shapes import (
     SignalView,
     UpgradeCall,
 )
-from handlers.calls_views import call_view, candidate_letters, price_view
+from handlers.calls_views import call_view, candidate_letters, price_view, seen_by
 from handlers.context import Context
 from handlers.registry import event, route
 from handlers.shapes import Nothing, Page, cursor_instant, decode_cursor, encode_cursor
@@ -68,6 +69,12 @@ def _device(ctx: Context) -> Device:
 
 def _view(ctx: Context, call: Call) -> dict[str, Any]:
     return call_view(call, ctx.services.presence, ctx.services.clock.now())
+
+
+async def _views(ctx: Context, calls: Sequence[Call]) -> list[dict[str, Any]]:
+    """Calls that are over as well: since then one of the two may have blocked the other."""
+    presence = await seen_by(ctx.services.presence, ctx.user_id, calls)
+    return [call_view(call, presence, ctx.services.clock.now()) for call in calls]
 
 
 @event(
@@ -309,7 +316,7 @@ async def call_upgrade_reject(ctx: Context, ask: dict[str, Any]) -> Any:
 async def call_sync(ctx: Context, ask: dict[str, Any]) -> Any:
     """Your live call and those that ended in the last 5 minutes."""
     calls = await ctx.services.calls.recent(ctx.user_id)
-    return {"calls": [_view(ctx, call) for call in calls]}
+    return {"calls": await _views(ctx, calls)}
 
 
 @route(
@@ -336,7 +343,7 @@ async def call_history(ctx: Context, ask: dict[str, Any]) -> Page:
     more = len(found) > len(items)
     last = items[-1] if more else None
     next_cursor = encode_cursor(last.created_at.isoformat(), last.id) if last else None
-    return Page([_view(ctx, call) for call in items], next_cursor)
+    return Page(await _views(ctx, items), next_cursor)
 
 
 @route(
@@ -366,7 +373,8 @@ async def call_get(ctx: Context, ask: dict[str, Any]) -> Any:
     call = await ctx.services.calls.get(ctx.user_id, ask["call_id"])
     role = call.role_of(ctx.user_id)
     assert role is not None
-    return {**_view(ctx, call), "receipt": await ctx.services.receipts.of(call, role)}
+    (view,) = await _views(ctx, [call])
+    return {**view, "receipt": await ctx.services.receipts.of(call, role)}
 
 
 @route(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ from models.calls.switchboard import Forward
 from models.mailbox.service import Mailbox
 from models.money import exponent
 from models.ports import Clock, Letter, Pusher
-from models.presence.service import Presence
+from models.presence.service import Presence, Whereabouts
 
 _CALL = CallView()
 _PRICE = PriceView()
@@ -56,6 +56,12 @@ def party_view(party: Party, presence: Presence) -> dict[str, Any]:
 def price_view(price: Price) -> dict[str, Any]:
     """A tariff for ``PriceView`` to dump."""
     return {**asdict(price), "exponent": exponent(price.currency)}
+
+
+async def seen_by(whereabouts: Whereabouts, viewer_id: str, calls: Iterable[Call]) -> Presence:
+    """The presence of the people of these calls, as far as ``viewer_id`` may know it."""
+    parties = {party.user_id for call in calls for party in (call.caller, call.callee)}
+    return await whereabouts.seen_by(viewer_id, parties)
 
 
 def call_view(call: Call, presence: Presence, now: datetime) -> dict[str, Any]:

@@ -173,7 +173,7 @@ async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
         before=number_in(decode_cursor(ask["cursor"], parts=1)),
         limit=ask["limit"],
     )
-    return _page(ctx, page, lambda last: encode_cursor(str(last.message.seq)))
+    return await _page(ctx, page, lambda last: encode_cursor(str(last.message.seq)))
 
 
 @route(
@@ -202,7 +202,7 @@ async def conversation_messages(ctx: Context, ask: dict[str, Any]) -> Page:
         after=number if way == "after" else None,
         limit=ask["limit"],
     )
-    return _page(ctx, page, lambda last: encode_cursor(way, str(last.message.seq)))
+    return await _page(ctx, page, lambda last: encode_cursor(way, str(last.message.seq)))
 
 
 @route(
@@ -226,7 +226,7 @@ async def search_messages(ctx: Context, ask: dict[str, Any]) -> Page:
         before=parts[0] if parts else None,
         limit=ask["limit"],
     )
-    return _page(ctx, page, lambda last: encode_cursor(last.message.id))
+    return await _page(ctx, page, lambda last: encode_cursor(last.message.id))
 
 
 def _conversation(ctx: Context, ask: dict[str, Any]) -> str:
@@ -239,8 +239,12 @@ def _seen(ctx: Context, written: Written) -> dict[str, Any]:
     return message_view(written, ctx.services.presence, viewer_id=ctx.user_id, device_id=ctx.device_id)
 
 
-def _page(ctx: Context, page: Stretch, cursor: Callable[[Written], str]) -> Page:
-    return Page([_seen(ctx, one) for one in page.items], cursor(page.items[-1]) if page.more else None)
+async def _page(ctx: Context, page: Stretch, cursor: Callable[[Written], str]) -> Page:
+    presence = await ctx.services.presence.seen_by(ctx.user_id, {one.sender.user_id for one in page.items})
+    items = [
+        message_view(one, presence, viewer_id=ctx.user_id, device_id=ctx.device_id) for one in page.items
+    ]
+    return Page(items, cursor(page.items[-1]) if page.more else None)
 
 
 def number_in(parts: list[str] | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from handlers.chat import device_of
@@ -37,7 +38,7 @@ async def conversations(ctx: Context, ask: dict[str, Any]) -> Page:
         last = page.items[-1].conversation
         assert last.active_at is not None, "it has begun"
         cursor = encode_cursor(last.active_at.isoformat(), last.id)
-    return Page([_view(ctx, one) for one in page.items], cursor)
+    return Page(await _views(ctx, page.items), cursor)
 
 
 @route("GET", "/api/chat/unread", gives=UnreadView)
@@ -70,7 +71,7 @@ async def conversation(ctx: Context, ask: dict[str, Any]) -> Any:
 )
 async def mute_conversation(ctx: Context, ask: dict[str, Any]) -> Any:
     """Want no push for a conversation, or want them again."""
-    return _view(ctx, await ctx.services.chat.mute(ctx.user_id, ask["id"], ask["muted"]))
+    return await _view(ctx, await ctx.services.chat.mute(ctx.user_id, ask["id"], ask["muted"]))
 
 
 @route(
@@ -152,8 +153,14 @@ async def leave_group(ctx: Context, ask: dict[str, Any]) -> None:
 
 
 async def _now(ctx: Context, conversation_id: str) -> dict[str, Any]:
-    return _view(ctx, await ctx.services.chat.conversation(ctx.user_id, conversation_id))
+    return await _view(ctx, await ctx.services.chat.conversation(ctx.user_id, conversation_id))
 
 
-def _view(ctx: Context, one: Overview) -> dict[str, Any]:
-    return overview(one, ctx.services.presence, viewer_id=ctx.user_id, device_id=ctx.device_id)
+async def _view(ctx: Context, one: Overview) -> dict[str, Any]:
+    (view,) = await _views(ctx, [one])
+    return view
+
+
+async def _views(ctx: Context, found: Sequence[Overview]) -> list[dict[str, Any]]:
+    presence = await ctx.services.presence.seen_by(ctx.user_id, {who for one in found for who in one.people})
+    return [overview(one, presence, viewer_id=ctx.user_id, device_id=ctx.device_id) for one in found]

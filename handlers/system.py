@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import fields
 
 from handlers.calls_shapes import CallsView, CallView
-from handlers.calls_views import call_view, fresh_ring
+from handlers.calls_views import call_view, fresh_ring, seen_by
 from handlers.context import Context
 from handlers.registry import job, notice
 from handlers.services import Services
@@ -83,6 +83,7 @@ async def welcome(ctx: Context, since: int | None) -> Greeting:
     services, now = ctx.services, ctx.services.clock.now()
     missed = await services.mailbox.missed(ctx.user_id, ctx.device_id, since)
     calls = await services.calls.recent(ctx.user_id)
+    presence = await seen_by(services.presence, ctx.user_id, calls)
     wallet = await services.wallets.find(ctx.user_id)
     ringing = _ringing(calls, ctx.user_id)
     if since is None or missed.gap:
@@ -93,7 +94,7 @@ async def welcome(ctx: Context, since: int | None) -> Greeting:
     else:
         letters = _current(missed.letters, ringing, now)
     sync = {
-        "calls": _CALLS.dump([call_view(call, services.presence, now) for call in calls]),
+        "calls": _CALLS.dump([call_view(call, presence, now) for call in calls]),
         "missed": len(letters) + max(0, missed.count - len(missed.letters)),
         "seq": missed.seq,
         "gap": missed.gap,

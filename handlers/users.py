@@ -87,8 +87,9 @@ async def search_users(ctx: Context, ask: dict[str, Any]) -> Page:
     people = await ctx.services.users.search(
         ctx.user_id, ask["query"], limit=ask["limit"], after=(after[0], after[1], after[2]) if after else None
     )
+    presence = await ctx.services.presence.seen_by(ctx.user_id, [person.user_id for person in people.items])
     return Page(
-        items=[public_user(ctx, person) for person in people.items],
+        items=[public_user(presence, person) for person in people.items],
         next_cursor=encode_cursor(*people.last) if people.last else None,
     )
 
@@ -96,7 +97,8 @@ async def search_users(ctx: Context, ask: dict[str, Any]) -> Page:
 @route("GET", "/api/users/{id}", takes=UserRef, gives=PublicUser, wraps="user", refuses=["USER_UNKNOWN"])
 async def user_by_id(ctx: Context, ask: dict[str, Any]) -> Any:
     """A person as others see them."""
-    return public_user(ctx, await ctx.services.users.seen_by(ctx.user_id, ask["id"]))
+    person = await ctx.services.users.seen_by(ctx.user_id, ask["id"])
+    return public_user(await ctx.services.presence.seen_by(ctx.user_id, [person.user_id]), person)
 
 
 @route("PUT", "/api/users/{id}/block", takes=UserRef, refuses=["USER_UNKNOWN", "SELF_NOT_ALLOWED"])

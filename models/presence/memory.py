@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from models.ports import Doors
 from models.presence.rules import State
@@ -26,3 +26,16 @@ class Presence:
 
     def changed(self, *user_ids: str) -> None:
         """Look again at these people, soon: a call, a room or a block of theirs has changed. Here nobody watches."""
+
+
+class Veiled(Presence):
+    """``Veiled(presence, hidden)``: presence as somebody may see it to whom these people are hidden."""
+
+    def __init__(self, presence: Presence, hidden: Collection[str]) -> None:
+        super().__init__(presence._doors, presence._busy)
+        self._presence = presence
+        self._hidden = hidden
+
+    def state_of(self, user_id: str) -> State:
+        """``offline`` of whoever is hidden, and of others what holds."""
+        return "offline" if user_id in self._hidden else self._presence.state_of(user_id)

@@ -19,7 +19,7 @@ from typing import Protocol
 from models.ports import Clock, Doors
 from models.presence.elsewhere import Elsewhere
 from models.presence.leases import Leases
-from models.presence.memory import Presence
+from models.presence.memory import Presence, Veiled
 from models.presence.rules import HIDDEN, DeviceState, Line, Seen, State, fold, look, settle
 from models.presence.store import PresenceStore, Row
 from models.presence.watches import Watched, Watcher, Watches
@@ -166,6 +166,11 @@ class Whereabouts(Presence):
         if not here and self._doors.online(user_id):
             here = ["online"]  # on its way in
         return fold([*here, *elsewhere.devices], busy=False).state
+
+    async def seen_by(self, viewer_id: str, user_ids: Collection[str]) -> Presence:
+        """What views for ``viewer_id`` may say of these people: of those between whom there is a block, nothing."""
+        blocks = await self._blocks(_both_ways((one, viewer_id) for one in user_ids if one != viewer_id))
+        return Veiled(self, {one for block in blocks for one in block} - {viewer_id}) if blocks else self
 
     async def busy(self, user_id: str) -> bool:
         """Whether the person is in a live call or a room now, at whichever process."""

@@ -125,6 +125,53 @@ async def test_e61_a_block_hides_at_once_and_until_it_is_taken_back(house: House
     await hears(b, ann, "online")
 
 
+def presences(body: Any, user_id: str) -> list[str]:
+    """What an answer says of a person, wherever it names them."""
+    if isinstance(body, list):
+        return [found for one in body for found in presences(one, user_id)]
+    if not isinstance(body, dict):
+        return []
+    here = [body["presence"]] if body.get("id") == user_id and "presence" in body else []
+    return here + [found for one in body.values() for found in presences(one, user_id)]
+
+
+async def test_e61_what_two_people_have_with_each_other_shows_no_presence_after_a_block(house: House) -> None:
+    ann, bob = await asyncio.gather(house.person("ann"), house.person("bob"))
+    a, b = await asyncio.gather(ann.phone("a"), bob.phone("b"))
+    call_id = await ring(a, b, bob)
+    await b.ask("CALL_REJECT", callId=call_id)
+    await a.ask("CHAT_MESSAGE", to=bob.id, text="hello", opId="1")
+    group = (await ann.post("/api/chat/groups", {"name": "Two", "memberIds": [bob.id]})).body["conversation"][
+        "id"
+    ]
+    pages = [
+        *(
+            "/api/calls/history",
+            f"/api/calls/{call_id}",
+            "/api/chat/conversations",
+            "/api/chat/search?query=hello",
+        ),
+        *(
+            f"/api/chat/conversations/{group}",
+            f"/api/chat/history/{ann.id}",
+            f"/api/users?query={ann.username}",
+        ),
+    ]
+    for path in pages:
+        told = presences((await bob.get(path)).body, ann.id)
+        assert set(told) == {"online"}, path
+    assert presences(await b.ask("CALL_SYNC"), ann.id) == ["online"]
+    assert (await bob.send("PUT", f"/api/users/{ann.id}/block")).status == 204
+    for asker, other in ((bob, ann), (ann, bob)):
+        for path in pages:
+            path = path.replace(ann.id, other.id).replace(ann.username, other.username)
+            assert set(presences((await asker.get(path)).body, other.id)) <= {"offline"}, path
+    assert presences(await b.ask("CALL_SYNC"), ann.id) == ["offline"]
+    b2 = await bob.phone("b2")
+    assert presences(b2.heard("SYNC"), ann.id) == ["offline"]
+    assert presences((await bob.get(f"/api/users/{ann.id}")).body, ann.id) == ["offline"]
+
+
 async def test_who_is_deleted_looks_like_somebody_who_never_was(house: House) -> None:
     ann, bob = await asyncio.gather(house.person("ann"), house.person("bob"))
     _, b = await asyncio.gather(ann.phone("a"), bob.phone("b"))
