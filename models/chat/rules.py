@@ -69,12 +69,21 @@ def checked(draft: Draft) -> Draft:
 
 
 def check_devices(
-    draft: Draft, known: Mapping[str, Collection[str]], *, sender_id: str, device_id: str
+    draft: Draft,
+    known: Mapping[str, Collection[str]],
+    *,
+    sender_id: str,
+    device_id: str,
+    apart: Collection[str] = (),
 ) -> None:
-    """Refuse with ``DEVICES_MISMATCH`` unless there is one body for each device in ``known`` but the sending one."""
-    wanted = {(user, device) for user, devices in known.items() for device in devices}
+    """Refuse with ``DEVICES_MISMATCH`` unless there is one body for each device in ``known`` but the sending one.
+
+    Those ``apart`` from the sender are left out of it: who has blocked somebody gives them no keys, and what is
+    written for them all the same reaches nobody.
+    """
+    wanted = {(user, device) for user, devices in known.items() if user not in apart for device in devices}
     wanted.discard((sender_id, device_id))
-    given = {(one.user_id, one.device_id) for one in draft.ciphertexts}
+    given = {(one.user_id, one.device_id) for one in draft.ciphertexts if one.user_id not in apart}
     if wanted != given:
         raise Refusal("DEVICES_MISMATCH", missing=_devices(wanted - given), stale=_devices(given - wanted))
 

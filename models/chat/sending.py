@@ -184,7 +184,9 @@ class Sending:
         if draft.reply_to is not None and not _may_reply(draft.reply_to, sender_id, around):
             raise Refusal("MESSAGE_UNKNOWN")
         if draft.ciphertexts:
-            rules.check_devices(draft, around.devices, sender_id=sender_id, device_id=one.device.device_id)
+            rules.check_devices(
+                draft, around.devices, sender_id=sender_id, device_id=one.device.device_id, apart=apart
+            )
         hidden_from = apart & set(conversation.members)
         message = Message(
             id=self._ids.new(),

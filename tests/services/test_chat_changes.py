@@ -359,6 +359,22 @@ async def test_the_bodies_are_for_exactly_the_devices_with_keys(world: World) ->
     ) == ("DEVICES_MISMATCH"), "no device has keys where there are none"
 
 
+async def test_e61_in_a_group_who_has_blocked_the_sender_stops_no_encrypted_message(world: World) -> None:
+    """Nobody can claim keys of who has blocked them: a body for those devices is neither needed nor delivered."""
+    chat = world.process(key_devices=keys())
+    group = await chat.groups.found(device(ANN), name="Us", user_ids=[BOB, EVE], op_id=None)
+    await world.users.block(EVE, ANN)
+    eve = world.doors.connect(EVE, "phone")
+    for op_id, targets in (("1", ALL), ("2", (*ALL, (EVE, "phone")))):
+        ask = {"text": None, "op_id": op_id, "ciphertexts": bodies(*targets)}
+        await chat.say(device(ANN), conversation_id=group.id, **ask)
+    await world.users.unblock(EVE, ANN)
+    assert eve == []
+    assert [one.message.encrypted for one in (await chat.messages(EVE, group.id, limit=9)).items] == [False]
+    short = chat.say(device(ANN), conversation_id=group.id, text=None, op_id="3", ciphertexts=bodies(*ALL))
+    assert await refused(short) == "DEVICES_MISMATCH"
+
+
 async def test_an_encrypted_message_is_neither_found_nor_edited(world: World) -> None:
     chat = world.process(key_devices=keys())
     written = await chat.say(device(ANN), to=BOB, text=None, op_id="1", ciphertexts=bodies(*ALL))
