@@ -16,8 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from models.db import Database, Session, StandaloneServer
+from server.adapters.apns import SANDBOX_URL
+from server.adapters.apns import URL as APNS_URL
+from server.adapters.fcm import FcmSender
 from server.cli_run import EMBEDDED_IN_PRODUCTION
-from server.clock import SystemIds
+from server.clock import SystemClock, SystemIds
 from server.config import Config
 from server.mongod import EmbeddedMongod, MongodFault, running_uri
 
@@ -58,7 +61,9 @@ async def examine(config: Config) -> list[Finding]:
     findings = await _database(config)
     if config.production and config.mongo_uri is None:
         findings.append(Finding("production", None, EMBEDDED_IN_PRODUCTION, warning=True))
-    others = await asyncio.gather(_turn(config), _livekit(config), _push(config), _redis(config))
+    others = await asyncio.gather(
+        _turn(config), _livekit(config), _push(config), _fcm(config), _apns(config), _redis(config)
+    )
     return [*findings, *others]
 
 
@@ -207,6 +212,33 @@ async def _push(config: Config) -> Finding:
         return Finding("push", None, f"{said}: phones ring only while the app is connected", warning=True)
     token = "with an access token" if config.expo_access_token else "without an access token"
     return Finding("push", True, f"Expo's push service answers, {token}")
+
+
+async def _fcm(config: Config) -> Finding:
+    account = config.fcm_account
+    if account is None:
+        return Finding(
+            "push by FCM", None, "FCM_SERVICE_ACCOUNT is not set: Androids ring as far as Expo's push can"
+        )
+    sender = FcmSender(account, clock=SystemClock(), url=config.fcm_url)
+    try:
+        fault = await sender.try_access()
+    finally:
+        await sender.close()
+    if fault is not None:
+        return Finding("push by FCM", False, f"Google gives project {account.project_id} no access: {fault}")
+    return Finding("push by FCM", True, f"Google gives project {account.project_id} access")
+
+
+async def _apns(config: Config) -> Finding:
+    if config.apns_key is None:
+        return Finding("push by APNs", None, "APNS_KEY is not set: iPhones ring as far as Expo's push can")
+    url = config.apns_url or (SANDBOX_URL if config.apns_sandbox else APNS_URL)
+    parts = urlsplit(url)
+    # Whether the key is right shows with the first ring: Apple has no request that only asks for that.
+    if not await _answers(_tcp(parts.hostname or "", parts.port or 443)):
+        return Finding("push by APNs", False, f"no answer from {url}")
+    return Finding("push by APNs", True, f"{url} answers; rings go to {config.apns_topic}.voip")
 
 
 async def _redis(config: Config) -> Finding:

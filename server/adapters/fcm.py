@@ -85,6 +85,17 @@ class FcmSender:
         """Hand pushes to Google; one outcome for each, in order, within ``total_seconds``."""
         return list(await asyncio.gather(*(self._in_time(push) for push in pushes)))
 
+    async def try_access(self) -> str | None:
+        """Whether Google lets this account in: None when it does, else why not. Sends nothing."""
+        try:
+            async with asyncio.timeout(self._total_seconds):
+                await self._access_token(None)
+        except NoAccess as no:
+            return str(no)
+        except (httpx.HTTPError, TimeoutError) as error:
+            return type(error).__name__
+        return None
+
     async def close(self) -> None:
         """Send nothing more."""
         await self._client.aclose()
@@ -156,7 +167,7 @@ class FcmSender:
                 status=answer.status_code,
                 error=str(said.get("error"))[:64],
             )
-            raise NoAccess("no access token")
+            raise NoAccess(f"HTTP {answer.status_code}")
         return access, now + max(timedelta(seconds=life) - RENEW_BEFORE, timedelta(seconds=1))
 
 

@@ -136,3 +136,9 @@ def test_a_person_in_development_gets_readable_lines(out: io.StringIO) -> None:
     assert "listening" in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
     assert "tell-nobody" not in terminal.getvalue()
+
+
+def test_addresses_that_hold_push_tokens_are_not_logged(out: io.StringIO) -> None:
+    logging.getLogger("httpx").info("HTTP Request: POST https://api.push.apple.com/3/device/%s", "ab" * 32)
+    logging.getLogger("httpcore.http2").debug("send_request_headers")
+    assert out.getvalue() == ""

@@ -180,6 +180,18 @@ async def test_without_an_access_token_a_push_waits(fcm: FcmStandIn, sender: Fcm
     assert (await sent(sender)).sent is Sent.OK
 
 
+async def test_the_access_can_be_tried_without_sending_anything(
+    fcm: FcmStandIn, sender: FcmSender, clock: VirtualClock
+) -> None:
+    assert await sender.try_access() is None
+    fcm.denied = True
+    clock.pass_(3600)
+    assert await sender.try_access() == "HTTP 400"
+    await fcm.stop()
+    assert await sender.try_access() == "ConnectError"
+    assert fcm.asked == 0
+
+
 async def test_an_account_with_another_key_gets_none(fcm: FcmStandIn, clock: VirtualClock) -> None:
     account = account_json(f"{fcm.url}/token", client_email="somebody@else.example")
     stranger = FcmSender(service_account(account), clock=clock, url=fcm.url)

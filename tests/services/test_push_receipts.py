@@ -9,7 +9,7 @@ import pytest
 
 from models.db import Database
 from models.notify.receipts.service import QUIET
-from models.notify.receipts.store import RECEIPTS
+from models.notify.receipts.store import RECEIPTS, Receipt, ReceiptStore
 from models.notify.rules import LEASE_SECONDS
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Killed, Mortal
@@ -136,14 +136,11 @@ async def test_a_device_that_gets_too_many_has_quiet_from_messages_but_not_from_
 
 
 async def test_many_are_asked_for_a_thousand_at_a_time_and_by_one_worker_each(world: World) -> None:
-    for n in range(1100):
-        world.drawer.put(f"p{n}", f"ExponentPushToken[{n}]")
     pushes, other = world.process(), world.process()
-    people = [f"p{n}" for n in range(1100)]
-    await world.write(pushes, 1, to=people)
-    for _ in range(6):
-        world.clock.pass_(1)
-        await pushes.messages.run_due()
+    world.expo.tickets = {f"t{n}": PHONE for n in range(1100)}
+    now = world.clock.now()
+    kept = [Receipt(id=one, kind="EXPO", token=PHONE, sent_at=now) for one in world.expo.tickets]
+    await ReceiptStore(world.db).keep(kept, now)
     world.clock.pass_(QUARTER)
     known = await asyncio.gather(pushes.receipts.run_due(), other.receipts.run_due())
     assert sum(known) == 1100
