@@ -33,7 +33,7 @@ check: .venv/.installed-dev ## Lint, format, types, import contracts, generated 
 docs: .venv/.installed ## Write docs/openapi.json and docs/asyncapi.json anew
 	$(BIN)/python main.py docs
 
-bench: .venv/.installed-dev tests/js/node_modules/.installed ## Call set-up, charging, logins and relayed signaling, measured on this machine
+bench: .venv/.installed-dev tests/js/node_modules/.installed ## Calls, charging, messages, presence, logins and relayed signaling, measured on this machine
 	@$(BIN)/python -m tests.bench
 
 sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)

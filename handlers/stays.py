@@ -52,9 +52,7 @@ class StayTeller:
             await self._calls.cut(call)
             return
         payload = {"roomId": call.room_id, "reason": Gone.FUNDS.value}
-        await self._mailbox.post(
-            [Letter(user_id=call.caller.user_id, event=ROOM_KICKED, payload=payload)]
-        )
+        await self._mailbox.post([Letter(user_id=call.caller.user_id, event=ROOM_KICKED, payload=payload)])
 
     async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
         """Send candidates."""

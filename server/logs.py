@@ -70,7 +70,16 @@ def configure_logs(level: str = "info", *, production: bool = False, stream: Tex
     root.handlers = [handler]
     root.setLevel(number)
     # These speak of every packet and heartbeat, with contents; httpx of every address, and Apple's hold push tokens.
-    for chatty in ("socketio", "engineio", "pymongo", "aiohttp.access", "asyncio", "httpx", "httpcore", "hpack"):
+    for chatty in (
+        "socketio",
+        "engineio",
+        "pymongo",
+        "aiohttp.access",
+        "asyncio",
+        "httpx",
+        "httpcore",
+        "hpack",
+    ):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
 
 
