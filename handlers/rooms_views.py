@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from marshmallow import fields
@@ -192,6 +192,15 @@ def signal_letters(
         for one in to
         for device_id in one.devices
     ]
+
+
+# What is about the moment in a room, and nothing to a device that is no longer in it.
+_OF_THE_MOMENT = frozenset({USER_CONNECTED, USER_DISCONNECTED, OFFER, ANSWER, ICE_CANDIDATE})
+
+
+def in_rooms(letters: Sequence[Letter], room_ids: Collection[str]) -> list[Letter]:
+    """Letters for a device that was away, without signals, comings and goings of rooms in which it is no longer."""
+    return [x for x in letters if x.event not in _OF_THE_MOMENT or x.payload["roomId"] in room_ids]
 
 
 class RoomTeller:

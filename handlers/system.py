@@ -13,6 +13,7 @@ from handlers.calls_shapes import CallsView, CallView
 from handlers.calls_views import call_view, fresh_ring, seen_by
 from handlers.context import Context
 from handlers.registry import job, notice
+from handlers.rooms_views import in_rooms
 from handlers.services import Services
 from handlers.shapes import Shape
 from handlers.wallet import WALLET_UPDATED, wallet_on_the_wire
@@ -92,7 +93,7 @@ async def welcome(ctx: Context, since: int | None) -> Greeting:
         ]
         missed = replace(missed, upto=missed.seq, count=0)
     else:
-        letters = _current(missed.letters, ringing, now)
+        letters = _current(in_rooms(missed.letters, _rooms_of(ctx)), ringing, now)
     sync = {
         "calls": _CALLS.dump([call_view(call, presence, now) for call in calls]),
         "missed": len(letters) + max(0, missed.count - len(missed.letters)),
@@ -105,13 +106,19 @@ async def welcome(ctx: Context, since: int | None) -> Greeting:
 
 
 async def more(ctx: Context, after: int) -> Stretch:
-    """What follows number ``after`` of the log for this device, without rings that are over."""
+    """What follows number ``after`` of the log for this device, without rings that are over and rooms it has left."""
     services = ctx.services
     stretch = await services.mailbox.next(ctx.user_id, ctx.device_id, after)
+    stretch = replace(stretch, letters=tuple(in_rooms(stretch.letters, _rooms_of(ctx))))
     if all(letter.rings_until is None for letter in stretch.letters):
         return stretch
     ringing = _ringing(await services.calls.recent(ctx.user_id), ctx.user_id)
     return replace(stretch, letters=tuple(_current(stretch.letters, ringing, services.clock.now())))
+
+
+def _rooms_of(ctx: Context) -> set[str]:
+    """The rooms in which this device is."""
+    return ctx.services.rooms.board.seated(ctx.user_id, ctx.device_id)
 
 
 def _ringing(calls: Sequence[Call], user_id: str) -> set[str]:

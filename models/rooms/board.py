@@ -41,6 +41,15 @@ class Board:
         """The rooms in which somebody has a place."""
         return sorted(self._of_user.get(user_id, ()))
 
+    def seated(self, user_id: str, device_id: str) -> set[str]:
+        """The rooms in which that device is."""
+        found = set()
+        for room_id in self._of_user.get(user_id, ()):
+            one = self._rooms[room_id].participant(user_id)
+            if one is not None and one.seat(device_id) is not None:
+                found.add(room_id)
+        return found
+
     def in_room(self, user_id: str) -> bool:
         """Whether somebody is here in any room: presence calls it ``in_call``."""
         for room_id in self._of_user.get(user_id, ()):

@@ -324,3 +324,30 @@ async def test_people_at_two_servers_meet_in_one_room(mongo_uri: str, exchange: 
             await b.happens("chat-message")
             await b.ask("leave-room", roomId=room_id)
             assert (await a.happens("user-disconnected"))["userId"] == bob.id
+
+
+async def test_what_was_signalled_to_a_phone_that_was_away_is_told_only_while_it_is_in_the_room(
+    mongo_uri: str, exchange: Exchange
+) -> None:
+    async with open_house(mongo_uri, exchange) as first:
+        ada, bob = await first.person("ada"), await first.person("bob")
+        database = first.db.db.name
+        async with open_house(mongo_uri, exchange, clock=first.clock, database=database) as second:
+            for one in (first, second, first):
+                await one.services.calls.run_leases(8)
+            a = await ada.phone("a")
+            bob.house = second
+            b = await bob.phone("b")
+            room_id = (await ada.post("/api/room/create")).body["room"]["id"]
+            await a.ask("join-room", roomId=room_id)
+            await b.ask("join-room", roomId=room_id)
+            came = await a.happens("user-connected")
+            await a.kill()
+            await b.ask("offer", roomId=room_id, targetUserId=ada.id, offer=offer("missed"))
+            back = await ada.phone("a", since=came["logSeq"])
+            assert (await back.happens("offer"))["offer"] == offer("missed")
+            await back.ask("leave-room", roomId=room_id)
+            await back.kill()
+            late = await ada.phone("a", since=came["logSeq"] - 1)
+            await late.settled()
+            assert (late.heard("SYNC")[0]["missed"], late.heard("offer")) == (0, [])

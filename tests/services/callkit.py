@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 from handlers.billing import tick_letters
@@ -42,6 +43,7 @@ from models.payments.store import PaymentStore
 from models.ports import Device, Letter
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
+from models.rooms.board import Board
 from models.users.service import Users
 from models.users.store import USERS, UserStore
 from models.wallet.service import Wallets
@@ -424,8 +426,9 @@ async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Seq
         reports=None,  # type: ignore[arg-type]
         mailbox=process.mailbox,
         presence=process.presence,
-        rooms=None,  # type: ignore[arg-type]
+        rooms=SimpleNamespace(board=Board()),  # type: ignore[arg-type]
         talk=None,  # type: ignore[arg-type]
+        media=None,  # type: ignore[arg-type]
         pushes=None,  # type: ignore[arg-type]
         ledger=process.ledger,
         wallets=process.wallets,
