@@ -8,8 +8,14 @@ from handlers.services import Services
 
 @job("pushes", every_seconds=0.5)
 async def send_pushes(services: Services) -> None:
-    """Send rings, missed calls and cancels that are due to the push providers, and try again what failed."""
-    await services.pushes.rings.run_due()
+    """Send rings and what takes them back to the push providers when it is due, and try again what failed."""
+    await services.pushes.rings.run_sounding()
+
+
+@job("missed_pushes", every_seconds=0.5)
+async def send_missed_pushes(services: Services) -> None:
+    """Send missed calls that are due, apart from the rings: those wait for no provider that is slow with these."""
+    await services.pushes.rings.run_missed()
 
 
 @job("message_pushes", every_seconds=0.5)

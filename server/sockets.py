@@ -248,7 +248,11 @@ class Sockets:
             for letter in stretch.letters:
                 await self._emit(connection, letter.event, _payload(letter))
             connection.told_seq = stretch.upto
-            connection.waits = self._tasks.spawn(self.sio.taken(connection.eio_sid), "replay")
+            if connection.sid not in self._by_sid:
+                return  # it has gone since; what it has not taken nobody takes, and waiting for that would not end
+            connection.waits = self._tasks.spawn(
+                self.sio.taken(connection.eio_sid), f"replay {connection.sid}"
+            )
             try:
                 await connection.waits
             except asyncio.CancelledError:

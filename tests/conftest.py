@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 import server.wiring  # noqa: F401 - declares every collection
-from models.db import Database
+from models.db import REGISTERED, Database
 from server.mongod import EmbeddedMongod
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
 
@@ -24,15 +25,33 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     asyncio.run(mongod.stop())
 
 
+@pytest.fixture(scope="session")
+def databases() -> list[str]:
+    """The names of prepared databases that no test uses just now: to make one takes longer than most tests."""
+    return []
+
+
 @pytest.fixture
-async def db(mongo_uri: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+async def db(mongo_uri: str, databases: list[str]) -> AsyncIterator[Database]:
     """An empty database of this test's own."""
-    name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
+    name = databases.pop() if databases else f"t{uuid4().hex[:12]}"
     database = Database(mongo_uri, name)
     await database.prepare()
     yield database
-    await database.client.drop_database(name)
+    if await _emptied(database):
+        databases.append(name)
     await database.close()
+
+
+async def _emptied(database: Database) -> bool:
+    """Take everything out of a database; whether it is as ``prepare`` makes it, and not changed by a test."""
+    present = {one["name"]: one async for one in await database.db.list_collections()}
+    own = {name for name in present if not name.startswith("system.")}
+    if own != set(REGISTERED):
+        await database.client.drop_database(database.db.name)
+        return False
+    await asyncio.gather(*(database.db[name].delete_many({}) for name in own))
+    return True
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
+from typing import Any
 
 import pytest
 
+from handlers.context import Context
 from models.mailbox import service as mailbox_service
 from models.mailbox.store import PAGE_MAX
 from models.ports import Letter
@@ -82,11 +85,53 @@ async def test_a_phone_that_goes_in_the_middle_of_its_replay_leaves_nothing_behi
     async with house.http.ws_connect(url, max_msg_size=0) as socket:
         await socket.receive()
         await socket.send_str("40" + json.dumps({"token": gone.token, "deviceId": "gone", "since": 0}))
+        sid = json.loads((await socket.receive()).data.removeprefix("40"))["sid"]
         while not (await socket.receive()).data.startswith('42["NEWS"'):
             pass
-    async with asyncio.timeout(20):
-        while house.app[SOCKETS].online(gone.id) or "replay" in {t.get_name() for t in asyncio.all_tasks()}:
+    for _ in range(10_000):
+        if not house.app[SOCKETS].online(gone.id) and not waits(sid):
+            break
+        await house.db.ping()
+    else:
+        pytest.fail(f"still there: {waits(sid)}")
+
+
+async def test_a_phone_that_goes_while_a_page_is_sent_to_it_leaves_nothing_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await house.person("gone")
+    await post(house, gone, 3 * PAGE_MAX)
+    sockets = house.app[SOCKETS]
+    tell, after = sockets.sio.tell, sockets._gone
+    gone_now, written = asyncio.Event(), asyncio.Event()
+
+    async def leave(eio_sid: str, event: str, payload: Any) -> None:
+        await tell(eio_sid, event, payload)
+        if event == "NEWS" and payload["n"] > 2 * PAGE_MAX and not gone_now.is_set():
+            await socket.close()
+            await gone_now.wait()
+
+    async def write_down(ctx: Context, seen: datetime) -> None:
+        gone_now.set()
+        await written.wait()
+        await after(ctx, seen)
+
+    monkeypatch.setattr(sockets.sio, "tell", leave)
+    monkeypatch.setattr(sockets, "_gone", write_down)
+    url = house.url + "/socket.io/?EIO=4&transport=websocket"
+    async with house.http.ws_connect(url) as socket:
+        await socket.receive()
+        await socket.send_str("40" + json.dumps({"token": gone.token, "deviceId": "gone", "since": 0}))
+        await gone_now.wait()
+        for _ in range(50):  # the rest of the page
             await house.db.ping()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("replay")]
+        written.set()
+
+
+def waits(sid: str) -> list[str]:
+    """The tasks that were made for a connection."""
+    return [task.get_name() for task in asyncio.all_tasks() if sid in task.get_name()]
 
 
 async def test_e59_a_phone_that_is_too_far_behind_is_told_of_a_gap_and_reads_the_histories(

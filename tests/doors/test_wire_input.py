@@ -100,7 +100,7 @@ async def test_every_event_answers_whatever_shape_it_gets(house: House, event: s
     half = len(WRONG) // 2
     sent = [[[event, shape] for shape in WRONG[:half]], [[event, shape] for shape in WRONG[half:]]]
     acks = await asyncio.gather(*(phone.burst(part) for phone, part in zip(phones, sent, strict=True)))
-    fine = {"CALL_SYNC", "CALL_ENDED"}
+    fine = {"CALL_SYNC", "CALL_ENDED", "CHAT_STOP_TYPING"}  # they end what may not be there, or ask for all
     for events, answers in zip(sent, acks, strict=True):
         for (_, shape), ack in zip(events, answers, strict=True):
             assert event in fine or not ack["ok"], (event, str(shape)[:80])

@@ -214,6 +214,19 @@ async def test_only_the_devices_that_were_not_reached_are_tried_again(world: Wor
     assert world.bodies()[-1] == "2 new messages\nthird"
 
 
+async def test_what_was_written_is_kept_only_until_it_is_told_or_read(world: World) -> None:
+    pushes = world.process()
+    await world.write(pushes, 1, "a secret")
+    world.clock.pass_(1)
+    await pushes.messages.run_due()
+    await world.write(pushes, 1, "a secret", chat="c2")
+    await pushes.message_read(user_id=BOB, conversation_id="c2", seq=1)
+    rows = await world.db[BUNDLES].find({}).to_list()
+    assert len(rows) == 2
+    assert "a secret" not in str(rows)
+    assert all("due_at" not in row for row in rows)
+
+
 async def test_nothing_is_kept_for_who_has_no_token(world: World) -> None:
     pushes = world.process()
     await world.write(pushes, 1, to=("nobody", "nowhere"))

@@ -35,8 +35,12 @@ _DUPLICATE_KEY = 11000
 
 _WAITING = {"$ifNull": ["$waiting", []]}
 _DONE = {"$ifNull": ["$done_seq", -1]}
-# Nothing waits, nothing is due.
-_DUE_WHILE_WAITING = {"$cond": [{"$eq": [{"$size": "$waiting"}, 0]}, "$$REMOVE", "$due_at"]}
+# Nothing waits: nothing is due, and what people wrote is not kept here any longer.
+_NOTHING_WAITS = {"$eq": [{"$size": "$waiting"}, 0]}
+_WHILE_WAITING = {
+    "due_at": {"$cond": [_NOTHING_WAITS, "$$REMOVE", "$due_at"]},
+    "newest": {"$cond": [_NOTHING_WAITS, "$$REMOVE", "$newest"]},
+}
 
 
 class BundleStore:
@@ -75,7 +79,7 @@ class BundleStore:
                     "waiting": _beyond(seq),
                 }
             },
-            {"$set": {"due_at": _DUE_WHILE_WAITING}},
+            {"$set": _WHILE_WAITING},
         ]
         key = {"_id": _key(user_id, conversation_id)}
         try:
@@ -109,7 +113,7 @@ class BundleStore:
                     "lease_until": now,
                 }
             },
-            {"$set": {"due_at": _DUE_WHILE_WAITING}},
+            {"$set": _WHILE_WAITING},
             {"$unset": "lease"},
         ]
         return (
@@ -136,7 +140,7 @@ class BundleStore:
                     "due_at": next_at,
                 }
             },
-            {"$set": {"due_at": _DUE_WHILE_WAITING}},
+            {"$set": _WHILE_WAITING},
             {"$unset": "lease"},
         ]
         return (

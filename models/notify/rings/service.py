@@ -119,7 +119,15 @@ class Rings:
 
     async def run_due(self) -> int:
         """Send what is due; how many to-dos were worked on. Any number of processes may do this at the same time."""
-        return sum(await asyncio.gather(self._sounding.run(), self._missed.run()))
+        return sum(await asyncio.gather(self.run_sounding(), self.run_missed()))
+
+    async def run_sounding(self) -> int:
+        """Of what is due, send rings and what takes them back."""
+        return await self._sounding.run()
+
+    async def run_missed(self) -> int:
+        """Of what is due, send missed calls."""
+        return await self._missed.run()
 
     async def _work(self, batch: Sequence[Todo]) -> None:
         plans = await asyncio.gather(*(self._plan(todo) for todo in batch))
