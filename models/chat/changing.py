@@ -107,12 +107,14 @@ class Changing:
         return rules.apart(user_id, blocks) & set(conversation.members)
 
     async def _told(self, message: Message, *, first_untold: bool) -> Written:
+        if first_untold:  # the message itself, before its change
+            return await self._telling.tell_again(message)
         # A deletion is for all who have the message, new words for those who are still there.
         readers = await self._conversations.readers(
             message.conversation_id, message.seq, still_in=message.deleted_at is None
         )
         written = await self._telling.written(message, readers=readers)
-        await self._telling.tell_change(written, first_untold=first_untold)
+        await self._telling.tell_change(written)
         return written
 
     async def _again(self, message: Message) -> Written:

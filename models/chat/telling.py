@@ -46,34 +46,53 @@ class Telling:
             self.announcer.announce(conversation, written, again=again),
         )
         await self.announcer.wake(conversation, written, muted=muted)
-        await self._told(written)
+        await self._told([one for one in written if one.message.version == 1])
 
-    async def tell_change(self, written: Written, *, first_untold: bool, again: bool = False) -> None:
-        """Tell an edited or deleted message, and before it the message itself if nobody has."""
-        if first_untold:
-            conversation = await self._conversation(written.message.conversation_id)
-            await self.tell(conversation, [written], again=True)
+    async def tell_change(self, written: Written, *, again: bool = False) -> None:
+        """Tell an edited or deleted message, which was told itself."""
         await self.announcer.announce_change(written, again=again)
         await self._told([written])
 
-    async def tell_again(self, message: Message) -> Written:
-        """Tell all that there may be to tell of a message."""
-        readers = await self._conversations.readers(message.conversation_id, message.seq, still_in=False)
-        written = await self.written(message, readers=readers)
-        conversation = await self._conversation(message.conversation_id)
-        if message.version == 1:
-            await self.tell(conversation, [written], again=True)
-        else:
-            await self.tell_change(written, first_untold=True, again=True)
-        return written
-
-    async def tell_before(self, conversation_id: str) -> None:
-        """Tell what another process may have died over, before anything newer of the conversation is told.
+    async def tell_before(self, conversation_id: str) -> int:
+        """Tell what another process may have died over, before anything newer of the conversation is told; how much.
 
         Where that one lives, it is told twice at the same time, which the keys of the letters make once.
         """
-        for message in await self._messages.untold(conversation_id, RETELL_MAX):
-            await self.tell_again(message)
+        untold = await self._messages.untold(conversation_id, RETELL_MAX)
+        if untold:
+            await self._tell_again(conversation_id, untold)
+        return len(untold)
+
+    async def tell_again(self, message: Message) -> Written:
+        """Tell all that there may be to tell of a message."""
+        return (await self._tell_again(message.conversation_id, [message]))[0]
+
+    async def _tell_again(self, conversation_id: str, messages: Sequence[Message]) -> list[Written]:
+        """Tell messages of one conversation, in order, to those who were in when they were sent."""
+        conversation = await self._conversation(conversation_id)
+        places = await self._conversations.everybody(conversation_id)
+        people = await self._users.profiles({message.sender_id for message in messages})
+        written = [
+            Written(
+                message,
+                people[message.sender_id],
+                tuple(
+                    place.user_id
+                    for place in places
+                    if place.sees(message.seq) and place.user_id not in message.hidden_from
+                ),
+            )
+            for message in messages
+        ]
+        await self.tell(conversation, written, again=True)
+        out = {place.user_id for place in places if place.left_seq is not None}
+        for one in written:
+            if one.message.version > 1:
+                # A deletion is for all who have the message, new words for those who are still there.
+                gone = out if one.message.deleted_at is None else set()
+                readers = tuple(reader for reader in one.readers if reader not in gone)
+                await self.tell_change(replace(one, readers=readers), again=True)
+        return written
 
     async def tell_markers(
         self, place: Membership, *, what: str | None = None, except_device: str | None = None
@@ -96,8 +115,8 @@ class Telling:
             message = await self._messages.claim_untold(self._clock.now())
             if message is None:
                 break
-            await self.tell_again(message)
-            told += 1
+            # With what else of the conversation its process has left.
+            told += await self.tell_before(message.conversation_id) or 1
         while told < RETELL_MAX:
             place = await self._conversations.claim_untold(self._clock.now())
             if place is None:
@@ -114,7 +133,7 @@ class Telling:
 
     async def _told(self, written: Sequence[Written]) -> None:
         """Done; but what was deleted meanwhile, at another process, must not stay in letters posted after that."""
-        if await self._messages.told([one.message for one in written]):
+        if not written or await self._messages.told([one.message for one in written]):
             return
         by_id = {one.message.id: one for one in written}
         now = await self._messages.some(written[0].message.conversation_id, by_id)

@@ -73,14 +73,18 @@ class Mailbox:
     async def _numbered(self, letters: list[Letter], again: bool) -> list[int | None]:
         """Keep letters; the number of each, None for one that is not to be told."""
         now = self._clock.now()
-        if len(letters) == 1:
-            numbers = [await self._store.append(letters[0], now)]
+        known = await self._store.numbers_of(letters) if again else {}
+        numbers = [known.get((letter.user_id, letter.key or "")) for letter in letters]
+        left = [place for place, number in enumerate(numbers) if number is None]
+        if len(left) == 1:
+            new = [await self._store.append(letters[left[0]], now)]
         else:
-            numbers = await self._store.append_all(letters, now)
-        if again:
-            for place, letter in enumerate(letters):
-                if numbers[place] is None and letter.key is not None:
-                    numbers[place] = await self._store.number_of(letter.user_id, letter.key)
+            new = await self._store.append_all([letters[place] for place in left], now)
+        for place, number in zip(left, new, strict=True):
+            letter = letters[place]
+            if number is None and again and letter.key is not None:  # somebody else was quicker
+                number = await self._store.number_of(letter.user_id, letter.key)
+            numbers[place] = number
         return numbers
 
     async def redact(self, user_ids: Collection[str], key: str, changes: Mapping[str, Any]) -> None:

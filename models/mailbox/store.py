@@ -132,6 +132,19 @@ class MailboxStore:
         found = await self._letters.find_one({"user_id": user_id, "key": key}, {"seq": 1})
         return int(found["seq"]) if found else None
 
+    async def numbers_of(self, letters: Sequence[Letter]) -> dict[tuple[str, str], int]:
+        """The numbers of those of the letters that are there already, by user and key."""
+        found: dict[tuple[str, str], int] = {}
+        for start in range(0, len(letters), BATCH_MAX):
+            batch = letters[start : start + BATCH_MAX]
+            query = {
+                "user_id": {"$in": sorted({letter.user_id for letter in batch})},
+                "key": {"$in": sorted({letter.key for letter in batch if letter.key is not None})},
+            }
+            async for row in self._letters.find(query, {"user_id": 1, "key": 1, "seq": 1}):
+                found[row["user_id"], row["key"]] = int(row["seq"])
+        return found
+
     async def since(self, user_id: str, seq: int) -> list[Letter]:
         """The letters after ``seq``, oldest first, at most ``PAGE_MAX``."""
         query = {"user_id": user_id, "seq": {"$gt": seq}}

@@ -171,6 +171,12 @@ class ConversationStore:
         query = {"conversation_id": conversation_id, "joined_seq": {"$lt": seq}, **gone}
         return tuple([row["user_id"] async for row in self._memberships.find(query, {"user_id": 1})])
 
+    async def everybody(self, conversation_id: str) -> list[Membership]:
+        """The places of all who are in a conversation, or were."""
+        return [
+            membership_of(row) async for row in self._memberships.find({"conversation_id": conversation_id})
+        ]
+
     async def muted(self, conversation_id: str) -> set[str]:
         """Who wants no push for this conversation."""
         query = {"conversation_id": conversation_id, "muted": True}
