@@ -42,6 +42,10 @@ class Stretch:
     upto: int
 
 
+class ThrownAway(Exception):
+    """What was to be told has become too old while it was being told."""
+
+
 class Mailbox:
     """The verbs of the log."""
 
@@ -121,8 +125,14 @@ class Mailbox:
         return Missed(mine, head, gap, upto=upto, count=len(mine) + further)
 
     async def next(self, user_id: str, device_id: str, after: int) -> Stretch:
-        """The letters for a device that follow number ``after``, as many as one look brings."""
+        """The letters for a device that follow number ``after``, as many as one look brings.
+
+        Raises ``ThrownAway`` when some of them are gone: between two looks they have become too old. Whoever connects
+        anew with ``after`` is then told that there is a gap.
+        """
         letters = await self._store.since(user_id, after)
+        if letters[0].seq != after + 1 if letters else await self._store.trimmed_to(user_id) > after:
+            raise ThrownAway(f"letters after {after} are gone")
         upto = (letters[-1].seq or after) if letters else after
         return Stretch(tuple(x for x in letters if _is_for(x, device_id)), upto)
 
@@ -132,8 +142,9 @@ class Mailbox:
         This is what several processes have without a broker, in a rolling restart: late by one turn of the job, but
         nothing lost. A device that was greeted meanwhile is not told again what its replay brought.
         """
-        recent = await self._store.from_others(self._clock.now() - timedelta(seconds=FETCH_SECONDS))
-        fresh = [x for x in recent if (x.user_id, x.seq or 0) not in self._fetched]
+        since = self._clock.now() - timedelta(seconds=FETCH_SECONDS)
+        recent = self._store.from_others(since)
+        fresh = [x async for x in recent if (x.user_id, x.seq or 0) not in self._fetched]
         for letter in fresh:
             self._fetched[letter.user_id, letter.seq or 0] = None
         while len(self._fetched) > FETCHED_MAX:

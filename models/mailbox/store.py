@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ LETTERS = collection(
     "letters",
     index("user_id", "seq", unique=True),
     index("user_id", "key", unique=True),
-    index("posted_at"),
+    index("posted_at", "seq"),
 )
 MAILBOXES = collection("mailboxes")
 
@@ -34,10 +34,14 @@ PAGE_MAX = 500
 BATCH_MAX = 1_000
 _DUPLICATE_KEY = 11000
 _AFTER_COLON = chr(ord(":") + 1)
-# What one look at the other processes' letters brings at most.
+# What one exchange of a look at the other processes' letters brings at most.
 FETCH_MAX = 5_000
 # Last numbers remembered in memory, to save a read per letter; least recently used go first.
 HEADS_MAX = 50_000
+# A remembered number is one to go on from because whatever others have posted behind it stands in the way. What is
+# thrown away does not, so a number is believed for much less time than a letter is kept.
+HEADS_FOR = timedelta(hours=1)
+assert timedelta(days=KEPT_DAYS) > 24 * HEADS_FOR
 
 
 class MailboxStore:
@@ -47,12 +51,12 @@ class MailboxStore:
         self._letters = db[LETTERS]
         self._mailboxes = db[MAILBOXES]
         self._process = process
-        self._heads: OrderedDict[str, int] = OrderedDict()
+        self._heads: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
 
     async def append(self, letter: Letter, now: datetime) -> int | None:
         """Append one letter; its number, or None when its key was there already."""
         assert letter.key is not None, "only a letter with a key is kept"
-        head = self._heads.get(letter.user_id)
+        head = self._remembered(letter.user_id, now)
         if head is None:
             head = await self.head(letter.user_id)
         while True:
@@ -64,7 +68,7 @@ class MailboxStore:
                     return None
                 head = await self.head(letter.user_id)  # another process wrote; go behind it
                 continue
-            self._remember(letter.user_id, head)
+            self._remember(letter.user_id, head, now)
             return head
 
     async def append_all(self, letters: Sequence[Letter], now: datetime) -> list[int | None]:
@@ -78,7 +82,7 @@ class MailboxStore:
         heads: dict[str, int] = {}
         while left:
             batch = left[:BATCH_MAX]
-            await self._learn({letters[place].user_id for place in batch}, heads)
+            await self._learn({letters[place].user_id for place in batch}, heads, now)
             rows = []
             for place in batch:
                 letter = letters[place]
@@ -87,7 +91,7 @@ class MailboxStore:
             kept, known = await self._insert(rows)
             for place, row in zip(batch[:kept], rows[:kept], strict=True):
                 numbers[place] = row["seq"]
-                self._remember(row["user_id"], row["seq"])
+                self._remember(row["user_id"], row["seq"], now)
             if kept < len(batch):
                 for place in batch[kept:]:
                     heads.pop(letters[place].user_id, None)  # read anew: who stood in the way has written
@@ -106,11 +110,12 @@ class MailboxStore:
             return errors[0]["index"], "key" in errors[0]["keyPattern"]
         return len(rows), False
 
-    async def _learn(self, user_ids: set[str], heads: dict[str, int]) -> None:
+    async def _learn(self, user_ids: set[str], heads: dict[str, int], now: datetime) -> None:
         """Put the last numbers of these users into ``heads``, from memory or from the database."""
         for user_id in user_ids - heads.keys():
-            if user_id in self._heads:
-                heads[user_id] = self._heads[user_id]
+            head = self._remembered(user_id, now)
+            if head is not None:
+                heads[user_id] = head
         unknown = sorted(user_ids - heads.keys())
         heads.update(zip(unknown, await asyncio.gather(*map(self.head, unknown)), strict=True))
 
@@ -125,7 +130,7 @@ class MailboxStore:
     async def head(self, user_id: str) -> int:
         """The user's last number, 0 before the first letter."""
         newest = await self._letters.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", -1)])
-        return int(newest["seq"]) if newest else await self._trimmed_to(user_id)
+        return int(newest["seq"]) if newest else await self.trimmed_to(user_id)
 
     async def number_of(self, user_id: str, key: str) -> int | None:
         """The number of the letter with that key."""
@@ -161,11 +166,12 @@ class MailboxStore:
         }
         return await self._letters.count_documents(query)
 
-    async def from_others(self, since: datetime) -> list[Letter]:
-        """What other processes have posted at or after ``since``, in order for each user."""
+    async def from_others(self, since: datetime) -> AsyncIterator[Letter]:
+        """All that other processes have posted at or after ``since``, in order for each user."""
         query = {"posted_at": {"$gte": since}, "by": {"$ne": self._process}}
-        cursor = self._letters.find(query, sort=[("posted_at", 1), ("seq", 1)]).limit(FETCH_MAX)
-        return [_letter(document) async for document in cursor]
+        order = [("posted_at", 1), ("seq", 1)]
+        async for document in self._letters.find(query, sort=order, batch_size=FETCH_MAX):
+            yield _letter(document)
 
     async def of_calls(self, user_id: str, call_ids: list[str], event: str) -> list[Letter]:
         """The user's letters of one event about the given calls, oldest first."""
@@ -174,35 +180,35 @@ class MailboxStore:
         ).limit(len(call_ids))
         return [_letter(document) async for document in cursor][::-1]
 
-    async def oldest_after(self, user_id: str) -> int:
-        """The number up to which letters of the user may have been thrown away."""
-        return await self._trimmed_to(user_id)
-
     async def trim(self, now: datetime) -> int:
         """Throw away letters older than ``KEPT_DAYS``; how many went. The user's number keeps rising after it."""
         horizon = now - timedelta(days=KEPT_DAYS)
-        users = await self._letters.distinct("user_id", {"posted_at": {"$lt": horizon}})
+        newest_old: list[Document] = [
+            {"$match": {"posted_at": {"$lt": horizon}}},
+            {"$group": {"_id": "$user_id", "seq": {"$max": "$seq"}}},
+        ]
         gone = 0
-        for user_id in users:
-            newest = await self._letters.find_one(
-                {"user_id": user_id, "posted_at": {"$lt": horizon}}, {"seq": 1}, sort=[("seq", -1)]
-            )
-            if newest is None:
-                continue
+        async for old in await self._letters.aggregate(newest_old, allowDiskUse=True):
+            user_id, seq = old["_id"], old["seq"]
             # The mark goes first: a crash in between keeps letters too long, never a silent hole.
-            await self._mailboxes.update_one(
-                {"_id": user_id}, {"$max": {"trimmed_to": newest["seq"]}}, upsert=True
-            )
-            result = await self._letters.delete_many({"user_id": user_id, "seq": {"$lte": newest["seq"]}})
+            await self._mailboxes.update_one({"_id": user_id}, {"$max": {"trimmed_to": seq}}, upsert=True)
+            result = await self._letters.delete_many({"user_id": user_id, "seq": {"$lte": seq}})
             gone += result.deleted_count
         return gone
 
-    async def _trimmed_to(self, user_id: str) -> int:
+    async def trimmed_to(self, user_id: str) -> int:
+        """The number up to which letters of the user may have been thrown away."""
         mark = await self._mailboxes.find_one({"_id": user_id}, {"trimmed_to": 1})
         return int(mark["trimmed_to"]) if mark else 0
 
-    def _remember(self, user_id: str, head: int) -> None:
-        self._heads[user_id] = max(head, self._heads.get(user_id, 0))
+    def _remembered(self, user_id: str, now: datetime) -> int | None:
+        """The last number that this process knows of a user, if it is young enough to go on from."""
+        head, at = self._heads.get(user_id, (0, now))
+        return head if head and timedelta(0) <= now - at < HEADS_FOR else None
+
+    def _remember(self, user_id: str, head: int, now: datetime) -> None:
+        if head >= self._heads.get(user_id, (0, now))[0]:
+            self._heads[user_id] = (head, now)
         self._heads.move_to_end(user_id)
         if len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
