@@ -39,7 +39,7 @@ bench: .venv/.installed-dev tests/js/node_modules/.installed ## Calls, charging,
 sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)
 	@$(BIN)/python -m tests.sim --seed $(SEED) --runs $(RUNS) --workers $(WORKERS) $(if $(CRASH),--crash $(CRASH))
 
-picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's picture, anew, from the demo in a real call
+picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's pictures, anew, from the demo in a real call and a real room
 	@$(BIN)/python -m tests.doors.picture
 
 format: .venv/.installed-dev ## Lay the code out

@@ -1,8 +1,8 @@
-"""Takes docs/images/demo.png, the picture of the README: ``python -m tests.doors.picture``.
+"""Takes the pictures of the README, docs/images/demo.png and room.png: ``python -m tests.doors.picture``.
 
-Two tabs of the demo in a real call, each at a phone's width, side by side. Browsers without a camera show a test
-pattern; so that there is somebody to see, each tab's camera is a drawing of a person. The call is charged by the
-second, so that the money is seen to run. All else is as users have it.
+Two tabs of the demo in a real call, each at a phone's width, side by side; and a room of three, as one of them sees it.
+Browsers without a camera show a test pattern; so that there is somebody to see, each tab's camera is a drawing of a
+person. The call is charged by the second, so that the money is seen to run. All else is as users have it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import base64
 import tempfile
 from pathlib import Path
 
-from tests.doors.browser import Page, chromium
-from tests.doors.serverprocess import ROOT, running
+from PIL import Image
+
+from tests.doors.browser import Browser, Page, chromium
+from tests.doors.serverprocess import ROOT, ServerProcess, running
 
 WIDTH, HEIGHT = 390, 760
+ROOM_WIDTH, ROOM_HEIGHT = 1160, 780
 TARIFF = {
     "CALL_RATE_MINOR": "6000",
     "CALL_FIRST_BLOCK_SECONDS": "1",
     "CALL_BLOCK_SECONDS": "1",
     "CALL_MINIMUM_MINOR": "0",
 }
-PICTURE = ROOT / "docs" / "images" / "demo.png"
+IMAGES = ROOT / "docs" / "images"
 _CAMERA = """([sky, ground, skin, hair, shirt]) => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 960, height: 540 });
   const pen = canvas.getContext("2d");
@@ -66,37 +69,92 @@ _CAMERA = """([sky, ground, skin, hair, shirt]) => {
 }"""
 _ADA = ["#f6c28b", "#e98a6b", "#8d5a3b", "#241712", "#2f6f6a"]
 _BEA = ["#9fc3e8", "#6b7fc4", "#f0c9a4", "#8a3b1f", "#b8475f"]
+_CYN = ["#b9d8b0", "#6fa58c", "#c68d62", "#3a2a24", "#c9923a"]
+# Whether so many others come in at the size at which they are sent.
+_SHARP = """(count) => [...document.querySelectorAll("[data-test=room-tile] video:not(.own)")]
+  .filter((one) => one.videoWidth >= 960).length === count"""
 _SIDE_BY_SIDE = """<style>body {{ margin: 0; display: flex; gap: 28px; padding: 28px; background: #e9e7f2 }}
 img {{ width: {width}px; border-radius: 26px; box-shadow: 0 10px 34px rgb(30 20 60 / .28) }}</style>{images}"""
 
 
 def main() -> None:
-    """Make the call, take the two shots, and lay them side by side."""
+    """A call, then a room, on one server."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with running(folder / "server", **TARIFF) as server, chromium(folder / "profile") as browser:
-            ada = browser.page("Ada").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
-            bea = browser.page("Bea").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
-            for page, colors in ((ada, _ADA), (bea, _BEA)):
-                page.join(page.name)
-                page.until_text("balance", "500")
-                page.run(_CAMERA, colors)
-            ada.call("Bea")
-            bea.until("() => document.querySelector('[data-test=accept]').checkVisibility()")
-            bea.click("accept")
-            for page in (ada, bea):
-                page.until_state("active")
-                page.until_media_grows()
-            for page in (ada, bea):
-                page.until("() => document.querySelector('[data-test=charged]').innerText >= '₦7.00'")
-            shots = [_shot(page, folder) for page in (ada, bea)]
-            both = browser.page("both").open("about:blank", width=2 * WIDTH + 84, height=HEIGHT + 56)
-            both.show(_SIDE_BY_SIDE.format(width=WIDTH, images="".join(shots)))
-            PICTURE.parent.mkdir(parents=True, exist_ok=True)
-            both.picture(PICTURE)
-            ada.click("hangup")
-            bea.until_state("ended")
-    print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1024} KiB")
+            call(server, browser, folder, IMAGES / "demo.png")
+            room(server, browser, IMAGES / "room.png")
+    for picture in (IMAGES / "demo.png", IMAGES / "room.png"):
+        Image.open(picture).convert("RGB").save(picture, optimize=True)
+        print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size // 1024} KiB")
+
+
+def call(server: ServerProcess, browser: Browser, folder: Path, picture: Path) -> None:
+    """Make the call, take the two shots, and lay them side by side."""
+    ada = browser.page("Ada").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
+    bea = browser.page("Bea").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
+    for page, colors in ((ada, _ADA), (bea, _BEA)):
+        page.join(page.name)
+        page.until_text("balance", "500")
+        page.run(_CAMERA, colors)
+    ada.call("Bea")
+    bea.until("() => document.querySelector('[data-test=accept]').checkVisibility()")
+    bea.click("accept")
+    for page in (ada, bea):
+        page.until_state("active")
+        page.until_media_grows()
+    for page in (ada, bea):
+        page.until("() => document.querySelector('[data-test=charged]').innerText >= '₦7.00'")
+    shots = [_shot(page, folder) for page in (ada, bea)]
+    both = browser.page("both").open("about:blank", width=2 * WIDTH + 84, height=HEIGHT + 56)
+    both.show(_SIDE_BY_SIDE.format(width=WIDTH, images="".join(shots)))
+    both.picture(picture)
+    ada.click("hangup")
+    bea.until_state("ended")
+    for page in (ada, bea, both):
+        page.close()
+
+
+def room(server: ServerProcess, browser: Browser, picture: Path) -> None:
+    """Three people in the mesh who write to each other, too, as the first of them sees it."""
+    people: list[Page] = []
+    at = f"{server.address}/rooms"
+    for name, colors in (("Ada", _ADA), ("Bea", _BEA), ("Cyn", _CYN)):
+        page = browser.page(f"{name} in the room").open(at, width=ROOM_WIDTH, height=ROOM_HEIGHT)
+        page.fill("name", name)
+        page.click("join")
+        if not people:
+            page.until("() => document.querySelector('[data-test=room-create]').checkVisibility()")
+            page.fill("room-name", "Monday stand-up")
+            page.click("room-create")
+            page.until_text("room-link", "/rooms?room=")
+            at = page.text("room-link")
+        page.until("() => document.querySelector('[data-test=room-join]').checkVisibility()")
+        page.run(_CAMERA, colors)
+        page.click("room-join")
+        page.until("() => document.querySelector('[data-test=room-state]').textContent === 'joined'")
+        people.append(page)
+    for page in people:
+        page.until_legs_grow(2)
+    ada, bea, cyn = people
+    for page, text in (
+        (bea, "Good morning! I can see you both."),
+        (cyn, "And I hear you."),
+        (ada, "Then let us begin: who goes first?"),
+        (bea, "I do. The release is out since Friday."),
+    ):
+        page.fill("room-chat-text", text)
+        page.click("room-chat-send")
+        for one in people:
+            one.until_text("room-chat-log", text)
+    for page in people:  # the codec has had time for a sharp picture
+        page.until(_SHARP, 2)
+    ada.run("() => { document.activeElement.blur(); scrollTo(0, 0); }")
+    ada.picture(picture)
+    for page in people:
+        page.click("room-leave")
+        page.close()
 
 
 def _shot(page: Page, folder: Path) -> str:
