@@ -61,14 +61,17 @@ class Markers:
             raise Refusal("CONVERSATION_UNKNOWN")
         if message_id is None:
             seq = place.clamped(seq, await self._messages.head(conversation_id))
-        moved = await self._moved(place, what, seq)
-        if moved is None:
-            # Nothing of it was forward; the one that had moved it may have died before it said so.
-            moved = await self._conversations.membership(conversation_id, device.user_id) or place
-            if moved.untold:
-                await self._telling.tell_markers(moved, except_device=device.device_id)
-        else:
-            await self._telling.tell_markers(moved, what=what, except_device=device.device_id)
+        async with self._telling.marking(conversation_id, device.user_id):
+            moved = await self._moved(place, what, seq)
+            if moved is None:
+                # Nothing of it was forward; the one that had moved it may have died before it said so.
+                moved = await self._conversations.membership(conversation_id, device.user_id) or place
+                if moved.untold:
+                    await self._telling.tell_markers(moved, except_device=device.device_id)
+            else:
+                # With what somebody may have died over before: by this telling, all counts as told.
+                also = None if moved.untold else what
+                await self._telling.tell_markers(moved, what=also, except_device=device.device_id)
         return marker_of(moved, what)
 
     async def _moved(self, place: Membership, what: str, seq: int) -> Membership | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from models.chat import rules
 from models.chat.conversations.conversation import Conversation, Membership
@@ -33,6 +34,7 @@ class Telling:
         self._conversations = conversations
         self._users = users
         self._clock = clock
+        self._marking: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.announcer: Announcer
 
     async def tell(
@@ -94,16 +96,28 @@ class Telling:
                 await self.tell_change(replace(one, readers=readers), again=True)
         return written
 
+    def marking(self, conversation_id: str, user_id: str) -> asyncio.Lock:
+        """Held from moving somebody's markers to telling them: told in the order of moving, they never go back.
+
+        Between processes that is only nearly so; a client takes the highest.
+        """
+        return self._marking.setdefault((conversation_id, user_id), asyncio.Lock())
+
     async def tell_markers(
         self, place: Membership, *, what: str | None = None, except_device: str | None = None
     ) -> None:
         """Tell how far somebody has got: the marker ``what``, or both when nobody knows which one is untold."""
         conversation = await self._conversation(place.conversation_id)
+        few = len(conversation.members) <= rules.RECEIPTS_MEMBERS_MAX
+        now, blocks = await asyncio.gather(
+            self._conversations.membership(place.conversation_id, place.user_id),
+            self._users.blocks_among([place.user_id], conversation.members if few else ()),
+        )
+        now = now or place  # further by now, by another process: then nothing less is told
         others: set[str] = set()
-        if len(conversation.members) <= rules.RECEIPTS_MEMBERS_MAX and place.left_seq is None:
-            blocks = await self._users.blocks_among([place.user_id], conversation.members)
+        if few and now.left_seq is None:
             others = set(conversation.members) - {place.user_id} - rules.apart(place.user_id, blocks)
-        for marker in _markers(place):
+        for marker in _markers(now):
             if what in (None, marker.what):
                 await self.announcer.announce_marker(marker, sorted(others), except_device=except_device)
         await self._conversations.marks_told(place)
@@ -121,7 +135,8 @@ class Telling:
             place = await self._conversations.claim_untold(self._clock.now())
             if place is None:
                 break
-            await self.tell_markers(place)
+            async with self.marking(place.conversation_id, place.user_id):
+                await self.tell_markers(place)
             told += 1
         return told
 

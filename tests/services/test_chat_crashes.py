@@ -29,8 +29,12 @@ async def world(db: Database, clock: VirtualClock, ids: CountingIds, doors: Fake
 async def killed_everywhere(
     world: World, prepare: Callable[[], Awaitable[Any]], verb: Callable[[Process, Any], Awaitable[Any]],
     check: Callable[[Process, Any], Awaitable[None]], *, retry: bool,
+    follow: Callable[[Process, Any], Awaitable[Any]] | None = None,
 ) -> int:  # fmt: skip
-    """Run ``verb`` in a process that dies at its n-th call, for every n, and let another one end it; how many died."""
+    """Run ``verb`` in a process that dies at its n-th call, for every n, and let another one end it; how many died.
+
+    ``follow`` is what somebody else does at another process before that.
+    """
     for n in range(1, CALLS_MAX):
         given = await prepare()
         mortal, heir = world.machine(f"mortal {n}"), world.machine(f"heir {n}")
@@ -40,6 +44,8 @@ async def killed_everywhere(
             await verb(mortal, given)
         except Killed:
             died = True
+        if follow is not None:
+            await follow(world.machine(f"other {n}"), given)
         if retry:
             await verb(heir, given)
         world.clock.pass_(TELL_SECONDS)
@@ -211,6 +217,44 @@ async def test_a_marker_that_dies_anywhere_is_told_once(world: World, retry: boo
         assert given["by"] in {user_id for user_id, _, _ in world.pusher.read}
 
     assert await killed_everywhere(world, prepare, verb, check, retry=retry) >= 7
+
+
+@pytest.mark.parametrize("retry", [True, False])
+@pytest.mark.parametrize(("first", "then"), [("delivered", "read"), ("read", "delivered")])
+async def test_a_marker_that_dies_anywhere_is_told_though_another_marker_follows_it(
+    world: World, first: str, then: str, retry: bool
+) -> None:
+    people = iter(await world.crowd(CALLS_MAX))
+    upto = {"delivered": 5, "read": 3}
+
+    async def prepare() -> dict[str, Any]:
+        other = next(people)
+        for n in range(1, 6):
+            written = await world.process().say(device(ANN), to=other, text=f"{n}", op_id=f"{other}:{n}")
+
+        async def moved() -> bool:
+            row = await world.db["memberships"].find_one({"user_id": other})
+            return row is not None and row[f"{first}_seq"] == upto[first]
+
+        return {"by": other, "where": written.message.conversation_id, "happened": moved}
+
+    async def verb(process: Process, given: dict[str, Any]) -> Any:
+        by, where = device(given["by"]), given["where"]
+        return await getattr(process.chat.markers, first)(by, conversation_id=where, seq=upto[first])
+
+    async def follow(process: Process, given: dict[str, Any]) -> Any:
+        tablet = device(given["by"], "tablet")
+        return await getattr(process.chat.markers, then)(
+            tablet, conversation_id=given["where"], seq=upto[then]
+        )
+
+    async def check(heir: Process, given: dict[str, Any]) -> None:
+        log = await world.log(ANN)
+        for what, seq in upto.items():
+            heard = told(log, f"MESSAGE_{what.upper()}")
+            assert [x["seq"] for x in heard if x["userId"] == given["by"]].count(seq) == 1
+
+    assert await killed_everywhere(world, prepare, verb, check, retry=retry, follow=follow) >= 5
 
 
 @pytest.mark.parametrize("retry", [True, False])

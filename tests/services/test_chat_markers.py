@@ -88,6 +88,47 @@ async def test_markers_of_several_devices_at_several_processes_end_at_the_highes
     assert max(x["seq"] for x in told(await world.log(ANN), "MESSAGE_READ")) == 9
 
 
+async def test_markers_of_two_devices_at_once_are_told_in_the_order_of_their_numbers(world: World) -> None:
+    chat = world.process()
+    await written(chat, 30)
+    inbox = world.doors.connect(ANN, "phone")
+    for n in range(1, 30, 2):
+        await asyncio.gather(
+            *(
+                chat.markers.read(device(BOB, name), conversation_id=PAIR, seq=seq)
+                for name, seq in (("phone", n), ("tablet", n + 1))
+            )
+        )
+    heard = [x["seq"] for x in told(inbox, "MESSAGE_READ")]
+    assert heard == sorted(set(heard)), "never back"
+    assert set(range(2, 31, 2)).issubset(heard)
+
+
+@pytest.mark.parametrize("by", ["device", "job"])
+async def test_a_marker_that_was_overtaken_at_another_process_is_not_told_after_it(
+    world: World, by: str
+) -> None:
+    """One process is slow to tell; meanwhile another one moves the marker on and tells that."""
+    slow, quick = world.machine("slow"), world.machine("quick")
+    await written(quick.chat, 9)
+    find = slow.chat._conversations.find
+
+    async def overtaken(conversation_id: str) -> Any:
+        slow.chat._conversations.find = find  # type: ignore[method-assign]
+        await quick.chat.markers.read(device(BOB, "tablet"), conversation_id=PAIR, seq=7)
+        return await find(conversation_id)
+
+    slow.chat._conversations.find = overtaken  # type: ignore[method-assign]
+    if by == "device":
+        await slow.chat.markers.read(device(BOB), conversation_id=PAIR, seq=5)
+    else:
+        now = world.clock.now()
+        left = {"read_seq": 5, "read_at": now, "tell_at": now}
+        await world.db["memberships"].update_one({"user_id": BOB}, {"$set": left})
+        await slow.chat.tell_untold()
+    assert [x["seq"] for x in told(await world.log(ANN), "MESSAGE_READ")] == [7]
+
+
 async def test_markers_in_conversations_and_of_messages_that_are_others_are_refused(world: World) -> None:
     chat = world.process()
     ids = await written(chat, 1)

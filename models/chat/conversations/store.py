@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument, UpdateOne
@@ -191,7 +192,10 @@ class ConversationStore:
     async def mark(
         self, place: Membership, *, delivered_seq: int, read_seq: int | None, now: datetime
     ) -> Membership | None:
-        """Move somebody's markers forward; their place after it, or None when nothing of it was forward."""
+        """Move somebody's markers forward; their place after it, or None when nothing of it was forward.
+
+        ``untold`` of that place says whether there was something untold *before* it.
+        """
         forward: list[Document] = [{"delivered_seq": {"$lt": delivered_seq}}]
         change: Document = {"$max": {"delivered_seq": delivered_seq}}
         stamps = {"tell_at": now + timedelta(seconds=TELL_SECONDS)}
@@ -206,9 +210,12 @@ class ConversationStore:
         found = await self._memberships.find_one_and_update(
             {"_id": place_key(place.conversation_id, place.user_id), "$or": forward},
             {**change, "$set": stamps},
-            return_document=ReturnDocument.AFTER,
+            return_document=ReturnDocument.BEFORE,
         )
-        return membership_of(found) if found else None
+        if found is None:
+            return None
+        moved = {name: max(found[name], seq) for name, seq in change["$max"].items()}
+        return replace(membership_of({**found, **stamps, **moved}), untold="tell_at" in found)
 
     async def marks_told(self, place: Membership) -> None:
         """The letters of these very markers are posted."""
