@@ -50,8 +50,8 @@ class RoomStays:
         assert participant.stay_id is not None
         assert room.price is not None
         people = await self._users.profiles({participant.user_id, room.owner_id})
-        if len(people) < 2:
-            raise Refusal("ROOM_UNKNOWN")  # one of the two is gone for good
+        if len(people) < 2 or not people[room.owner_id].active:
+            raise Refusal("ROOM_UNKNOWN")  # one of the two is gone for good, or the payee may earn no more
         stay = await self._calls.enter(
             participant.stay_id,
             room_id=room.id,

@@ -6,7 +6,7 @@ asked for is so already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,7 +27,7 @@ class Entrant:
     """Who comes in, with the device that does; without one they are announced by REST and on their way.
 
     ``stay_id`` and ``session_id`` are new ids, used where a stay or a session begins. ``paid`` names the stay whose
-    money has been taken. ``apart`` are those between whom and them a block stands.
+    money has been taken. ``apart`` are those between whom and them a block stands; None: it was not asked.
     """
 
     user_id: str
@@ -36,7 +36,11 @@ class Entrant:
     stay_id: str
     session_id: str
     paid: str | None = None
-    apart: frozenset[str] = frozenset()
+    apart: frozenset[str] | None = None
+
+
+class NotAsked(Exception):
+    """Somebody comes anew of whom nobody has asked whether a block stands between them and others here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,14 @@ def admit(room: Room, user_id: str) -> None:
 def enter(room: Room, who: Entrant, now: datetime, timers: Timers) -> Step:
     """Take a place, or come to it with one more device. Also refuses with ``ROOM_FULL`` (``capacity``).
 
-    Who has to pay gets a ``pending`` place first; the next ``enter``, with the stay ``paid``, makes it theirs.
+    Who has to pay gets a ``pending`` place first; the next ``enter``, with the stay ``paid``, makes it theirs. Raises
+    ``NotAsked`` for an entrant without ``apart`` who has no place.
     """
     admit(room, who.user_id)
     before = room.participant(who.user_id)
     if before is None:
+        if who.apart is None:
+            raise NotAsked
         if len(room.participants) >= room.capacity:
             raise Refusal("ROOM_FULL", capacity=room.capacity)
         pays = room.price is not None and who.user_id != room.owner_id
@@ -109,12 +116,17 @@ def back(room: Room, *, user_id: str, device_id: str, process: str) -> Step:
 # ------------------------------------------------------------------------------------------------------- going out
 
 
-def leave(room: Room, *, user_id: str, device_id: str | None, now: datetime) -> Step:
-    """One device leaves, or with None the person with all of them. They are gone when their last seat is."""
+def leave(
+    room: Room, *, user_id: str, device_id: str | None, now: datetime, also: Collection[str] = ()
+) -> Step:
+    """One device leaves, or with None the person with all of them. They are gone when their last seat is.
+
+    ``also`` are the devices as which the one that leaves is in the room by other means.
+    """
     one = room.participant(user_id)
     if one is None:
         return Step(room)
-    left = () if device_id is None else tuple(seat for seat in one.seats if seat.device_id != device_id)
+    left = () if device_id is None else tuple(x for x in one.seats if x.device_id not in (device_id, *also))
     if left == one.seats and left:
         return Step(room)
     if left:

@@ -12,18 +12,16 @@ from models.calls.sdp import check_candidate, check_description
 from models.errors import Refusal
 from models.ports import Device
 from models.rooms import rules
-from models.rooms.engine import Engine, Seen, Tools
+from models.rooms.coming import JOINED_MAX, Coming
+from models.rooms.engine import Seen, Tools
 from models.rooms.logs.store import CallLog, Totals
-from models.rooms.room import Access, Closed, Gone, Participant, Room
-from models.rooms.rules import Entrant, Step
-from models.rooms.upkeep import Upkeep
+from models.rooms.room import Access, Closed, Participant, Room
+from models.rooms.rules import Step
 from models.users.profile import ACTIVE, Profile
 
 # Open rooms of one owner: more than a community with a room per topic has, and few enough to list and to close.
 OWNED_MAX = 100
-# Rooms somebody is in at a time, on whichever devices: each is looked after when one of their sockets comes or goes.
-JOINED_MAX = 20
-__all__ = ["Rooms", "Seen", "Tools"]
+__all__ = ["JOINED_MAX", "Rooms", "Seen", "Tools"]
 
 MediaToken = Callable[[Room, Profile | None, str], Mapping[str, Any] | None]
 PriceOf = Callable[[int, str, str], Price]
@@ -38,8 +36,8 @@ class LogPage:
     more: bool
 
 
-class Rooms(Upkeep, Engine):
-    """One per process: the verbs of people here, those of the server itself in ``Upkeep``."""
+class Rooms(Coming):
+    """One per process: the verbs of people here and in ``Coming``, those of the server itself in ``Upkeep``."""
 
     def __init__(self, tools: Tools, *, capacity: int = 8, capacity_max: int = 8) -> None:
         super().__init__(tools)
@@ -101,14 +99,6 @@ class Rooms(Upkeep, Engine):
             room = found
         return await self._seen(room)
 
-    async def get(self, user_id: str, room_id: str) -> Seen:
-        """A room for somebody who may see it. Refuses as ``join`` does, except for being full."""
-        room = await self._loaded(room_id)
-        await self._welcome(room, user_id)
-        if room.open or await self._store.membership(room_id, user_id) is None:
-            rules.admit(room, user_id)
-        return await self._seen(room)
-
     async def mine(self, user_id: str, *, before: str | None, limit: int) -> tuple[list[Seen], bool]:
         """Rooms that somebody owns, was invited to or has been in, the newest first; whether there are older ones."""
         rooms = await self._store.page(user_id, before=before, most=limit + 1)
@@ -116,95 +106,6 @@ class Rooms(Upkeep, Engine):
         ids |= {one.user_id for room in rooms for one in room.participants}
         people = await self._users.profiles(ids)
         return [Seen(room, people) for room in rooms[:limit]], len(rooms) > limit
-
-    # --------------------------------------------------------------------------------------------- coming and going
-
-    async def join(self, device: Device, room_id: str) -> Seen:
-        """Come in with a device; without a socket (REST) only a place is held for a minute. Safe to repeat.
-
-        Refuses with ``ROOM_UNKNOWN`` (also to whom the owner has blocked), ``USER_BLOCKED``, ``ROOM_CLOSED``,
-        ``ROOM_INVITE_ONLY``, ``ROOM_KICKED``, ``ROOM_FULL``, ``TOO_MANY_ROOMS``, ``INSUFFICIENT_FUNDS`` and
-        ``WALLET_FROZEN``.
-        """
-        room = self.board.room(room_id) or await self._loaded(room_id)
-        user_id, apart = device.user_id, frozenset[str]()
-        if room.participant(user_id) is None:
-            apart = await self._welcome(room, user_id)
-            if len(await self._store.with_person(user_id, JOINED_MAX)) >= JOINED_MAX:
-                raise Refusal("TOO_MANY_ROOMS", most=JOINED_MAX)
-        seat = device.device_id if device.process is not None else None
-        return await self._enter(room_id, user_id, seat, device.process, apart)
-
-    async def entered(self, *, room_id: str, user_id: str, device_id: str) -> None:
-        """A device is in the room by other means than a socket of ours: a media server tells. Refuses as ``join``."""
-        room = await self._loaded(room_id)
-        known = room.participant(user_id) is not None
-        apart = frozenset[str]() if known else await self._welcome(room, user_id)
-        await self._enter(room_id, user_id, device_id, None, apart)
-
-    async def _enter(
-        self, room_id: str, user_id: str, device_id: str | None, process: str | None, apart: frozenset[str]
-    ) -> Seen:
-        who = Entrant(
-            user_id=user_id,
-            device_id=device_id,
-            process=process,
-            stay_id=self._ids.new(),
-            session_id=self._ids.new(),
-            apart=apart,
-        )
-        timers = self._timers
-        room = await self._apply(room_id, lambda room, now: rules.enter(room, who, now, timers))
-        me = room.participant(user_id)
-        if me is not None and me.pending:
-            room = await self._paid(room, me, who)
-        return await self._seen(room)
-
-    async def _paid(self, room: Room, me: Participant, who: Entrant) -> Room:
-        """Begin the stay of a pending place, which stands in the room already, and make the place theirs."""
-        assert me.stay_id is not None
-        stay_id, timers = me.stay_id, self._timers
-        try:
-            await self.stays.begin(room, me)
-        except Refusal:
-            await self._apply(
-                room.id,
-                lambda room, now: rules.withdraw(room, user_id=me.user_id, stay_id=stay_id, now=now),
-            )
-            raise
-        paid = Entrant(
-            user_id=who.user_id,
-            device_id=who.device_id,
-            process=who.process,
-            stay_id=stay_id,
-            session_id=who.session_id,
-            paid=stay_id,
-        )
-
-        def come(room: Room, now: datetime) -> Step:
-            one = room.participant(me.user_id)
-            if one is None or one.stay_id != stay_id:
-                rules.admit(room, me.user_id)  # kicked, closed: it says so
-                raise Refusal("SERVER_BUSY")
-            return rules.enter(room, paid, now, timers)
-
-        try:
-            return await self._apply(room.id, come)
-        except Refusal:
-            # Whoever took the place away has ended the stay, perhaps before it had begun.
-            await self.stays.end(stay_id, at=me.joined_at, reason=Gone.NEVER_CAME)
-            raise
-
-    async def leave(self, device: Device, room_id: str) -> Seen:
-        """Go out with this device, or without a socket (REST) with all of them. Safe to repeat."""
-        room = self.board.room(room_id)
-        if room is None or room.participant(device.user_id) is None:
-            room = (await self.get(device.user_id, room_id)).room
-        seat = device.device_id if device.process is not None else None
-        room = await self._apply(
-            room_id, lambda room, now: rules.leave(room, user_id=device.user_id, device_id=seat, now=now)
-        )
-        return await self._seen(room)
 
     # ---------------------------------------------------------------------------------------------------- the owner
 
@@ -361,29 +262,21 @@ class Rooms(Upkeep, Engine):
         self._learn(room)
         return room
 
+    async def parted_from(self, room: Room, me: Participant) -> frozenset[str]:
+        """Who is never to read what somebody says here now: a block is between them, whether or not they are here."""
+        everywhere = await self._users.parted_from(me.user_id)
+        return me.apart | (await self._store.people_among(room.id, everywhere) if everywhere else set())
+
     async def may_read(self, user_id: str, room_id: str) -> None:
-        """Refuses with ``ROOM_UNKNOWN``, ``ROOM_KICKED`` and ``ROOM_NOT_JOINED`` who was never in the room."""
+        """Refuses who was never in the room, with ``ROOM_UNKNOWN``, ``ROOM_KICKED`` and ``ROOM_NOT_JOINED``, and with
+        ``ROOM_UNKNOWN`` or ``USER_BLOCKED`` whom a block parts from the owner now.
+        """
         room = await self._loaded(room_id)
         if user_id in room.kicked_ids:
             raise Refusal("ROOM_KICKED", roomId=room_id)
         if user_id == room.owner_id:
             return
+        await self._welcome(room, user_id)
         line = await self._store.membership(room_id, user_id)
         if line is None or not line.joined:
-            await self._welcome(room, user_id)
             raise Refusal("ROOM_NOT_JOINED", roomId=room_id)
-
-    # -------------------------------------------------------------------------------------------------------- parts
-
-    async def _welcome(self, room: Room, user_id: str) -> frozenset[str]:
-        """Refuses with ``ROOM_UNKNOWN`` whom the owner has blocked, with ``USER_BLOCKED`` who has blocked the owner.
-
-        Who in the room is kept apart from them by a block.
-        """
-        others = {room.owner_id, *(one.user_id for one in room.participants)} - {user_id}
-        blocks = await self._users.blocks_among([user_id], others)
-        if (room.owner_id, user_id) in blocks:
-            raise Refusal("ROOM_UNKNOWN")
-        if (user_id, room.owner_id) in blocks:
-            raise Refusal("USER_BLOCKED", userId=room.owner_id)
-        return frozenset(one for pair in blocks for one in pair if one != user_id)

@@ -164,6 +164,11 @@ class RoomStore:
         found = await self._people.find_one({"_id": f"{room_id}:{user_id}"})
         return Membership(room_id, bool(found.get("joined"))) if found and found["user_id"] else None
 
+    async def people_among(self, room_id: str, user_ids: Collection[str]) -> set[str]:
+        """Those of the users to whom the room is something."""
+        lines = self._people.find({"_id": {"$in": [f"{room_id}:{one}" for one in user_ids]}}, {"user_id": 1})
+        return {d["user_id"] async for d in lines if d["user_id"]}
+
     async def page(self, user_id: str, *, before: str | None, most: int) -> list[Room]:
         """Somebody's rooms, the newest first, older than the room ``before``."""
         query: Document = {"user_id": user_id}

@@ -81,21 +81,24 @@ class Upkeep(Engine):
         await self._apply(room_id, remove)
 
     async def end_all(self, user_id: str) -> None:
-        """Take a person out of all rooms: banned, deleted."""
+        """Take a person out of all rooms, and close those of their own, which would earn on: banned, deleted."""
         for room_id in await self._store.with_person(user_id, MINE_MAX):
             await self.removed(room_id, user_id, reason=Gone.POLICY)
+        for room_id in await self._store.owned_open(user_id, MINE_MAX):
+            await self._apply(room_id, lambda room, now: rules.close(room, reason=Closed.POLICY, now=now))
 
     async def end_between(self, user_id: str, other_id: str) -> None:
         """One of the two has blocked the other: nothing passes between them, in whichever room both are."""
         theirs = await self._store.with_person(other_id, MINE_MAX)
         for room_id in dict.fromkeys([*await self._store.with_person(user_id, MINE_MAX), *theirs]):
-            await self._apply(room_id, lambda room, now: rules.sever(room, user_id, other_id, now=now))
+            await self._severed(room_id, user_id, other_id)
+
+    async def _severed(self, room_id: str, user_id: str, other_id: str) -> Room:
+        return await self._apply(room_id, lambda room, now: rules.sever(room, user_id, other_id, now=now))
 
     async def forget(self, user_id: str) -> None:
         """Close the rooms of somebody whose account is deleted."""
         await self.end_all(user_id)
-        for room_id in await self._store.owned_open(user_id, MINE_MAX):
-            await self._apply(room_id, lambda room, now: rules.close(room, reason=Closed.POLICY, now=now))
 
     # --------------------------------------------------------------------------------------------------------- jobs
 

@@ -70,6 +70,10 @@ class Users:
         """The blocks (blocker, blocked) between one of ``ones`` and one of ``others``, whoever has made them."""
         return await self._store.blocks_among(ones, others)
 
+    async def parted_from(self, user_id: str) -> set[str]:
+        """Everybody between whom and the user there is a block, whoever has made it."""
+        return await self._store.parted_from(user_id)
+
     async def account(self, user_id: str) -> Account:
         """One's own account. Refuses with ``USER_UNKNOWN``."""
         account = await self._store.account(user_id)

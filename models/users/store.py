@@ -203,6 +203,12 @@ class UserStore:
         cursor = self._users.find(query, {**_PROFILE, "display_key": 1}, sort=order).limit(limit)
         return [(document["display_key"], profile_of(document)) async for document in cursor]
 
+    async def parted_from(self, user_id: str) -> set[str]:
+        """Everybody between whom and the user there is a block, whoever has made it."""
+        query = {"$or": [{"blocker_id": user_id}, {"blocked_id": user_id}]}
+        cursor = self._blocks.find(query, {"_id": 0, "blocker_id": 1, "blocked_id": 1})
+        return {one async for document in cursor for one in document.values()} - {user_id}
+
     async def block(self, blocker_id: str, blocked_id: str, now: datetime) -> None:
         """Keep a block; a second time changes nothing."""
         row = {"blocker_id": blocker_id, "blocked_id": blocked_id, "at": now}

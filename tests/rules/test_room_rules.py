@@ -40,7 +40,12 @@ def room(**fields: Any) -> Room:
 
 
 def entrant(user_id: str, device: str | None = "phone", **fields: Any) -> Entrant:
-    given = {"process": "p1" if device else None, "stay_id": f"stay-{user_id}", "session_id": "session"}
+    given: dict[str, Any] = {
+        "process": "p1" if device else None,
+        "stay_id": f"stay-{user_id}",
+        "session_id": "session",
+        "apart": frozenset(),
+    }
     return Entrant(user_id=user_id, device_id=device, **{**given, **fields})
 
 
@@ -259,6 +264,13 @@ def test_a_block_keeps_two_guests_apart_from_both_sides() -> None:
         "TARGET_UNKNOWN",
         lambda: rules.addressees(both, user_id="eve", device_id="phone", target_id="bob"),
     )
+
+
+def test_of_who_comes_anew_it_has_been_asked_whom_a_block_parts_from_them() -> None:
+    with pytest.raises(rules.NotAsked):
+        enter(room(), "bob", apart=None)
+    there = with_people("bob")
+    assert enter(there, "bob", "tablet", apart=None).room is not there
 
 
 def test_a_block_in_the_room_parts_guests_and_takes_out_who_is_at_odds_with_the_owner() -> None:

@@ -450,6 +450,24 @@ async def test_kicked_banned_blocked_and_closed_out_pay_until_then(
     await town.nobody_pays()
 
 
+async def test_nobody_earns_who_is_banned_neither_by_who_is_there_nor_by_who_comes(
+    town: RoomTown, house: House, olu: Guest
+) -> None:
+    room = await olu.create()
+    ann, bob = await town.guest(house, "ann", 30_000), await town.guest(house, "bob", 30_000)
+    await ann.join(room)
+    town.clock.pass_(10)
+    await town.db["users"].update_one({"_id": "olu"}, {"$set": {"status": "banned"}})
+    with pytest.raises(Refusal) as no:
+        await bob.join(room)  # before the ban has closed the room
+    assert no.value.code == "ROOM_UNKNOWN"
+    assert [stay.caller.user_id for stay in await town.stays()] == ["ann"]
+    await house.rooms.end_all("olu")
+    assert (await town.stay("ann")).cost_minor == 10 * SECOND
+    assert not (await town.room(room.id)).open
+    await town.nobody_pays()
+
+
 # ------------------------------------------------------------------------------------------------ after it was paid
 
 

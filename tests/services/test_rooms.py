@@ -8,7 +8,7 @@ import pytest
 
 from models.db import Database
 from models.errors import Refusal
-from models.rooms.room import Access, Gone
+from models.rooms.room import Access, Closed, Gone
 from models.rooms.service import JOINED_MAX, OWNED_MAX
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.roomkit import Phone, Process, RoomHouse
@@ -330,7 +330,7 @@ async def test_e61_a_block_in_the_room_parts_two_guests_at_once(house: RoomHouse
     assert e.heard("room-kicked") == [{"roomId": room_id, "reason": "policy"}]
 
 
-async def test_a_ban_takes_out_of_all_rooms_and_a_deletion_closes_ones_own(
+async def test_a_ban_and_a_deletion_take_out_of_all_rooms_and_close_ones_own(
     house: RoomHouse, p: Process
 ) -> None:
     b = house.phone(p, "bob")
@@ -338,12 +338,13 @@ async def test_a_ban_takes_out_of_all_rooms_and_a_deletion_closes_ones_own(
     own = await house.room(p, "bob")
     for room_id in (*rooms, own):
         await b.join(room_id)
-    await p.rooms.end_all("bob")
-    assert [await house.present(room_id) for room_id in (*rooms, own)] == [[], [], []]
-    assert (await house.truth(own)).open
-    await p.rooms.forget("bob")
-    await p.rooms.forget("bob")
-    assert not (await house.truth(own)).open
+    e = house.phone(p, "eve")
+    await e.join(own)
+    for end in (p.rooms.end_all, p.rooms.end_all, p.rooms.forget):
+        await end("bob")
+        assert [await house.present(room_id) for room_id in (*rooms, own)] == [[], [], []]
+        assert (await house.truth(own)).close_reason is Closed.POLICY
+    assert e.heard("room-closed") == [{"roomId": own, "reason": "policy"}]
     assert (await house.truth(rooms[0])).open
 
 

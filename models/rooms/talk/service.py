@@ -86,7 +86,7 @@ class Talk:
                     device_id=device.device_id,
                     text=text,
                     op_id=op_id,
-                    hidden_from=me.apart,
+                    hidden_from=await self._rooms.parted_from(room, me),
                     created_at=self._clock.now(),
                 )
             )
@@ -109,11 +109,21 @@ class Talk:
         self, user_id: str, room_id: str, *, before: int | None, after: int | None, limit: int
     ) -> Page:
         """What was said, for who is or was in the room or owns it: newest first below ``before``, or oldest first
-        above ``after``. Refuses with ``ROOM_UNKNOWN``, ``ROOM_KICKED`` and ``ROOM_NOT_JOINED``.
+        above ``after``. Nothing by those between whom and them a block stands now, or stood then. Refuses with
+        ``ROOM_UNKNOWN``, ``USER_BLOCKED``, ``ROOM_KICKED`` and ``ROOM_NOT_JOINED``.
         """
         await self._rooms.may_read(user_id, room_id)
-        found = await self._store.page(room_id, user_id, before=before, after=after, most=limit + 1)
-        people = await self._users.profiles({line.sender_id for line in found})
+        apart = set[str]()
+        while True:
+            found = await self._store.page(
+                room_id, user_id, before=before, after=after, most=limit + 1, without=apart
+            )
+            senders = {line.sender_id for line in found}
+            blocks = await self._users.blocks_among([user_id], senders - {user_id})
+            if not blocks:
+                break
+            apart |= {one for block in blocks for one in block} - {user_id}
+        people = await self._users.profiles(senders)
         return Page([Said(line, people[line.sender_id]) for line in found[:limit]], len(found) > limit)
 
     async def tell_untold(self) -> int:

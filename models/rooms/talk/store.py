@@ -6,6 +6,7 @@ unique key (room, sender, opId) makes sending twice impossible. ``tell_at`` is t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,7 +27,9 @@ TELL_SECONDS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A message in a room. ``hidden_from`` are those between whom and the sender a block stood when it was written."""
+    """A message in a room. ``hidden_from`` are those who knew the room and between whom and the sender a block stood
+    when it was written.
+    """
 
     id: str
     room_id: str
@@ -89,10 +92,21 @@ class TalkStore:
         return _line_of(found) if found else None
 
     async def page(
-        self, room_id: str, viewer_id: str, *, before: int | None, after: int | None, most: int
+        self,
+        room_id: str,
+        viewer_id: str,
+        *,
+        before: int | None,
+        after: int | None,
+        most: int,
+        without: Collection[str] = (),
     ) -> list[Line]:
-        """Messages for ``viewer_id``: newest first below ``before``, or oldest first above ``after``."""
+        """Messages for ``viewer_id``: newest first below ``before``, or oldest first above ``after``; none of those by
+        people in ``without``.
+        """
         query: Document = {"room_id": room_id, "hidden_from": {"$ne": viewer_id}}
+        if without:
+            query["sender_id"] = {"$nin": list(without)}
         if before is not None:
             query["seq"] = {"$lt": before}
         if after is not None:
