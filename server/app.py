@@ -88,7 +88,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     protect(app, origins=origins, production=config.production, new_id=ids.new)
     app.middlewares.append(_refusals)
     add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
-    health = Health(db, services.calls)
+    health = Health(db, services.calls, sockets.relayed)
     health.add_routes(app)
     add_documents(app, catalogue, WEB)
     _add_pages(app, production=config.production)
@@ -129,6 +129,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        sockets.sio.eio.pings.abort()
         await _last_words(services)
 
     app.cleanup_ctx.extend([database, threads, jobs])

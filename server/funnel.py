@@ -26,7 +26,7 @@ from models.errors import Refusal
 from models.once import FirstAnswer, Once
 from models.ports import Letter
 from server.lanes import Lanes
-from server.limits import SlidingWindow, TokenBucket
+from server.limits import Allowance, SlidingWindow, TokenBucket
 from server.metrics import REQUEST_SECONDS, REQUESTS
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,10 @@ class Limits:
         self.event = TokenBucket(10, 100)
         self.relay = TokenBucket(50, 200)
         self.auth = SlidingWindow(auth_per_minute, 60)
+
+    def allowance(self, ctx: Context) -> Allowance:
+        """What a device may relay."""
+        return self.relay.of(_device(ctx), time.monotonic())
 
     def check(self, limit: Limit, ctx: Context, ask: Mapping[str, Any] | None, door: str) -> None:
         """Count one request or refuse with ``RATE_LIMITED``. ``ask`` names the account for the auth routes."""

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from models.calls.service import Calls
 from models.db import Database
-from server.metrics import DATABASE_UP, LIVE_CALLS, REGISTRY, TransactionCount
+from server.metrics import DATABASE_UP, LIVE_CALLS, REGISTRY, RelayCount, TransactionCount
 
 VERSION = "0.1.0"
 
@@ -18,10 +18,10 @@ VERSION = "0.1.0"
 class Health:
     """Whether this process can serve, with how the database answered lately."""
 
-    def __init__(self, db: Database, calls: Calls) -> None:
+    def __init__(self, db: Database, calls: Calls, relayed: RelayCount) -> None:
         self._db = db
         self._calls = calls
-        self._transactions = TransactionCount(db)
+        self._transactions, self._relayed = TransactionCount(db), relayed
         self._started = time.monotonic()
         self.draining = False
 
@@ -56,6 +56,7 @@ class Health:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         self._transactions.carry()
+        self._relayed.carry()
         LIVE_CALLS.set(len(self._calls.board))
         DATABASE_UP.set(1 if await self._database_up() else 0)
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -12,18 +12,19 @@ class Lanes:
     """First come, first served per key. A key costs memory only while somebody is in its lane."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        # Those who wait, by key; a key is there while somebody is in its lane.
+        self.waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     def free(self, key: str) -> bool:
         """Whether nobody is in the lane: what needs no wait may then go at once and still keep the order."""
-        return key not in self._waiting
+        return key not in self.waiting
 
     @asynccontextmanager
     async def turn(self, key: str) -> AsyncIterator[None]:
         """Wait for this request's turn. Nothing is awaited before the place in the queue is taken."""
-        queue = self._waiting.get(key)
+        queue = self.waiting.get(key)
         if queue is None:
-            self._waiting[key] = deque()
+            self.waiting[key] = deque()
         else:
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue.append(place)
@@ -42,10 +43,10 @@ class Lanes:
             self._next(key)
 
     def _next(self, key: str) -> None:
-        queue = self._waiting[key]
+        queue = self.waiting[key]
         while queue:
             place = queue.popleft()
             if not place.done():
                 place.set_result(None)
                 return
-        del self._waiting[key]
+        del self.waiting[key]

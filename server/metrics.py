@@ -62,6 +62,19 @@ PUSH_RECEIPTS = Counter(
 _ENDS = frozenset({"ended", "rejected", "timed_out"})
 
 
+class RelayCount:
+    """Relayed events that were answered with ok at once, counted without a lock and carried over at each scrape."""
+
+    def __init__(self) -> None:
+        self.relayed: dict[str, int] = {}
+
+    def carry(self) -> None:
+        """Add what has come since the last time."""
+        for door, count in self.relayed.items():
+            REQUESTS.labels(door, "ok").inc(count)
+        self.relayed.clear()
+
+
 class TransactionCount:
     """What a database connection counts, carried over to the counters of this process at each scrape."""
 

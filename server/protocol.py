@@ -7,26 +7,33 @@ as the reference server does: the connection is closed, and nothing else comes o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import engineio
 import socketio
 import structlog
+from engineio import packet as engine_packet
 from engineio.payload import Payload
 from socketio import packet
 
 from server.clock import Tasks
-from server.packets import Bad
+from server.engine import WAITING_BYTES_MAX, Pings, Shortcut, Wire, WiredSocket
+from server.packets import Bad, Json
+from server.websockets import use_websockets
 
 log = structlog.get_logger(__name__)
 
 # Attachments are waited for only so that the refusal comes as the packet's ack; more would just be a lot of frames.
 ATTACHMENTS_MAX = 16
-# What may wait for a client that does not read: more than the longest replay, in packets and in characters.
+# What may wait for a client on polling that does not come for it, in packets: more than the longest page of a replay.
 WAITING_UNSUSPICIOUS = 64
 WAITING_MAX = 1_000
-WAITING_BYTES_MAX = 16 * 1024 * 1024
+# What a replay lets wait, in bytes: far below what counts as too slow.
+BEHIND_BYTES = 1024 * 1024
+SWEEP_SECONDS = 1.0
 # Packets in one request of a client on polling. The library's 16 would drop a phone that sends its candidates; how
 # large a request may be is bounded by itself.
 PACKETS_MAX = 1024
@@ -34,7 +41,16 @@ Payload.max_decode_packets = PACKETS_MAX
 
 
 class Transports(engineio.AsyncServer):  # type: ignore[misc]
-    """The transports, closed without waiting for the client to fetch what is left, which it may never do."""
+    """The transports: one sweep for all pings, and none waits for the client to fetch what is left."""
+
+    def use_wires(self, tasks: Tasks, shortcut: Shortcut) -> None:
+        """Serve WebSockets by the engine, as far as the installed libraries allow. Before the first connection."""
+        self.pings = Pings(self.ping_interval, self.ping_timeout, tasks.spawn)
+
+        def make(socket: Any, transport: Any, upgrades: bool) -> Wire:
+            return Wire(socket, transport, shortcut=shortcut, spawn=tasks.spawn, upgrades=upgrades)
+
+        use_websockets(self, make)
 
     async def disconnect(self, sid: str | None = None) -> None:
         """Close one transport, or all."""
@@ -42,7 +58,21 @@ class Transports(engineio.AsyncServer):  # type: ignore[misc]
             socket = self.sockets.get(one)
             if socket is not None:
                 await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
-                await socket.queue.put(None)  # ends the writer, and with it the websocket
+                if socket.queue is not None:
+                    await socket.queue.put(None)  # ends the library's writer, and with it the websocket
+
+    async def _service_task(self) -> None:
+        """Ping wires and see who has gone; the library's own takes its turns per socket, thousands in a second."""
+        self.service_task_event = self.create_event()
+        while not self.service_task_event.is_set():
+            self.pings.sweep(asyncio.get_running_loop().time())
+            for socket in [one for one in self.sockets.values() if not isinstance(one, WiredSocket)]:
+                if socket.closed:
+                    self.sockets.pop(socket.sid, None)
+                elif not socket.closing:
+                    await socket.check_ping_timeout()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.service_task_event.wait(), SWEEP_SECONDS)
 
 
 class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
@@ -88,19 +118,14 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
         else:
             self.show_out(eio_sid, "an event without a connect")
 
-    async def tell(self, eio_sid: str, event: str, payload: Any) -> None:
+    def tell(self, eio_sid: str, event: str, payload: Any) -> None:
         """Send one event to one client: without the task, and the waiting for it, that ``emit`` makes for a room."""
-        if self._reads_too_slowly(eio_sid):
-            return
-        told = self.packet_class(packet.EVENT, namespace="/", data=[event, payload], binary=False)
-        await self._send_packet(eio_sid, told)
+        self._send_text(eio_sid, f"2{Json.dumps([event, payload])}")
 
-    async def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
+    def acknowledge(self, eio_sid: str, namespace: str, id: int, body: Any) -> None:
         """Send the one ack of an event."""
-        if self._reads_too_slowly(eio_sid):
-            return
-        reply = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[body], binary=False)
-        await self._send_packet(eio_sid, reply)
+        where = "" if namespace == "/" else f"{namespace},"
+        self._send_text(eio_sid, f"3{where}{id}{Json.dumps([body])}")
 
     async def taken(self, eio_sid: str) -> None:
         """Wait until the transport has taken what was sent to one client: until it reads, or for ever if it never does.
@@ -108,17 +133,40 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
         Who waits gives up when the connection has gone.
         """
         socket = self.eio.sockets.get(eio_sid)
-        if socket is not None:
+        if isinstance(socket, WiredSocket):
+            await socket.wire.drained()
+        elif socket is not None:
             await socket.queue.join()
 
-    def _reads_too_slowly(self, eio_sid: str) -> bool:
-        """Whether too much waits for a client that does not read (E65); its connection is then cut.
-
-        It comes back by itself and catches up by the log. Nothing can be said to it first: the writer hangs in the
-        very bytes that are not taken.
-        """
+    def behind(self, eio_sid: str) -> bool:
+        """Whether so much waits for one client that a replay to it had better wait, too."""
         socket = self.eio.sockets.get(eio_sid)
-        if socket is None or socket.queue.qsize() <= WAITING_UNSUSPICIOUS:
+        if isinstance(socket, WiredSocket):
+            return socket.wire.waiting() > BEHIND_BYTES
+        return socket is not None and socket.queue.qsize() > WAITING_UNSUSPICIOUS
+
+    def wire(self, eio_sid: str) -> Wire | None:
+        """The WebSocket of one client, unless it polls or has gone."""
+        socket = self.eio.sockets.get(eio_sid)
+        return socket.wire if isinstance(socket, WiredSocket) else None
+
+    def half_a_packet(self, eio_sid: str) -> bool:
+        """Whether a client is in the middle of a packet with attachments."""
+        return eio_sid in self._binary_packet
+
+    def _send_text(self, eio_sid: str, text: str) -> None:
+        socket = self.eio.sockets.get(eio_sid)
+        if isinstance(socket, WiredSocket):
+            socket.wire.text(b"4" + text.encode())
+        elif socket is not None and not socket.closed and not self._reads_too_slowly(eio_sid, socket):
+            socket.queue.put_nowait(engine_packet.Packet(engine_packet.MESSAGE, text))
+
+    def _reads_too_slowly(self, eio_sid: str, socket: Any) -> bool:
+        """Whether too much waits for a client of the library's (E65); its connection is then cut.
+
+        It comes back by itself and catches up by the log.
+        """
+        if socket.queue.qsize() <= WAITING_UNSUSPICIOUS:
             return False
         waiting = [one for one in socket.queue._queue if one is not None]
         if len(waiting) <= WAITING_MAX and sum(len(one.data or "") for one in waiting) <= WAITING_BYTES_MAX:
@@ -132,4 +180,7 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
     def show_out(self, eio_sid: str, why: str) -> None:
         """Close a transport below Socket.IO; the official client then reconnects by itself, unless told otherwise."""
         log.debug("shown out", why=why)
+        wire = self.wire(eio_sid)
+        if wire is not None:
+            wire.close()  # what it sends from here on is not heard
         self.tasks.spawn(self.eio.disconnect(eio_sid), f"show out {eio_sid}")

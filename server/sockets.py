@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,11 +24,14 @@ from models.errors import Refusal
 from models.mailbox.service import Stretch
 from models.ports import Letter
 from server.clock import Tasks
+from server.connection import Connection
+from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
-from server.metrics import SOCKETS
+from server.metrics import SOCKETS, RelayCount
 from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
-from server.plain_websocket import use_plain_websockets
 from server.protocol import SignalingServer
+from server.relay import Relay
+from server.telling import More, Telling
 
 log = structlog.get_logger(__name__)
 
@@ -41,35 +43,11 @@ FRAME_HARD_MAX = 8 * FRAME_MAX
 EXPIRING_SECONDS = 60
 EXPIRED_GRACE_SECONDS = 25
 DEVICE_ID_MAX = 64
-# Letters that wait in memory while a device is brought up by the log.
-PENDING_MAX = 1_000
 
 Welcome = Callable[[Context, int | None], Awaitable[Greeting]]
-# What follows a number of the log, for the device.
-More = Callable[[Context, int], Awaitable[Stretch]]
 # A device's socket is there; it is gone, last seen at an instant.
 Arrived = Callable[[Context], Awaitable[None]]
 Gone = Callable[[Context, datetime], Awaitable[None]]
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """One connected device.
-
-    ``pending`` collects letters while others go before them, and is None otherwise. Letters up to ``told_seq`` have
-    been told here or were for another device of the user. ``waits`` is there while a long replay waits for the client
-    to read.
-    """
-
-    sid: str
-    eio_sid: str
-    ctx: Context
-    expires_at: datetime
-    pending: list[Letter] | None = field(default_factory=list)
-    told_seq: int = 0
-    warned: bool = False
-    replaced: bool = False
-    waits: asyncio.Task[None] | None = None
 
 
 class Sockets:
@@ -79,6 +57,7 @@ class Sockets:
         self._tasks = tasks
         self._process = process
         self._by_sid: dict[str, Connection] = {}
+        self._by_eio: dict[str, Connection] = {}
         self._by_user: dict[str, dict[str, Connection]] = {}
         self.draining = False
         self.sio = SignalingServer(
@@ -92,8 +71,9 @@ class Sockets:
             http_compression=False,
             monitor_clients=True,
         )
-        use_plain_websockets(self.sio.eio)
         self.sio.take, self.sio.tasks = self._take, tasks
+        self.sio.eio.use_wires(tasks, self._shortcut)
+        self._telling = Telling(self.sio, tasks)
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
 
@@ -112,25 +92,22 @@ class Sockets:
         self._services = services
         self._funnel = funnel
         self._catalogue = catalogue
-        self._welcome, self._more, self._arrived, self._gone = welcome, more, arrived, gone
+        self._welcome, self._arrived, self._gone = welcome, arrived, gone
+        self._telling.more = more
+        self.relayed = RelayCount()
+        self._relay = Relay(calls=services.calls, lanes=funnel.lanes, reach=self._reach, count=self.relayed)
 
     # ------------------------------------------------------------------------------------------- models.ports.Doors
 
     async def deliver(self, letters: Sequence[Letter]) -> None:
         """Send each letter to its user's connected devices: numbered ones in the order of the log, each once."""
+        self.deliver_now(letters)
+
+    def deliver_now(self, letters: Sequence[Letter]) -> None:
+        """As ``deliver``, within this turn of the loop."""
         for letter in letters:
             for connection in list(self._by_user.get(letter.user_id, {}).values()):
-                if connection.pending is not None:
-                    # What is in the log beyond this comes from there when its turn has come.
-                    if letter.seq is None or len(connection.pending) < PENDING_MAX:
-                        connection.pending.append(letter)
-                elif letter.seq is not None and letter.seq > connection.told_seq + 1:
-                    # The one before it is another task's or another process's and not here yet. A client that got
-                    # this one first and then lost its connection would never ask for that one.
-                    connection.pending = [letter]
-                    self._tasks.spawn(self._flush(connection), f"catch up {connection.sid}")
-                else:
-                    await self._tell(connection, letter)
+                self._telling.deliver(connection, letter)
 
     def online(self, user_id: str) -> bool:
         """Whether any device of the user is connected here."""
@@ -166,9 +143,9 @@ class Sockets:
             raise Refused(body["message"], body) from None
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
         ctx = self._context(identity, self._device(auth, identity, sid), environ)
-        connection = Connection(sid, eio_sid, ctx, identity.expires_at)
+        connection = Connection(sid, eio_sid, ctx, identity.expires_at, self._funnel.limits.allowance(ctx))
         older = [c for c in self._by_user.get(ctx.user_id, {}).values() if c.ctx.device_id == ctx.device_id]
-        self._by_sid[sid] = connection
+        self._by_sid[sid] = self._by_eio[eio_sid] = connection
         self._by_user.setdefault(ctx.user_id, {})[sid] = connection
         SOCKETS.set(len(self._by_sid))
         for old in older:
@@ -211,70 +188,20 @@ class Sockets:
             greeting = await self._welcome(ctx, since)
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "greet")
-            await self._emit(connection, "error", {"error": no.body(), "event": "SYNC"})
-            await self._send_back(connection)
+            self._telling.emit(connection, "error", {"error": no.body(), "event": "SYNC"})
+            self._telling.send_back(connection)
             return
-        connection.told_seq = greeting.upto
-        await self._emit(connection, "SYNC", greeting.sync)
-        for letter in greeting.letters:
-            await self._emit(connection, letter.event, _payload(letter))
-        await self._flush(connection, upto=greeting.sync["seq"])
-
-    async def _flush(self, connection: Connection, *, upto: int = 0) -> None:
-        """Tell the log up to ``upto``, then what is pending, and before each letter what the log has before it."""
-        try:
-            await self._replay(connection, upto)
-            while connection.pending:
-                full = len(connection.pending) >= PENDING_MAX
-                batch, connection.pending = connection.pending, []
-                for letter in batch:
-                    if letter.seq is not None:
-                        await self._replay(connection, letter.seq - 1)
-                    await self._tell(connection, letter)
-                if full:
-                    await self._replay(connection, NUMBER_MAX)  # what found no place behind these
-        except Exception as error:
-            fault(error, "catch up")
-            await self._send_back(connection)  # its next connection gets everything by replay
-            return
-        connection.pending = None
-
-    async def _replay(self, connection: Connection, upto: int) -> None:
-        """Tell the log up to number ``upto``, or to its end; no faster than the client takes it."""
-        while connection.told_seq < upto and connection.sid in self._by_sid:
-            stretch = await self._more(connection.ctx, connection.told_seq)
-            if stretch.upto <= connection.told_seq:
-                return
-            for letter in stretch.letters:
-                await self._emit(connection, letter.event, _payload(letter))
-            connection.told_seq = stretch.upto
-            if connection.sid not in self._by_sid:
-                return  # it has gone since; what it has not taken nobody takes, and waiting for that would not end
-            connection.waits = self._tasks.spawn(
-                self.sio.taken(connection.eio_sid), f"replay {connection.sid}"
-            )
-            try:
-                await connection.waits
-            except asyncio.CancelledError:
-                if connection.sid in self._by_sid:
-                    raise
-                return  # it has gone; see _disconnect
-            connection.waits = None
-
-    async def _tell(self, connection: Connection, letter: Letter) -> None:
-        """Send one letter, unless it has been told or is for another device."""
-        if letter.seq is not None:
-            if letter.seq <= connection.told_seq:
-                return
-            connection.told_seq = letter.seq
-        device = connection.ctx.device_id
-        if letter.only_device in (None, device) and letter.except_device != device:
-            await self._emit(connection, letter.event, _payload(letter))
+        self._telling.emit(connection, "SYNC", greeting.sync)
+        await self._telling.catch_up(
+            connection, Stretch(tuple(greeting.letters), greeting.upto), upto=greeting.sync["seq"]
+        )
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
         connection = self._by_sid.pop(sid, None)
         if connection is None:
             return
+        connection.open = False
+        self._by_eio.pop(connection.eio_sid, None)
         if connection.waits is not None:
             connection.waits.cancel()
         ctx = connection.ctx
@@ -302,26 +229,53 @@ class Sockets:
                 await self._dismiss(connection, Refusal("TOKEN_EXPIRED"))
             elif left <= EXPIRING_SECONDS and not connection.warned:
                 connection.warned = True
-                await self._emit(connection, "AUTH_EXPIRING", {"expiresInMs": max(0, round(left * 1000))})
+                self._telling.emit(connection, "AUTH_EXPIRING", {"expiresInMs": max(0, round(left * 1000))})
 
     async def drain(self) -> None:
         """Take no more connections and send everybody away to come back."""
         self.draining = True
         for connection in list(self._by_sid.values()):
             no = Refusal("SERVER_DRAINING")
-            await self._emit(connection, "error", {"error": no.body(), "event": None})
-            await self._send_back(connection)
+            self._telling.emit(connection, "error", {"error": no.body(), "event": None})
+            self._telling.send_back(connection)
         await asyncio.sleep(0)
 
     async def _dismiss(self, connection: Connection, no: Refusal) -> None:
-        await self._emit(connection, "error", {"error": no.body(), "event": None})
+        self._telling.emit(connection, "error", {"error": no.body(), "event": None})
         await self.sio.disconnect(connection.sid)
 
-    async def _send_back(self, connection: Connection) -> None:
-        """Close the transport below Socket.IO: the official client then reconnects by itself."""
-        self.sio.show_out(connection.eio_sid, "sent back")
-
     # ------------------------------------------------------------------------------------------------------- events
+
+    def _shortcut(self, wire: Wire, data: bytes) -> bool:
+        """An event of a client in the callback in which it came, unless the library has to see it."""
+        connection: Connection | None = wire.connection
+        if connection is None:
+            connection = wire.connection = self._by_eio.get(wire.socket.sid)
+            if connection is None:
+                return False
+            connection.wire = wire
+        if not connection.open:
+            return False
+        if self._relay.forward(connection, data):
+            return True
+        if self.sio.half_a_packet(connection.eio_sid):
+            return False
+        try:
+            packet = GuardedPacket(encoded_packet=data[1:].decode())
+        except ValueError:
+            return False
+        if packet.namespace not in (None, "/"):
+            return False
+        self._take(connection.sid, connection.eio_sid, "/", packet.id, packet.data)
+        return True
+
+    def _reach(self, user_id: str, device_id: str) -> Connection | None:
+        """A device that takes letters at once, by a WebSocket of ours."""
+        for connection in self._by_user.get(user_id, {}).values():
+            if connection.ctx.device_id == device_id and connection.pending is None:
+                connection.wire = connection.wire or self.sio.wire(connection.eio_sid)
+                return connection if connection.wire is not None else None
+        return None
 
     def _take(self, sid: str, eio_sid: str, namespace: str, ack_id: int | None, data: Any) -> None:
         connection = self._by_sid.get(sid)
@@ -332,9 +286,9 @@ class Sockets:
     async def _answer(self, connection: Connection, namespace: str, ack_id: int | None, data: Any) -> None:
         name, answer = await self._answered(connection, data)
         if ack_id is not None:
-            await self.sio.acknowledge(connection.eio_sid, namespace, ack_id, answer.ack())
+            self.sio.acknowledge(connection.eio_sid, namespace, ack_id, answer.ack())
         elif answer.refusal is not None:
-            await self._emit(connection, "error", {"error": answer.refusal.body(), "event": name})
+            self._telling.emit(connection, "error", {"error": answer.refusal.body(), "event": name})
 
     async def _answered(self, connection: Connection, data: Any) -> tuple[str | None, Answer]:
         if isinstance(data, Bad):
@@ -358,7 +312,7 @@ class Sockets:
             done = self._funnel.relay(door, connection.ctx, payload)
             if done is not None:
                 answer, letters = done
-                await self.deliver(letters)
+                self.deliver_now(letters)
                 return name, answer
         return name, await self._funnel.run(door, connection.ctx, payload)
 
@@ -368,19 +322,6 @@ class Sockets:
         except Refusal as too_many:
             return too_many
         return Refusal("EVENT_UNKNOWN")
-
-    async def _emit(self, connection: Connection, event: str, payload: dict[str, Any]) -> None:
-        try:
-            await self.sio.tell(connection.eio_sid, event, payload)
-        except Exception as error:
-            log.info("could not tell", event_name=event, error=repr(error))
-
-
-def _payload(letter: Letter) -> dict[str, Any]:
-    """A durable event carries the user's number as ``logSeq``, and as ``seq`` unless its shape has one of its own."""
-    if letter.seq is None:
-        return dict(letter.payload)
-    return {"seq": letter.seq, **letter.payload, "logSeq": letter.seq}
 
 
 def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:

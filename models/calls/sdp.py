@@ -63,10 +63,9 @@ def check_candidate(candidate: Any) -> Any:
     if not isinstance(candidate, Mapping):
         raise _bad("A candidate is an object, null or an empty text.")
     line = candidate.get("candidate")
-    if (
-        not isinstance(line, str)
-        or len(line.encode(errors="replace")) > CANDIDATE_MAX
-        or _CONTROL.search(line)
+    if not isinstance(line, str) or not (
+        (len(line) <= CANDIDATE_MAX and line.isascii() and line.isprintable())  # as it nearly always is
+        or (len(line.encode(errors="replace")) <= CANDIDATE_MAX and not _CONTROL.search(line))
     ):
         raise _bad(f"candidate must be text of at most {CANDIDATE_MAX} bytes.")
     out: dict[str, Any] = {"candidate": line}

@@ -34,6 +34,30 @@ class Forward:
     candidate: Any
 
 
+@dataclass(slots=True, eq=False)
+class Route:
+    """The way of candidates from one device to the other leg, as long as nothing changes: ``open`` until then.
+
+    ``generations`` are those that the sender's newest description opened. ``target`` is the door's own, for what it
+    has found out about the receiving device.
+    """
+
+    call_id: str
+    from_user: str
+    to_user: str
+    to_device: str
+    generations: frozenset[str]
+    open: bool = True
+    target: Any = None
+
+    def passes(self, candidate: Any) -> bool:
+        """Whether a checked candidate goes straight through; the others take ``Switchboard.relay``."""
+        if not candidate:
+            return True
+        gen = candidate.get("usernameFragment")
+        return gen is None or gen in self.generations
+
+
 @dataclass(slots=True)
 class _Line:
     """A live call with what waits for its legs."""
@@ -50,6 +74,13 @@ class _Line:
     )
     described: set[Role] = field(default_factory=set)
     seen: Negotiation | None = None
+    routes: list[Route] = field(default_factory=list)
+
+    def close_routes(self) -> None:
+        """Something has changed: what was found out holds no longer."""
+        for route in self.routes:
+            route.open = False
+        self.routes.clear()
 
 
 class Switchboard:
@@ -105,6 +136,7 @@ class Switchboard:
                 self._of_user[call.caller.user_id] = call.id
                 self._of_user[call.callee.user_id] = call.id
         line.call = call
+        line.close_routes()
         self._learn(line)
         return [*self._flush(line, Role.CALLER), *self._flush(line, Role.CALLEE)]
 
@@ -139,10 +171,29 @@ class Switchboard:
             if len(waiting) >= HELD_MAX:
                 raise Refusal("TOO_MANY_CANDIDATES", held=HELD_MAX)
             waiting.append((device_id, candidate))
+            line.close_routes()  # what comes now waits behind it
         return passing
 
+    def route(self, call_id: str, user_id: str, device_id: str) -> Route | None:
+        """The straight way of a device's candidates: it holds its leg, the other side is ready, and nothing waits."""
+        line = self._lines.get(call_id)
+        role = line.call.role_of(user_id) if line else None
+        if line is None or role is None:
+            return None
+        leg, other = line.call.leg(role), line.call.leg(role.other)
+        if leg is None or leg.device_id != device_id or other is None or other.process is None:
+            return None
+        if line.held[role.other] or not self._ready(line, role.other):
+            return None
+        to_user = line.call.party(role.other).user_id
+        route = Route(call_id, user_id, to_user, other.device_id, line.current[role])
+        line.routes.append(route)
+        return route
+
     def _remove(self, call: Call) -> None:
-        self._lines.pop(call.id, None)
+        line = self._lines.pop(call.id, None)
+        if line is not None:
+            line.close_routes()
         stays = self._stays_of.get(call.caller.user_id, set())
         stays.discard(call.id)
         if not stays:

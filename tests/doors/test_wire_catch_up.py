@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
-from typing import Any
 
 import pytest
 
 from handlers.context import Context
 from models.mailbox import service as mailbox_service
+from models.mailbox.service import Stretch
 from models.mailbox.store import PAGE_MAX
 from models.ports import Letter
 from server.app import SOCKETS
-from server.protocol import WAITING_MAX
+from server.protocol import BEHIND_BYTES, WAITING_MAX
 from tests.doors.conftest import House, Person
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,8 +66,11 @@ async def test_a_phone_that_does_not_read_its_replay_holds_up_nothing_and_is_not
         assert (await socket.receive()).data.startswith("40")
         for _ in range(20):
             assert await other.ask("CALL_SYNC") == {"calls": []}
-        transports = house.app[SOCKETS].sio.eio.sockets.values()
-        assert max(one.queue.qsize() for one in transports) <= PAGE_MAX + 2
+        wire = house.app[SOCKETS].sio.wire(
+            next(c.eio_sid for c in house.app[SOCKETS]._by_user[slow.id].values())
+        )
+        assert wire is not None
+        assert wire.waiting() <= 2 * BEHIND_BYTES
         told: list[int] = []
         while len(told) < 2 * WAITING_MAX:
             frame = (await socket.receive()).data
@@ -102,21 +105,22 @@ async def test_a_phone_that_goes_while_a_page_is_sent_to_it_leaves_nothing_behin
     gone = await house.person("gone")
     await post(house, gone, 3 * PAGE_MAX)
     sockets = house.app[SOCKETS]
-    tell, after = sockets.sio.tell, sockets._gone
+    more, after = sockets._telling.more, sockets._gone
     gone_now, written = asyncio.Event(), asyncio.Event()
 
-    async def leave(eio_sid: str, event: str, payload: Any) -> None:
-        await tell(eio_sid, event, payload)
-        if event == "NEWS" and payload["n"] > 2 * PAGE_MAX and not gone_now.is_set():
+    async def leave(ctx: Context, seq: int) -> Stretch:
+        page = await more(ctx, seq)
+        if seq >= 2 * PAGE_MAX and not gone_now.is_set():
             await socket.close()
             await gone_now.wait()
+        return page
 
     async def write_down(ctx: Context, seen: datetime) -> None:
         gone_now.set()
         await written.wait()
         await after(ctx, seen)
 
-    monkeypatch.setattr(sockets.sio, "tell", leave)
+    monkeypatch.setattr(sockets._telling, "more", leave)
     monkeypatch.setattr(sockets, "_gone", write_down)
     url = house.url + "/socket.io/?EIO=4&transport=websocket"
     async with house.http.ws_connect(url) as socket:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import structlog
 
+from server.app import SOCKETS
 from server.metrics import REGISTRY
 from tests.doors.conftest import House
 from tests.doors.talk import answer, candidate, offer, pair, ring, talk
@@ -110,6 +111,7 @@ async def test_e22_what_a_stranger_reaches_for_stands_in_the_log_also_on_the_rel
     call_id = await talk(a, b, bob, offer=offer())
 
     def counted(outcome: str) -> float:
+        house.app[SOCKETS].relayed.carry()
         door = {"door": "ICE_CANDIDATE", "outcome": outcome}
         return REGISTRY.get_sample_value("ringmeter_requests_total", door) or 0
 

@@ -6,12 +6,12 @@ import socketio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from server.plain_websocket import use_plain_websockets
+from server.websockets import PlainWebSocket
 
 
 async def test_compression_that_a_client_offers_is_refused() -> None:
     sio = socketio.AsyncServer(async_mode="aiohttp", cors_allowed_origins=[])
-    use_plain_websockets(sio.eio)
+    sio.eio._async = {**sio.eio._async, "websocket": PlainWebSocket}
     app = web.Application()
     sio.attach(app)
     async with TestClient(TestServer(app)) as client:
