@@ -101,7 +101,9 @@ class Wire(asyncio.Protocol):
         if self._reader is None:
             return
         broken, _ = self._reader.feed_data(data)
-        if broken and self._sink is not None:
+        if broken and self._closing:
+            self.transport.close()  # whatever it says to our goodbye is no longer to be understood
+        elif broken and self._sink is not None:
             fault = self._sink.exception()
             self.close(fault.code if isinstance(fault, WebSocketError) else WSCloseCode.PROTOCOL_ERROR)
 
