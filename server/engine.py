@@ -37,6 +37,13 @@ BACKLOG_MAX = 256
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _EVENT = b"42"
 
+# The beginnings of small text frames (RFC 6455 §5.2), by the length of what they carry.
+_SMALL = 2048
+_HEADS = [
+    b"\x81" + (size.to_bytes(1, "big") if size < 126 else b"\x7e" + size.to_bytes(2, "big"))
+    for size in range(_SMALL)
+]
+
 # A frame (bytes of the packet from its type on) that was dealt with at once, or not.
 Shortcut = Callable[["Wire", bytes], bool]
 
@@ -139,8 +146,8 @@ class Wire(asyncio.Protocol):
             return
         transport = self.transport
         size = len(data)
-        if size < 126:
-            transport.write(b"\x81" + size.to_bytes(1, "big") + data)
+        if size < _SMALL:
+            transport.write(_HEADS[size] + data)
         elif size < 65536:
             transport.write(b"\x81\x7e" + size.to_bytes(2, "big") + data)
         else:

@@ -16,6 +16,9 @@ SDP_MAX = 64 * 1024
 # More media sections than any two-party call has.
 MEDIA_MAX = 32
 CANDIDATE_MAX = 4 * 1024
+FIELD_MAX = 256
+LINES_MAX = 65536
+_FIELDS = frozenset(("candidate", "sdpMid", "sdpMLineIndex", "usernameFragment"))
 
 # Lone surrogates too: they cannot be written as UTF-8. One search, since a description has some 5 KB.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
@@ -60,29 +63,61 @@ def check_candidate(candidate: Any) -> Any:
     """
     if candidate is None or candidate == "":
         return candidate
+    if candidate.__class__ is dict and _usual(candidate):
+        return candidate
     if not isinstance(candidate, Mapping):
         raise _bad("A candidate is an object, null or an empty text.")
     line = candidate.get("candidate")
-    if not isinstance(line, str) or not (
-        (len(line) <= CANDIDATE_MAX and line.isascii() and line.isprintable())  # as it nearly always is
-        or (len(line.encode(errors="replace")) <= CANDIDATE_MAX and not _CONTROL.search(line))
+    if (
+        not isinstance(line, str)
+        or len(line.encode(errors="replace")) > CANDIDATE_MAX
+        or _CONTROL.search(line)
     ):
         raise _bad(f"candidate must be text of at most {CANDIDATE_MAX} bytes.")
     out: dict[str, Any] = {"candidate": line}
     for name in ("sdpMid", "usernameFragment"):
         value = candidate.get(name)
         if value is not None:
-            if not isinstance(value, str) or len(value) > 256 or "\x00" in value:
+            if not isinstance(value, str) or len(value) > FIELD_MAX or "\x00" in value:
                 raise _bad(f"{name} must be short text.")
             out[name] = value
         elif name in candidate:
             out[name] = None
     number = candidate.get("sdpMLineIndex")
     if number is not None:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 65536:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < LINES_MAX:
             raise _bad("sdpMLineIndex must be a whole number.")
         out["sdpMLineIndex"] = number
     return out
+
+
+def _usual(candidate: dict[str, Any]) -> bool:
+    """Whether a candidate is plainly as browsers make them, and so may pass as it is: a sixth of the whole check."""
+    if not candidate.keys() <= _FIELDS:
+        return False
+    line, mid = candidate.get("candidate"), candidate.get("sdpMid")
+    fragment, number = candidate.get("usernameFragment"), candidate.get("sdpMLineIndex", 0)
+    return (
+        line.__class__ is str
+        and len(line) <= CANDIDATE_MAX
+        and line.isascii()
+        and line.isprintable()
+        and (
+            mid is None
+            or (mid.__class__ is str and len(mid) <= FIELD_MAX and mid.isascii() and mid.isprintable())
+        )
+        and (
+            fragment is None
+            or (
+                fragment.__class__ is str
+                and len(fragment) <= FIELD_MAX
+                and fragment.isascii()
+                and fragment.isprintable()
+            )
+        )
+        and number.__class__ is int
+        and 0 <= number < LINES_MAX
+    )
 
 
 def generation(candidate: Any) -> str | None:
