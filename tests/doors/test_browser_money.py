@@ -139,7 +139,7 @@ def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_pat
         assert page.text("charged") == "₦1,000.00"
         page.until(_TOTAL, "₦1,000.00")
         page.until_text("history", "out of money")
-        page.until_text("history", "0:12 · ")
+        page.until_text("history", "0:12")
     ada.until_text("balance", "₦0.00")
     bea.until_text("receipt", "You earn ₦800.00; the platform keeps 20 %.")
     bea.until("() => document.querySelector('#balance-more').innerText === '₦800.00 earned'")

@@ -159,7 +159,7 @@ const redraw = () => {
     sound();
     const { leg } = phone;
     if (!leg) return;
-    if (!at("peer").value.trim()) at("peer").value = leg.other?.username ?? "";
+    if (phone.busy && !at("peer").value.trim()) at("peer").value = leg.other?.username ?? "";
     followChat();
   });
 };

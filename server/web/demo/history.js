@@ -59,8 +59,8 @@ export class History {
     const length = call.durationSeconds ? clockText(call.durationSeconds) : "";
     // What it cost the caller: with a minus in their own list, as it came in for the one who was called.
     const cost = call.costMinor ? `${outgoing ? "−" : ""}${moneyText(call.costMinor, call.price.currency)}` : "";
-    const figures = [length, cost].filter(Boolean).join(" · ");
-    side.append(make("time", "", whenText(call.createdAt)), make("span", "", figures));
+    const figures = [length, cost].filter(Boolean).map((one) => make("span", "", one));
+    side.append(make("time", "", whenText(call.createdAt)), ...figures); // one under the other: the name needs the width
     side.firstChild.dateTime = call.createdAt;
     button.append(avatar, text, side);
     line.append(button);
