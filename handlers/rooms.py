@@ -46,11 +46,15 @@ def _view(ctx: Context, seen: Seen) -> dict[str, Any]:
     return room_view(seen, ctx.user_id, ctx.services.presence)
 
 
-def _joined(ctx: Context, seen: Seen) -> dict[str, Any]:
-    """The room, with a ticket for its media where a media server carries them."""
+def _with_people(ctx: Context, seen: Seen) -> dict[str, Any]:
     view = _view(ctx, seen)
-    found: dict[str, Any] = {"room": view, "participants": view["participants"]}
-    ticket = ctx.services.rooms.media_token(seen.room, seen.people.get(ctx.user_id), ctx.device_id)
+    return {"room": view, "participants": view["participants"]}
+
+
+async def _joined(ctx: Context, seen: Seen) -> dict[str, Any]:
+    """The room, with a ticket for its media where a media server carries them."""
+    found, media = _with_people(ctx, seen), ctx.services.rooms.media
+    ticket = await media.ticket(seen.room, seen.people.get(ctx.user_id), ctx.device_id) if media else None
     return found if ticket is None else {**found, "livekit": ticket}
 
 
@@ -106,7 +110,7 @@ async def join_room(ctx: Context, ask: dict[str, Any]) -> Any:
     """
     seen = await ctx.services.rooms.join(_device(ctx), ask["room_id"])
     await ctx.services.mailbox.post([existing_users(seen, _device(ctx), ctx.services.presence)])
-    return _joined(ctx, seen)
+    return await _joined(ctx, seen)
 
 
 @route(
@@ -122,7 +126,7 @@ async def join_room_by_rest(ctx: Context, ask: dict[str, Any]) -> Any:
 
     The others hear of you then. Safe to repeat.
     """
-    return _joined(ctx, await ctx.services.rooms.join(_device(ctx), ask["room_id"]))
+    return await _joined(ctx, await ctx.services.rooms.join(_device(ctx), ask["room_id"]))
 
 
 @event(
@@ -134,8 +138,11 @@ async def join_room_by_rest(ctx: Context, ask: dict[str, Any]) -> Any:
     refuses=[*_SEE, "SERVER_BUSY"],
 )
 async def leave_room(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Go out of a room with this device; the others hear of it with your last one. Safe to repeat."""
-    return _joined(ctx, await ctx.services.rooms.leave(_device(ctx), ask["room_id"]))
+    """Go out of a room with this device, and out of LiveKit; the others hear of it with your last one.
+
+    Safe to repeat.
+    """
+    return _with_people(ctx, await ctx.services.rooms.leave(_device(ctx), ask["room_id"]))
 
 
 @route(

@@ -102,7 +102,7 @@ def wire_rooms(
         livekit = LiveKit(
             key=key, store=LiveKitStore(db), rooms=rooms, load=store.load, server=media_server, clock=clock
         )
-        rooms.media_token = livekit.ticket
+        rooms.media = livekit
     return WiredRooms(
         rooms=rooms, talk=talk, store=store, calls=calls, livekit=livekit, media_server=media_server
     )

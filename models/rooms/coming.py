@@ -6,7 +6,6 @@ is written in between is found by one of the two, since whoever writes it then t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from models.errors import Refusal
@@ -20,15 +19,9 @@ from models.rooms.upkeep import Upkeep
 # Rooms somebody is in at a time, on whichever devices: each is looked after when one of their sockets comes or goes.
 JOINED_MAX = 20
 
-MediaDevices = Callable[[str, str, str], Awaitable[frozenset[str]]]
-
 
 class Coming(Upkeep):
     """The verbs of the door."""
-
-    # Set by the wiring where a media server carries the media: (room, person, device) → the devices of the room as
-    # which this one is connected there.
-    media_devices: MediaDevices | None = None
 
     async def get(self, user_id: str, room_id: str) -> Seen:
         """A room for somebody who may see it. Refuses as ``join`` does, except for being full."""
@@ -41,9 +34,9 @@ class Coming(Upkeep):
     async def join(self, device: Device, room_id: str) -> Seen:
         """Come in with a device; without a socket (REST) only a place is held for a minute. Safe to repeat.
 
-        Refuses with ``ROOM_UNKNOWN`` (also to whom the owner has blocked), ``USER_BLOCKED``, ``ROOM_CLOSED``,
-        ``ROOM_INVITE_ONLY``, ``ROOM_KICKED``, ``ROOM_FULL``, ``TOO_MANY_ROOMS``, ``INSUFFICIENT_FUNDS`` and
-        ``WALLET_FROZEN``.
+        Refuses with ``ROOM_UNKNOWN`` (also to whom the owner has blocked), ``USER_BLOCKED``, where a media server
+        lets all hear all with either for a block with anybody there, ``ROOM_CLOSED``, ``ROOM_INVITE_ONLY``,
+        ``ROOM_KICKED``, ``ROOM_FULL``, ``TOO_MANY_ROOMS``, ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``.
         """
         room = self.board.room(room_id) or await self._loaded(room_id)
         seat = device.device_id if device.process is not None else None
@@ -64,7 +57,7 @@ class Coming(Upkeep):
 
     async def _let_in(self, room: Room, user_id: str) -> frozenset[str]:
         """Who is to be kept apart from somebody who comes anew. Refuses as ``join``."""
-        apart = await self._welcome(room, user_id)
+        apart = await self._welcome(room, user_id, joins=True)
         if len(await self._store.with_person(user_id, JOINED_MAX)) >= JOINED_MAX:
             raise Refusal("TOO_MANY_ROOMS", most=JOINED_MAX)
         return apart
@@ -97,7 +90,7 @@ class Coming(Upkeep):
     async def _looked_at_again(self, room: Room, user_id: str) -> Room:
         """Somebody has a place, so whoever blocks or bans them from now on takes them out. And who has until now?"""
         try:
-            apart = await self._welcome(room, user_id)
+            apart = await self._welcome(room, user_id, joins=True)
             me = (await self._users.profiles([user_id])).get(user_id)
             if me is None or not me.active:
                 raise Refusal("ROOM_UNKNOWN")
@@ -151,8 +144,8 @@ class Coming(Upkeep):
             room = (await self.get(device.user_id, room_id)).room
         user_id, seat = device.user_id, device.device_id if device.process is not None else None
         by_media = frozenset[str]()
-        if seat is not None and self.media_devices is not None:
-            by_media = await self.media_devices(room_id, user_id, seat)
+        if seat is not None and self.media is not None:
+            by_media = await self.media.devices(room_id=room_id, user_id=user_id, device_id=seat)
         room = await self._apply(
             room_id,
             lambda room, now: rules.leave(room, user_id=user_id, device_id=seat, also=by_media, now=now),
@@ -161,15 +154,18 @@ class Coming(Upkeep):
 
     # -------------------------------------------------------------------------------------------------------- parts
 
-    async def _welcome(self, room: Room, user_id: str) -> frozenset[str]:
+    async def _welcome(self, room: Room, user_id: str, *, joins: bool = False) -> frozenset[str]:
         """Refuses with ``ROOM_UNKNOWN`` whom the owner has blocked, with ``USER_BLOCKED`` who has blocked the owner.
 
-        Who in the room is kept apart from them by a block.
+        Who in the room is kept apart from them by a block. Who joins where nobody can be kept apart is refused alike.
         """
         others = {room.owner_id, *(one.user_id for one in room.participants)} - {user_id}
         blocks = await self._users.blocks_among([user_id], others)
-        if (room.owner_id, user_id) in blocks:
-            raise Refusal("ROOM_UNKNOWN")
-        if (user_id, room.owner_id) in blocks:
-            raise Refusal("USER_BLOCKED", userId=room.owner_id)
+        inescapable = others if joins and self.media is not None else {room.owner_id}
+        for blocker, blocked in sorted(blocks):
+            if blocked == user_id and blocker in inescapable:
+                raise Refusal("ROOM_UNKNOWN")
+        for blocker, blocked in sorted(blocks):
+            if blocker == user_id and blocked in inescapable:
+                raise Refusal("USER_BLOCKED", userId=blocked)
         return frozenset(one for pair in blocks for one in pair if one != user_id)

@@ -41,6 +41,18 @@ class NoStays:
         """Nothing to settle."""
 
 
+class Media(Protocol):
+    """A server that carries the media of rooms: what one sends, all in the room receive."""
+
+    async def ticket(self, room: Room, person: Profile | None, device_id: str) -> Mapping[str, Any] | None:
+        """What a device needs to connect to it; None for one whose user has no place in the room."""
+        ...
+
+    async def devices(self, *, room_id: str, user_id: str, device_id: str) -> frozenset[str]:
+        """The devices of the room as which this one is connected there."""
+        ...
+
+
 class Announcer(Protocol):
     """Says the facts of rooms aloud."""
 

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from models.errors import Refusal
 from models.rooms.room import Access, Closed, Fact, Gone, Participant, Room, Seat, Session, Timers
 
-# Devices of one person in one room; the oldest gives way. They stand in the document that every join rewrites.
+# Devices of one person in one room, by sockets and as many by other means; the oldest of its kind gives way. They stand
+# in the document that every join rewrites.
 SEATS_MAX = 5
 # Names on a room's two lists, for the same reason.
 INVITED_MAX = 1000
@@ -254,13 +255,21 @@ def close(room: Room, *, reason: Closed, now: datetime) -> Step:
     return Step(changed, (*step.facts, fact), step.over)
 
 
-def sever(room: Room, one_id: str, other_id: str, *, now: datetime) -> Step:
-    """One of the two has blocked the other. A room's owner and they do not meet; guests are kept apart in it."""
+def sever(room: Room, one_id: str, other_id: str, *, now: datetime, mixed: bool = False) -> Step:
+    """One of the two has blocked the other. A room's owner and they do not meet; guests are kept apart in it.
+
+    Where all hear all (``mixed``) nobody can be: of two guests the one who came later goes.
+    """
     one, other = room.participant(one_id), room.participant(other_id)
     for guest, host_id in ((one, other_id), (other, one_id)):
         if guest is not None and host_id == room.owner_id:
             return remove(room, user_id=guest.user_id, reason=Gone.POLICY, now=now)
-    if one is None or other is None or other_id in one.apart:
+    if one is None or other is None:
+        return Step(room)
+    if mixed:
+        later = max(one, other, key=room.participants.index)
+        return remove(room, user_id=later.user_id, reason=Gone.POLICY, now=now)
+    if other_id in one.apart:
         return Step(room)
     changed = _with(room, replace(one, apart=one.apart | {other_id}))
     seen = one.here and other.here
@@ -326,7 +335,9 @@ def _seated(one: Participant, seat: Seat) -> Participant:
     if one.seat(seat.device_id) is not None:
         seats = tuple(seat if x.device_id == seat.device_id else x for x in one.seats)
     else:
-        seats = (*one.seats, seat)[-SEATS_MAX:]
+        alike = [x for x in one.seats if (x.process is None) == (seat.process is None)]
+        over = alike[: max(0, len(alike) + 1 - SEATS_MAX)]
+        seats = (*(x for x in one.seats if x not in over), seat)
     return replace(one, seats=seats, arriving_until=None)
 
 

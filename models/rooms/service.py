@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from models.users.profile import ACTIVE, Profile
 OWNED_MAX = 100
 __all__ = ["JOINED_MAX", "Rooms", "Seen", "Tools"]
 
-MediaToken = Callable[[Room, Profile | None, str], Mapping[str, Any] | None]
 PriceOf = Callable[[int, str, str], Price]
 
 
@@ -41,8 +40,6 @@ class Rooms(Coming):
 
     def __init__(self, tools: Tools, *, capacity: int = 8, capacity_max: int = 8) -> None:
         super().__init__(tools)
-        # Set by the wiring where a media server carries the media: (room, person, device id) → what the device needs.
-        self.media_token: MediaToken = lambda room, person, device_id: None
         # Set by the wiring where there are tariffs: (rate per minute, currency, type of the room) → the whole price.
         self.price_of: PriceOf = lambda rate, currency, type: Price(
             rate_per_minute_minor=rate, currency=currency

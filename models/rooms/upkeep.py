@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from models.rooms import rules
 from models.rooms.engine import ALARM, Engine
+from models.rooms.ports import Media
 from models.rooms.room import Closed, Gone, Room
 from models.rooms.rules import Step
 
@@ -20,6 +21,8 @@ MINE_MAX = 200
 class Upkeep(Engine):
     """The verbs of the server itself and of its jobs."""
 
+    # Set by the wiring where a media server carries the media.
+    media: Media | None = None
     _loaded_all = False
 
     # ------------------------------------------------------------------------------------------------------ sockets
@@ -94,7 +97,10 @@ class Upkeep(Engine):
             await self._severed(room_id, user_id, other_id)
 
     async def _severed(self, room_id: str, user_id: str, other_id: str) -> Room:
-        return await self._apply(room_id, lambda room, now: rules.sever(room, user_id, other_id, now=now))
+        mixed = self.media is not None
+        return await self._apply(
+            room_id, lambda room, now: rules.sever(room, user_id, other_id, now=now, mixed=mixed)
+        )
 
     async def forget(self, user_id: str) -> None:
         """Close the rooms of somebody whose account is deleted."""

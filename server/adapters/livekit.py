@@ -24,10 +24,11 @@ class LiveKitServer:
         self._url = f"http{key.url.removeprefix('ws').rstrip('/')}/twirp/livekit.RoomService"
         self._session: aiohttp.ClientSession | None = None
 
-    async def participants(self, room_id: str) -> set[str]:
-        """Who is connected to a room. Raises ``MediaServerAway``."""
+    async def participants(self, room_id: str) -> dict[str, str]:
+        """Who is connected to a room: identities by connection. Raises ``MediaServerAway``."""
         answer = await self._ask("ListParticipants", room_id, {})
-        return {str(one["sid"]) for one in answer.get("participants") or () if one.get("sid")}
+        people = answer.get("participants") or ()
+        return {str(one["sid"]): str(one.get("identity") or "") for one in people if one.get("sid")}
 
     async def remove(self, room_id: str, identity: str) -> None:
         """Cut a participant off. Raises ``MediaServerAway``."""
@@ -50,7 +51,9 @@ class LiveKitServer:
                 answer: dict[str, Any] = await response.json()
                 return answer
         except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
-            raise MediaServerAway(f"{verb}: {error!r}") from error
+            # Not the error itself, nor as a cause: it holds the request, with a token for the whole room.
+            status = getattr(error, "status", None)
+            raise MediaServerAway(f"{verb}: {type(error).__name__}, status {status}") from None
 
     async def close(self) -> None:
         """Close the connections."""

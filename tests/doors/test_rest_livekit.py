@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.doors.conftest import House, open_house
+from tests.doors.phones import Exchange
 from tests.standins.livekit import API_KEY, API_SECRET, StandIn, livekit, signature
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,10 +22,10 @@ async def media() -> AsyncIterator[StandIn]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def lit(mongo_uri: str, media: StandIn) -> AsyncIterator[House]:
+async def lit(mongo_uri: str, media: StandIn, exchange: Exchange) -> AsyncIterator[House]:
     """A house with LiveKit beside it."""
     env = {"LIVEKIT_URL": media.url, "LIVEKIT_API_KEY": API_KEY, "LIVEKIT_API_SECRET": API_SECRET}
-    async with open_house(mongo_uri, **env) as house:
+    async with open_house(mongo_uri, exchange, **env) as house:
         yield house
 
 
@@ -46,6 +47,22 @@ async def test_joining_gives_a_token_that_livekit_takes_and_leaving_none(lit: Ho
     mine = (await olu.post(f"/api/room/join/{room['id']}")).body["livekit"]["token"]
     assert jwt.decode(mine, API_SECRET, algorithms=["HS256"])["video"]["roomAdmin"] is True
     assert "livekit" not in (await ann.post(f"/api/room/{room['id']}/leave")).body
+
+
+async def test_a_phone_that_leaves_has_no_new_token_and_is_out_of_livekit_too(
+    lit: House, media: StandIn
+) -> None:
+    olu, ann = await lit.person("olu"), await lit.person("ann")
+    room_id = (await olu.post("/api/room/create", {})).body["room"]["id"]
+    phone = await ann.phone()
+    token = (await phone.ask("join-room", roomId=room_id))["livekit"]["token"]
+    identity = jwt.decode(token, API_SECRET, algorithms=["HS256"])["sub"]
+    body = media.event("participant_joined", room_id, lit.clock.now(), sid="PA_p", identity=identity)
+    headers = {"Authorization": signature(body, lit.clock.now()), "Content-Type": "application/webhook+json"}
+    assert (await lit.send("POST", "/api/livekit/webhook", data=body, headers=headers)).status == 200
+    left = await phone.ask("leave-room", roomId=room_id)
+    assert "livekit" not in left
+    assert left["participants"] == []
 
 
 async def test_a_notification_puts_a_participant_into_the_room_and_takes_them_out(

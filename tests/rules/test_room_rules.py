@@ -107,6 +107,17 @@ def test_the_oldest_device_gives_way_to_one_too_many() -> None:
     ]
 
 
+def test_devices_by_sockets_and_by_other_means_do_not_push_each_other_out() -> None:
+    there = with_people("bob")
+    for n in range(2 * rules.SEATS_MAX):
+        there = enter(there, "bob", f"tablet{n}").room
+        there = enter(there, "bob", f"livekit:{n}", process=None).room
+    (bob,) = there.participants
+    last = range(rules.SEATS_MAX, 2 * rules.SEATS_MAX)
+    assert set(bob.devices) == {f"tablet{n}" for n in last}
+    assert {seat.device_id for seat in bob.seats} - set(bob.devices) == {f"livekit:{n}" for n in last}
+
+
 def test_joining_again_changes_nothing() -> None:
     one = with_people("bob")
     assert enter(one, "bob").room is one

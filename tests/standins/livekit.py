@@ -21,12 +21,17 @@ NOTIFICATION_SECONDS = 300
 
 @dataclass
 class StandIn:
-    """Rooms with their participants: connection id → identity. ``away`` answers 503 to everything."""
+    """Rooms with their participants: connection id → identity.
+
+    ``away`` answers 503 to everything, ``sick`` is the rooms of which it answers 500; ``asked`` is what was asked for.
+    """
 
     url: str = ""
     rooms: dict[str, dict[str, str]] = field(default_factory=dict)
     removed: list[tuple[str, str]] = field(default_factory=list)
     away: bool = False
+    sick: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
     _events: int = 0
 
     def event(
@@ -49,6 +54,9 @@ class StandIn:
         if self.away:
             return web.json_response({"code": "unavailable", "msg": "away"}, status=503)
         asked = await request.json()
+        self.asked.append(asked["room"])
+        if asked["room"] in self.sick:
+            return web.json_response({"code": "internal", "msg": "sick"}, status=500)
         token = request.headers["Authorization"].removeprefix("Bearer ")
         claims = jwt.decode(token, API_SECRET, algorithms=["HS256"], issuer=API_KEY, options=_OF_OUR_TIME)
         assert claims["video"] == {"room": asked["room"], "roomAdmin": True}
