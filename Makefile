@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench sim picture format clean
+.PHONY: help run test check docs bench bench-peers sim picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -15,7 +15,7 @@ RUNS ?= 10000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.installed ## Install what is needed, start the server, print the address of the page
 	@exec $(BIN)/python main.py run
@@ -35,6 +35,9 @@ docs: .venv/.installed ## Write docs/openapi.json and docs/asyncapi.json anew
 
 bench: .venv/.installed-dev tests/js/node_modules/.installed ## Calls, charging, messages, presence, logins and relayed signaling, measured on this machine
 	@$(BIN)/python -m tests.bench
+
+bench-peers: .venv/.installed-dev tests/js/node_modules/.installed ## Relayed signaling beside Node's socket.io, python-socketio and bare aiohttp (ARGS='--quick')
+	@$(BIN)/python -m tests.bench.peers $(ARGS)
 
 sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)
 	@$(BIN)/python -m tests.sim --seed $(SEED) --runs $(RUNS) --workers $(WORKERS) $(if $(CRASH),--crash $(CRASH))

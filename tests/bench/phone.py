@@ -92,6 +92,16 @@ class Phone(asyncio.Protocol):
         """Hang up on the server."""
         self._transport.close()
 
+    def take_socket(self) -> int:
+        """Its socket for somebody else, who closes it and then gives back; until then nothing is heard here."""
+        self._transport.pause_reading()
+        return os.dup(self._transport.get_extra_info("socket").fileno())
+
+    def give_back(self) -> None:
+        """Hear again."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:

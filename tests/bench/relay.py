@@ -23,8 +23,8 @@ from tests.bench.phone import Phone, now
 from tests.bench.plan import Plan, Told
 from tests.bench.stats import Round, percentile, spread
 
-_MARK = b"candidate:"
-_DIGITS = 9
+MARK = b"candidate:"
+DIGITS = 9
 # CONTRACT §1: what a device's allowance gains.
 ALLOWED_PER_SECOND = 50
 BURST = 200
@@ -45,18 +45,23 @@ class Sender:
         self.phone.write(b"%s%09d%s" % (self.head, number, self.tail))
 
 
-def sender(phone: Phone, call_id: str, ufrag: str) -> Sender:
-    """The message of one device of a call."""
+def candidate(call_id: str, ufrag: str, ack_id: int | None = None) -> tuple[bytes, bytes]:
+    """The frame of a candidate: what goes before its number and what comes after it."""
     line = (
-        f"{_MARK.decode()}{'#' * _DIGITS} 1 udp 2113937151 192.0.2.17 54321 typ host generation 0 ufrag {ufrag} "
+        f"{MARK.decode()}{'#' * DIGITS} 1 udp 2113937151 192.0.2.17 54321 typ host generation 0 ufrag {ufrag} "
         "network-id 1 network-cost 10"
     )
     payload = {
         "callId": call_id,
         "candidate": {"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": ufrag},
     }
-    head, _, tail = client_frame(event_packet("ICE_CANDIDATE", payload)).partition(b"#" * _DIGITS)
-    return Sender(phone, head, tail)
+    head, _, tail = client_frame(event_packet("ICE_CANDIDATE", payload, ack_id)).partition(b"#" * DIGITS)
+    return head, tail
+
+
+def sender(phone: Phone, call_id: str, ufrag: str) -> Sender:
+    """The message of one device of a call."""
+    return Sender(phone, *candidate(call_id, ufrag))
 
 
 @dataclass(slots=True)
@@ -92,8 +97,8 @@ class Relay:
 
     def _came(self, here: Sender, text: bytes, at: float) -> None:
         # The receiver of one is itself a sender: flat out it answers, which keeps the number on their way constant.
-        start = text.find(_MARK) + len(_MARK)
-        number = int(text[start : start + _DIGITS])
+        start = text.find(MARK) + len(MARK)
+        number = int(text[start : start + DIGITS])
         self.came += 1
         if number < len(self.due):
             self.taken_ms.append((at - self.due[number]) * 1000)
