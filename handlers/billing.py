@@ -83,7 +83,7 @@ def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
 @job("ticks", every_seconds=0.5)
 async def ticks(services: Services) -> None:
     """Say how the money of running calls stands, and warn of its end."""
-    await services.mailbox.post(tick_letters(await services.billing.run_ticks()))
+    await services.mailbox.say_here(tick_letters(await services.billing.run_ticks()))
 
 
 @job("renewals", every_seconds=1.0)

@@ -27,7 +27,8 @@ from handlers.calls_shapes import (
     SignalView,
     UpgradeCall,
 )
-from handlers.calls_views import call_view, candidate_letters, price_view, seen_by
+from handlers.calls_signals import candidate_letters
+from handlers.calls_views import call_view, price_view, seen_by
 from handlers.context import Context
 from handlers.registry import event, route
 from handlers.shapes import Nothing, Page, cursor_instant, decode_cursor, encode_cursor

@@ -20,10 +20,10 @@ from handlers.calls_notices import (
     CALL_UPGRADE,
     CALL_UPGRADE_ACCEPT,
     CALL_UPGRADE_REJECT,
-    ICE_CANDIDATE,
     SESSION_DESCRIPTION,
 )
 from handlers.calls_shapes import CallView, PriceView
+from handlers.calls_signals import by_text, candidate_letters
 from handlers.shapes import PublicUser
 from models.billing.service import remaining_ms
 from models.calls import tariff
@@ -31,7 +31,7 @@ from models.calls.call import MISSED, Call, Fact, Party, Price, Reason, Role, St
 from models.calls.switchboard import Forward
 from models.mailbox.service import Mailbox
 from models.money import exponent
-from models.ports import Clock, Letter, Pusher
+from models.ports import Clock, Courier, Letter, NoCourier, Pusher
 from models.presence.service import Presence, Whereabouts
 
 _CALL = CallView()
@@ -101,13 +101,23 @@ class CallTeller:
     """``models.calls.service.Announcer``: facts become letters, rings become pushes."""
 
     def __init__(
-        self, *, mailbox: Mailbox, presence: Presence, pusher: Pusher, clock: Clock, ring_seconds: int
+        self,
+        *,
+        mailbox: Mailbox,
+        presence: Presence,
+        pusher: Pusher,
+        clock: Clock,
+        ring_seconds: int,
+        process: str | None = None,
+        courier: Courier | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._presence = presence
         self._pusher = pusher
         self._clock = clock
         self._ring_seconds = ring_seconds
+        self._process = process
+        self._courier = courier or NoCourier()
 
     async def announce(self, call: Call, facts: Sequence[Fact], *, again: bool) -> None:
         """Keep and tell the letters of the facts, then ask for the pushes."""
@@ -124,11 +134,22 @@ class CallTeller:
         """``CALL_ENDED`` to the devices that are connected here, without a place in the log: it may come again."""
         wire: dict[str, Any] = dict(_CALL.dump(call_view(call, self._presence, self._clock.now())))
         letters = _ended(self, call, Fact("ended", call.version), wire, self._clock.now())
-        await self._mailbox.post([replace(letter, key=None) for letter in letters])
+        await self._mailbox.say_here([replace(letter, key=None) for letter in letters])
 
     async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
-        """Send candidates on their way."""
-        await self._mailbox.post(candidate_letters(call, forwards))
+        """Send candidates on their way: to a process that nothing reaches just now, by the log."""
+        await self._mailbox.post(
+            [
+                replace(letter, key=by_text(letter)) if self.by_log(letter.at) else letter
+                for letter in candidate_letters(call, forwards)
+            ]
+        )
+
+    def by_log(self, process: str | None) -> bool:
+        """Whether what is of the moment has to be kept, since that is how a device at that process hears of it."""
+        if self._process is None or process in (None, self._process):
+            return False
+        return not self._courier.reaches
 
     def _letters(self, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
         return [
@@ -278,8 +299,16 @@ def _described(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now:
         "description": dict(fact.data["description"]),
     }
     # Not kept: a device that was away resumes, and a resume brings the pending offer or an ICE restart.
-    user_id = call.party(to).user_id
-    return [Letter(user_id=user_id, event=SESSION_DESCRIPTION, payload=payload, only_device=leg.device_id)]
+    return [
+        Letter(
+            user_id=call.party(to).user_id,
+            event=SESSION_DESCRIPTION,
+            payload=payload,
+            only_device=leg.device_id,
+            key=_DURABLE if t.by_log(leg.process) else None,
+            at=leg.process,
+        )
+    ]
 
 
 def _leg_taken(t: CallTeller, call: Call, fact: Fact, wire: dict[str, Any], now: datetime) -> list[Letter]:
@@ -333,25 +362,6 @@ _LETTERS: dict[str, _Maker] = {
     "upgrade_asked": _upgrade_asked,
     "upgrade_answered": _upgrade_answered,
 }
-
-
-def candidate_letters(call: Call, forwards: Sequence[Forward]) -> list[Letter]:
-    """Candidates as letters to the devices that hold the legs."""
-    letters = []
-    for forward in forwards:
-        leg = call.leg(forward.to)
-        if leg is None:
-            continue
-        payload = {
-            "callId": call.id,
-            "from": call.party(forward.to.other).user_id,
-            "candidate": forward.candidate,
-        }
-        user_id = call.party(forward.to).user_id
-        letters.append(
-            Letter(user_id=user_id, event=ICE_CANDIDATE, payload=payload, only_device=leg.device_id)
-        )
-    return letters
 
 
 def fresh_ring(letter: Letter, now: datetime) -> Letter:

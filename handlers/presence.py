@@ -119,7 +119,7 @@ class PresenceTeller:
 
     async def __call__(self, changes: Sequence[Change]) -> None:
         """Tell the changes; nothing is kept, since a device that connects asks anew."""
-        await self._mailbox.post(
+        await self._mailbox.say_here(
             [
                 Letter(
                     user_id=change.watcher[0],

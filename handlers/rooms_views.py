@@ -186,11 +186,13 @@ def signal_letters(
             user_id=one.user_id,
             event=event,
             payload=payload,
-            only_device=device_id,
-            key=None if key is None else f"{key}:{device_id}",
+            only_device=seat.device_id,
+            key=None if key is None else f"{key}:{seat.device_id}",
+            at=seat.process,
         )
         for one in to
-        for device_id in one.devices
+        for seat in one.seats
+        if seat.process is not None
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from models.ports import Courier, NoCourier
 
 if TYPE_CHECKING:
     from models.auth.service import Accounts
@@ -53,3 +55,4 @@ class Services:
     receipts: Receipts
     doors: Doors
     clock: Clock
+    courier: Courier = field(default_factory=NoCourier)

@@ -52,7 +52,8 @@ class StayTeller:
             await self._calls.cut(call)
             return
         payload = {"roomId": call.room_id, "reason": Gone.FUNDS.value}
-        await self._mailbox.post([Letter(user_id=call.caller.user_id, event=ROOM_KICKED, payload=payload)])
+        letter = Letter(user_id=call.caller.user_id, event=ROOM_KICKED, payload=payload)
+        await self._mailbox.say_here([letter])
 
     async def forward(self, call: Call, forwards: Sequence[Forward]) -> None:
         """Send candidates."""

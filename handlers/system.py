@@ -9,6 +9,7 @@ from typing import Any
 
 from marshmallow import fields
 
+from handlers.calls_notices import ICE_CANDIDATE, SESSION_DESCRIPTION
 from handlers.calls_shapes import CallsView, CallView
 from handlers.calls_views import call_view, fresh_ring, seen_by
 from handlers.context import Context
@@ -16,7 +17,7 @@ from handlers.registry import job, notice
 from handlers.rooms_views import in_rooms
 from handlers.services import Services
 from handlers.shapes import Shape
-from handlers.wallet import WALLET_UPDATED, wallet_on_the_wire
+from handlers.wallet import wallet_on_the_wire
 from handlers.wallet_shapes import WalletView
 from models.calls.call import Call, Role, State
 from models.mailbox.service import Stretch
@@ -93,7 +94,11 @@ async def welcome(ctx: Context, since: int | None) -> Greeting:
         ]
         missed = replace(missed, upto=missed.seq, count=0)
     else:
-        letters = _current(in_rooms(missed.letters, _rooms_of(ctx)), ringing, now)
+        # Signals that went by the log are about a negotiation that a device which was away begins anew.
+        kept = [
+            letter for letter in missed.letters if letter.event not in (SESSION_DESCRIPTION, ICE_CANDIDATE)
+        ]
+        letters = _current(in_rooms(kept, _rooms_of(ctx)), ringing, now)
     sync = {
         "calls": _CALLS.dump([call_view(call, presence, now) for call in calls]),
         "missed": len(letters) + max(0, missed.count - len(missed.letters)),
@@ -157,15 +162,6 @@ async def gone(ctx: Context, seen_at: datetime) -> None:
         finally:
             await ctx.services.presence.gone(ctx.user_id, ctx.device_id, seen_at)
             await ctx.services.chat.typing.gone(ctx.user_id, ctx.device_id)
-
-
-@job("elsewhere", every_seconds=0.5)
-async def elsewhere(services: Services) -> None:
-    """Tell devices connected here what other processes have posted, while there are others."""
-    if services.calls.others_live:
-        fetched = await services.mailbox.fetch()
-        await services.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
-        services.billing.moved_elsewhere({one.user_id for one in fetched if one.event == WALLET_UPDATED})
 
 
 @job("letters", every_seconds=3600.0)

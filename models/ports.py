@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class Clock(Protocol):
@@ -53,6 +53,7 @@ class Letter:
     ``key`` makes a durable letter unique for its user: posting it twice tells it once. ``key=None`` is a letter that
     is only told to devices connected now. ``only_device`` and ``except_device`` narrow the addressees.
     ``call_id`` and ``rings_until`` let the replay drop a ring that is over (never a ghost ring).
+    ``at`` is the process that holds the socket of ``only_device``, where that is known.
     """
 
     user_id: str
@@ -64,6 +65,7 @@ class Letter:
     call_id: str | None = None
     rings_until: datetime | None = None
     seq: int | None = field(default=None)
+    at: str | None = None
 
 
 class Doors(Protocol):
@@ -88,6 +90,82 @@ class Doors(Protocol):
     async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None:
         """Close the user's sockets (all, or those of the given sessions), telling ``code`` in an ``error`` event."""
         ...
+
+
+class Courier(Protocol):
+    """The way to the other processes on the same database. Nothing here waits, and anything may be lost: whatever must
+    be known is in the database, and is read there.
+    """
+
+    @property
+    def reaches(self) -> bool:
+        """Whether what is said now reaches the other processes at once."""
+        ...
+
+    def may_wait(self, work: str) -> bool:
+        """Whether this turn of a job that reads what others have written can be left out: it is heard of anyway."""
+        ...
+
+    def carry(self, letters: Sequence[Letter]) -> None:
+        """Letters for devices that are connected to other processes."""
+        ...
+
+    def close(self, user_id: str, *, session_ids: Collection[str] | None, code: str) -> None:
+        """Close the user's sockets there, as ``Doors.close`` does here."""
+        ...
+
+    def changed(
+        self,
+        what: Literal["call", "room"],
+        id: str,
+        version: int,
+        *,
+        users: Collection[str] = (),
+        processes: Collection[str | None] = (),
+    ) -> None:
+        """A call or room has a new version: to the processes that hold sockets of these users, and to these."""
+        ...
+
+    def stirred(self, user_ids: Collection[str]) -> None:
+        """The presence of these people may have changed: to the processes at which somebody watches them."""
+        ...
+
+    def watching(self, user_id: str, *, watched: bool) -> None:
+        """Somebody here watches that user now, or nobody does any more."""
+        ...
+
+
+class NoCourier:
+    """A ``Courier`` where there is no way: others read the database by and by."""
+
+    reaches = False
+
+    def may_wait(self, work: str) -> bool:
+        """Nothing can."""
+        return False
+
+    def carry(self, letters: Sequence[Letter]) -> None:
+        """Nothing."""
+
+    def close(self, user_id: str, *, session_ids: Collection[str] | None, code: str) -> None:
+        """Nothing."""
+
+    def changed(
+        self,
+        what: Literal["call", "room"],
+        id: str,
+        version: int,
+        *,
+        users: Collection[str] = (),
+        processes: Collection[str | None] = (),
+    ) -> None:
+        """Nothing."""
+
+    def stirred(self, user_ids: Collection[str]) -> None:
+        """Nothing."""
+
+    def watching(self, user_id: str, *, watched: bool) -> None:
+        """Nothing."""
 
 
 class LiveCalls(Protocol):

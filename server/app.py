@@ -12,13 +12,15 @@ import structlog
 from aiohttp import web
 
 from handlers.calls_jobs import DEAD_AFTER_SECONDS
+from handlers.elsewhere import Hearer
 from handlers.registry import Job
 from handlers.services import Services
 from handlers.system import arrived, gone, more, welcome
 from models.db import Database
 from models.errors import Refusal
-from models.ports import Clock
+from models.ports import Clock, NoCourier
 from models.rooms.engine import ALARM as ROOM_ALARM
+from server.bus.bus import Bus
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import Config
 from server.docs import add_documents
@@ -42,6 +44,7 @@ WIRED: web.AppKey[Wired] = web.AppKey("wired", Wired)
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", Sockets)
 DATABASE: web.AppKey[Database] = web.AppKey("database", Database)
 HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
+BUS: web.AppKey[Bus] = web.AppKey("bus", Bus)
 TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
 
 
@@ -57,6 +60,11 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     alarms = LoopAlarms(clock, tasks)
     sockets = Sockets(tasks=tasks, process=process, origins=origins.allows_socket)
     db = Database(uri, config.mongo_database)
+    bus = (
+        Bus(config.redis_url, name=config.mongo_database, process=process, tasks=tasks)
+        if config.redis_url
+        else None
+    )
     pushing = asyncio.Event()
     paying = asyncio.Event()
     watching = asyncio.Event()
@@ -66,6 +74,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         alarms=alarms,
         doors=sockets,
         process=process,
+        courier=bus or NoCourier(),
         nudge=pushing.set,
         nudge_billing=paying.set,
         nudge_presence=watching.set,
@@ -85,10 +94,16 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         gone=gone,
     )
 
+    if bus is not None:
+        bus.bind(doors=sockets, ear=Hearer(services), others_live=lambda: services.calls.others_live)
+        sockets.carry = bus.carry
+        sockets.here = lambda user_id, connected: bus.here(user_id, connected=connected)
+        app[BUS] = bus
+
     protect(app, origins=origins, production=config.production, new_id=ids.new)
     app.middlewares.append(_refusals)
     add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
-    health = Health(db, services.calls, sockets.relayed)
+    health = Health(db, services.calls, sockets.relayed, bus)
     health.add_routes(app)
     add_documents(app, catalogue, WEB)
     _add_pages(app, production=config.production)
@@ -104,6 +119,13 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     async def threads(_: web.Application) -> AsyncIterator[None]:
         yield
         await wired.close()
+
+    async def others(_: web.Application) -> AsyncIterator[None]:
+        if bus is not None:
+            bus.start()
+        yield
+        if bus is not None:
+            bus.stop()
 
     async def jobs(_: web.Application) -> AsyncIterator[None]:
         # Before any socket is ours. What died with other processes goes before all that is overdue by now: a call
@@ -132,7 +154,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         sockets.sio.eio.pings.abort()
         await _last_words(services)
 
-    app.cleanup_ctx.extend([database, threads, jobs])
+    app.cleanup_ctx.extend([database, threads, others, jobs])
     return app
 
 

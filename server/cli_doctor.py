@@ -26,6 +26,7 @@ from server.mongod import EmbeddedMongod, MongodFault, running_uri
 
 EXPO = "https://exp.host"
 ANSWER_SECONDS = 3.0
+REDIS_MIN = 6
 STUN_MAGIC = 0x2112A442
 
 
@@ -243,13 +244,19 @@ async def _apns(config: Config) -> Finding:
 
 async def _redis(config: Config) -> Finding:
     if not config.redis_url:
-        return Finding("Redis", None, "REDIS_URL is not set: one process")
+        return Finding(
+            "Redis", None, "REDIS_URL is not set: several processes hear of each other within half a second"
+        )
     client = Redis.from_url(
         config.redis_url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
     )
     try:
-        await client.ping()
-        return Finding("Redis", True, "answers")
+        version = str((await client.info("server"))["redis_version"])
+        if int(version.split(".")[0]) < REDIS_MIN:
+            return Finding(
+                "Redis", False, f"is version {version}, and {REDIS_MIN} or newer is needed (RESP3)"
+            )
+        return Finding("Redis", True, f"answers, version {version}: processes reach each other at once")
     except Exception as fault:
         return Finding("Redis", False, f"does not answer: {type(fault).__name__}")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -12,6 +13,7 @@ from models.calls.switchboard import Forward
 from models.db import Database
 from models.ledger.journal import Entry, Kind, Wallet
 from models.notify.ports import Outcome
+from server.bus.bus import Bus
 
 REGISTRY = CollectorRegistry()
 
@@ -58,6 +60,19 @@ PUSH_RECEIPTS = Counter(
     registry=REGISTRY,
 )
 
+BUS_UP = Gauge(
+    "ringmeter_bus_connected", "1 while other processes are reached through Redis.", registry=REGISTRY
+)
+BUS_PUBLISHED = Counter(
+    "ringmeter_bus_published", "Messages to other processes, by what they are.", ["kind"], registry=REGISTRY
+)
+BUS_RECEIVED = Counter(
+    "ringmeter_bus_received", "Messages from other processes, by what they are.", ["kind"], registry=REGISTRY
+)
+BUS_DROPPED = Counter(
+    "ringmeter_bus_dropped", "Messages not sent, since Redis did not take them.", registry=REGISTRY
+)
+
 # The facts that an end is told by; what is told of a call after that is no end of its own.
 _ENDS = frozenset({"ended", "rejected", "timed_out"})
 
@@ -73,6 +88,28 @@ class RelayCount:
         for door, count in self.relayed.items():
             REQUESTS.labels(door, "ok").inc(count)
         self.relayed.clear()
+
+
+class BusCount:
+    """What a bus counts, carried over to the counters of this process at each scrape."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._published: Counts[str] = Counts()
+        self._received: Counts[str] = Counts()
+        self._dropped = 0
+
+    def carry(self) -> None:
+        """Add what has come since the last time."""
+        bus = self._bus
+        BUS_UP.set(1 if bus.reaches else 0)
+        for kind, count in (bus.published - self._published).items():
+            BUS_PUBLISHED.labels(kind).inc(count)
+        for kind, count in (bus.received - self._received).items():
+            BUS_RECEIVED.labels(kind).inc(count)
+        BUS_DROPPED.inc(bus.dropped - self._dropped)
+        self._published, self._received = bus.published.copy(), bus.received.copy()
+        self._dropped = bus.dropped
 
 
 class TransactionCount:

@@ -60,6 +60,9 @@ class Sockets:
         self._by_eio: dict[str, Connection] = {}
         self._by_user: dict[str, dict[str, Connection]] = {}
         self.draining = False
+        # Where there are other processes: letters of the relay go on to them, and they hear whose sockets are here.
+        self.carry: Callable[[Sequence[Letter]], None] = lambda letters: None
+        self.here: Callable[[str, bool], None] = lambda user_id, connected: None
         self.sio = SignalingServer(
             async_mode="aiohttp",
             serializer=GuardedPacket,
@@ -146,6 +149,8 @@ class Sockets:
         connection = Connection(sid, eio_sid, ctx, identity.expires_at, self._funnel.limits.allowance(ctx))
         older = [c for c in self._by_user.get(ctx.user_id, {}).values() if c.ctx.device_id == ctx.device_id]
         self._by_sid[sid] = self._by_eio[eio_sid] = connection
+        if ctx.user_id not in self._by_user:
+            self.here(ctx.user_id, True)
         self._by_user.setdefault(ctx.user_id, {})[sid] = connection
         SOCKETS.set(len(self._by_sid))
         for old in older:
@@ -207,8 +212,8 @@ class Sockets:
         ctx = connection.ctx
         mine = self._by_user.get(ctx.user_id, {})
         mine.pop(sid, None)
-        if not mine:
-            self._by_user.pop(ctx.user_id, None)
+        if not mine and self._by_user.pop(ctx.user_id, None) is not None:
+            self.here(ctx.user_id, False)
         SOCKETS.set(len(self._by_sid))
         if self.draining or connection.replaced or self.connected(ctx.user_id, ctx.device_id):
             return
@@ -313,6 +318,7 @@ class Sockets:
             if done is not None:
                 answer, letters = done
                 self.deliver_now(letters)
+                self.carry(letters)
                 return name, answer
         return name, await self._funnel.run(door, connection.ctx, payload)
 

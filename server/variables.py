@@ -29,7 +29,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("DATA_DIR", ".data", "Folder of the embedded database and of generated secrets"),
     Variable("MONGO_URI", "", "Any replica set, 6.0 or newer; without it an embedded one in DATA_DIR", True),
     Variable("MONGO_DATABASE", "ringmeter", "Name of the database in that MongoDB"),
-    Variable("REDIS_URL", "", "Several processes share events through it; without it one process", True),
+    Variable(
+        "REDIS_URL",
+        "",
+        "Processes on one database reach each other at once by it (Redis 6+), else in half a second by the database",
+        True,
+    ),
     Variable(
         "JWT_SECRET",
         "",

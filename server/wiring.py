@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Importing a handler module puts what it declares into the catalogue.
 import handlers.auth
@@ -14,6 +14,7 @@ import handlers.calls
 import handlers.calls_jobs
 import handlers.chat
 import handlers.chat_groups
+import handlers.elsewhere
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
@@ -62,7 +63,7 @@ from models.mailbox.store import MailboxStore
 from models.media.store import MediaStore
 from models.once import Once
 from models.payments.store import PaymentStore
-from models.ports import Alarms, Clock, Doors, Ids
+from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
 from models.reports.service import Reports
@@ -92,6 +93,7 @@ class Edges:
     alarms: Alarms
     doors: Doors
     process: str
+    courier: Courier = field(default_factory=NoCourier)
     nudge: Callable[[], None] = lambda: None
     nudge_billing: Callable[[], None] = lambda: None
     nudge_presence: Callable[[], None] = lambda: None
@@ -157,6 +159,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             payee_proof=config.payee_proof_seconds,
         ),
         process=edges.process,
+        courier=edges.courier,
     )
     wired_rooms = wire_rooms(
         config,
@@ -170,6 +173,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         alarms=edges.alarms,
         doors=doors,
         process=edges.process,
+        courier=edges.courier,
     )
     rooms = wired_rooms.rooms
     lives = Together(calls, rooms)
@@ -186,8 +190,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         process=edges.process,
         others_live=lambda: calls.others_live,
         nudge=edges.nudge_presence,
+        courier=edges.courier,
     )
-    mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock)
+    mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock, edges.courier)
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, clock=clock, ids=ids)
@@ -196,6 +201,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         clock=clock,
         ids=ids,
         doors=doors,
+        courier=edges.courier,
         calls=lives,
         hasher=passwords,
         secret=config.jwt_secret,
@@ -214,7 +220,13 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     pushes = push.pushes
     calls.announcer = CallTeller(
-        mailbox=mailbox, presence=presence, pusher=pushes, clock=clock, ring_seconds=config.ring_seconds
+        mailbox=mailbox,
+        presence=presence,
+        pusher=pushes,
+        clock=clock,
+        ring_seconds=config.ring_seconds,
+        process=edges.process,
+        courier=edges.courier,
     )
     wired_rooms.announce(mailbox=mailbox, presence=presence, pusher=pushes)
     billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
@@ -282,6 +294,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)
         ),
         doors=doors,
+        courier=edges.courier,
         clock=clock,
     )
     funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))

@@ -10,7 +10,7 @@ from models.calls.meter import Meter
 from models.calls.service import Calls
 from models.db import Database
 from models.mailbox.service import Mailbox
-from models.ports import Alarms, Clock, Doors, Ids
+from models.ports import Alarms, Clock, Courier, Doors, Ids
 from models.presence.service import Presence
 from models.rooms.livekit.rules import Key
 from models.rooms.livekit.service import LiveKit
@@ -69,6 +69,7 @@ def wire_rooms(
     alarms: Alarms,
     doors: Doors,
     process: str,
+    courier: Courier,
 ) -> WiredRooms:
     """Make them, once per process."""
     store = RoomStore(db)
@@ -84,6 +85,7 @@ def wire_rooms(
             timers=Timers(grace=config.room_grace_seconds, empty=config.room_empty_seconds),
             process=process,
             others_live=lambda: calls.others_live,
+            courier=courier,
         ),
         capacity=config.room_capacity,
         capacity_max=MEDIA_SERVER_CAPACITY if config.livekit_url else config.room_capacity,

@@ -40,7 +40,7 @@ from models.auth.session import (
 from models.auth.store import AccountStore
 from models.auth.tokens import TokenMint
 from models.errors import Refusal
-from models.ports import Clock, Doors, Ids, LiveCalls
+from models.ports import Clock, Courier, Doors, Ids, LiveCalls, NoCourier
 from models.users.profile import ACTIVE, BANNED, DELETED, USER, Account
 from models.users.rules import checked_display_name, checked_username, folded, username_variant
 
@@ -74,6 +74,7 @@ class Accounts:
         clock: Clock,
         ids: Ids,
         doors: Doors,
+        courier: Courier | None = None,
         calls: LiveCalls,
         hasher: Hasher,
         secret: str,
@@ -85,7 +86,8 @@ class Accounts:
         self._clock = clock
         self._ids = ids
         self._calls = calls
-        self._bouncer = Bouncer(store=store.sessions, clock=clock, doors=doors, calls=calls)
+        far = courier or NoCourier()
+        self._bouncer = Bouncer(store=store.sessions, clock=clock, doors=doors, calls=calls, courier=far)
         self._hasher = hasher
         self._mint = TokenMint(secret, access_token_seconds)
         self._session_life = timedelta(days=refresh_token_days)

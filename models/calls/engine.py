@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -24,7 +24,7 @@ from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
 from models.db import Stale, database_away
 from models.errors import Refusal
-from models.ports import Alarms, Clock, Doors, Ids
+from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.users.service import Users
 
 log = structlog.get_logger(__name__)
@@ -75,6 +75,7 @@ class Tools:
     attempts: Attempts
     timers: Timers
     process: str
+    courier: Courier = field(default_factory=NoCourier)
 
 
 class Engine:
@@ -91,6 +92,7 @@ class Engine:
         self._alarms = tools.alarms
         self._timers = tools.timers
         self._process = tools.process
+        self._courier = tools.courier
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._told: dict[str, set[int]] = {}
         # What could not be written down for want of a database: by call and user whose socket has gone, and when;
@@ -216,6 +218,7 @@ class Engine:
         """Commit first, tell after: the swap is durable. What fails here is told by ``run_untold``."""
         passing = self.board.update(replace(call, untold=()))
         self._arm(call)
+        self._say_elsewhere(call)
         try:
             if not call.live and any(
                 leg.process is None for leg in (call.caller_leg, call.callee_leg) if leg
@@ -233,6 +236,19 @@ class Engine:
             await self._send(call, passing)
         except Exception as error:
             log.warning("told later", call_id=call.id, error=repr(error))
+
+    def _say_elsewhere(self, call: Call) -> None:
+        """The processes of its people look at the call again; those who hear nothing of a room pay or hold no leg."""
+        people = (
+            {call.caller.user_id} if call.room_id is not None else {call.caller.user_id, call.callee.user_id}
+        )
+        self._courier.changed("call", call.id, call.version, users=sorted(people))
+
+    async def heard(self, call_id: str, version: int) -> None:
+        """Another process has made this version of a call, and says so."""
+        known = self.board.call(call_id)
+        if known is not None and known.version < version:
+            await self._learn(await self._loaded(call_id))
 
     def _arm(self, call: Call) -> None:
         """The local timer of a call that this process knows, whoever has changed its deadline."""

@@ -20,7 +20,7 @@ from models.calls.store import CallStore
 from models.calls.switchboard import Forward
 from models.calls.upkeep import Upkeep
 from models.errors import Refusal
-from models.ports import Alarms, Clock, Device, Doors, Ids
+from models.ports import Alarms, Clock, Courier, Device, Doors, Ids, NoCourier
 from models.users.service import Users
 
 # Calls that ended this long ago still come with SYNC, so that a stuck screen heals.
@@ -59,6 +59,7 @@ class Calls(Beginning, Upkeep, Staying):
         attempts: Attempts,
         timers: Timers,
         process: str,
+        courier: Courier | None = None,
     ) -> None:
         super().__init__(
             Tools(
@@ -72,6 +73,7 @@ class Calls(Beginning, Upkeep, Staying):
                 attempts=attempts,
                 timers=timers,
                 process=process,
+                courier=courier or NoCourier(),
             )
         )
 
@@ -166,10 +168,11 @@ class Calls(Beginning, Upkeep, Staying):
     ) -> tuple[Call, list[Forward]] | None:
         """Candidates for the other side: the call and what passes now. None when this process must ``fetch`` first.
 
-        A leg of a REST client has no socket to send to: what goes to it takes ``signal``.
+        What goes to the leg of a REST client, which has no socket, takes ``signal``; so does what goes to another
+        process while nothing reaches it.
         """
         call = self.board.call(call_id)
-        if call is None or (call.live and self._polled(call, user_id)):
+        if call is None or (call.live and self._beyond(call, user_id)):
             return None
         checked = [check_candidate(candidate) for candidate in candidates]
         return call, self.board.relay(call, user_id, device_id, checked)
@@ -196,11 +199,12 @@ class Calls(Beginning, Upkeep, Staying):
             return [Signal(1, "description", call.caller.user_id, now.offer, call.created_at), *kept]
         return kept
 
-    @staticmethod
-    def _polled(call: Call, user_id: str) -> bool:
+    def _beyond(self, call: Call, user_id: str) -> bool:
         role = call.role_of(user_id)
         leg = call.leg(role.other) if role else None
-        return leg is not None and leg.process is None
+        if leg is None or leg.process == self._process:
+            return False
+        return leg.process is None or not self._courier.reaches
 
     # --------------------------------------------------------------------------------------------------- questions
 

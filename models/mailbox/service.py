@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from models.mailbox.store import PAGE_MAX, MailboxStore
-from models.ports import Clock, Doors, Letter
+from models.ports import Clock, Courier, Doors, Letter, NoCourier
 
 # How far behind a device may be and still be brought up by the log. Beyond it, reading the histories is less to send.
 CATCH_UP_MAX = 10_000
@@ -49,10 +49,13 @@ class ThrownAway(Exception):
 class Mailbox:
     """The verbs of the log."""
 
-    def __init__(self, store: MailboxStore, doors: Doors, clock: Clock) -> None:
+    def __init__(
+        self, store: MailboxStore, doors: Doors, clock: Clock, courier: Courier | None = None
+    ) -> None:
         self._store = store
         self._doors = doors
         self._clock = clock
+        self._courier = courier or NoCourier()
         self._fetched: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def post(self, letters: Sequence[Letter], *, again: bool = False) -> None:
@@ -64,6 +67,7 @@ class Mailbox:
         """
         if all(letter.key is None for letter in letters):
             await self._doors.deliver(letters)  # nothing to keep, nothing to wait for
+            self._courier.carry(letters)
             return
         kept = [letter for letter in letters if letter.key is not None]
         numbers = iter(await self._numbered(kept, again))
@@ -73,6 +77,17 @@ class Mailbox:
             if letter.key is None or seq is not None:
                 told.append(replace(letter, seq=seq))
         await self._doors.deliver(told)
+        self._courier.carry(told)
+
+    async def say_here(self, letters: Sequence[Letter]) -> None:
+        """Tell the devices connected here, and nobody else: other processes say the same to theirs."""
+        await self._doors.deliver(letters)
+
+    def heard(self, letters: Sequence[Letter]) -> None:
+        """The devices connected here have been told what another process has posted: ``fetch`` need not."""
+        for letter in letters:
+            if letter.seq is not None:
+                self._fetched[letter.user_id, letter.seq] = None
 
     async def _numbered(self, letters: list[Letter], again: bool) -> list[int | None]:
         """Keep letters; the number of each, None for one that is not to be told."""

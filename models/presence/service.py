@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from models.ports import Clock, Doors
+from models.ports import Clock, Courier, Doors, NoCourier
 from models.presence.elsewhere import Elsewhere
 from models.presence.leases import Leases
 from models.presence.memory import Presence, Veiled
@@ -110,6 +110,7 @@ class Whereabouts(Presence):
         process: str,
         others_live: Callable[[], bool],
         nudge: Callable[[], None],
+        courier: Courier | None = None,
     ) -> None:
         super().__init__(doors, busy)
         self._store = store
@@ -122,7 +123,8 @@ class Whereabouts(Presence):
         self._nudge = nudge
         self._leases = Leases(store, doors, clock)
         self._elsewhere = Elsewhere(store, self._any_busy, clock)
-        self._watches = Watches()
+        self._courier = courier or NoCourier()
+        self._watches = Watches(lambda user_id, watched: self._courier.watching(user_id, watched=watched))
         self._looks = 0
         self._looking = asyncio.Lock()
         self._to_look: set[str] = set()
@@ -137,6 +139,7 @@ class Whereabouts(Presence):
     async def arrived(self, user_id: str, device_id: str) -> None:
         """A device's socket is here. Safe to repeat."""
         if await self._leases.arrive(user_id, device_id):
+            self._courier.stirred([user_id])
             self._look_at(user_id)
             if user_id in self._to_look:
                 self._nudge()
@@ -147,12 +150,14 @@ class Whereabouts(Presence):
         """A connected device is in the foreground or not, and shows this conversation. Safe to repeat."""
         focus = conversation_id if state == "online" else None
         if await self._leases.say(user_id, device_id, state=state, focus=focus):
+            self._courier.stirred([user_id])
             self._look_at(user_id)
 
     async def gone(self, user_id: str, device_id: str, seen_at: datetime) -> None:
         """A device's socket is gone; it was last heard of at ``seen_at``. Its watches are over."""
         self._watches.end((user_id, device_id))
         if await self._leases.leave(user_id, device_id, seen_at):
+            self._courier.stirred([user_id])
             self._look_at(user_id)
 
     # -------------------------------------------------------------------------------------------------------- asking
@@ -259,6 +264,12 @@ class Whereabouts(Presence):
         await self._leases.restore(rows)
         self._look_at(*(row.user_id for row in rows))
 
+    def stirred(self, user_ids: Collection[str]) -> None:
+        """Another process says that these people's presence may have changed."""
+        self._look_at(*user_ids)
+        if self._to_look:
+            self._nudge()
+
     async def run_leases(self, dead_after_seconds: float) -> None:
         """Take away the leases of dead processes, and those of our own whose socket went without a word."""
         now = self._clock.now()
@@ -301,6 +312,7 @@ class Whereabouts(Presence):
         if said and self._others_live():
             try:
                 await self._store.touch(said, self._clock.now())
+                self._courier.stirred(said)
                 await self._elsewhere.check(said)
             except Exception:
                 self._to_say |= said

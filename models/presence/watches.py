@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from models.presence.rules import Line, Seen
@@ -26,7 +26,8 @@ class Watched:
 class Watches:
     """The watches of this process; they end with the watcher's socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, watching: Callable[[str, bool], None] = lambda user_id, watched: None) -> None:
+        self._watching = watching
         self._people: dict[str, Watched] = {}
         self._of_watcher: dict[Watcher, frozenset[str]] = {}
 
@@ -45,7 +46,10 @@ class Watches:
         self.end(watcher, keep=frozenset(user_ids))
         self._of_watcher[watcher] = frozenset(user_ids)
         for user_id in user_ids:
-            self._people.setdefault(user_id, Watched()).watchers[watcher] = None
+            if user_id not in self._people:
+                self._people[user_id] = Watched()
+                self._watching(user_id, True)
+            self._people[user_id].watchers[watcher] = None
 
     def end(self, watcher: Watcher, *, keep: frozenset[str] = frozenset()) -> None:
         """``watcher`` watches nobody any more, except those whom it goes on to ``keep``."""
@@ -54,6 +58,7 @@ class Watches:
             watched.watchers.pop(watcher, None)
             if not watched.watchers:
                 del self._people[user_id]
+                self._watching(user_id, False)
 
     def watchers(self) -> Iterator[Watcher]:
         """Everybody who watches somebody."""

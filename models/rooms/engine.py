@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,7 +18,7 @@ import structlog
 
 from models.db import database_away
 from models.errors import Refusal
-from models.ports import Alarms, Clock, Doors, Ids
+from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.rooms import rules
 from models.rooms.board import Board
 from models.rooms.ports import Announcer, NoStays, Processes, Stays
@@ -55,6 +55,7 @@ class Tools:
     timers: Timers
     process: str
     others_live: Callable[[], bool]
+    courier: Courier = field(default_factory=NoCourier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Engine:
         self._timers = tools.timers
         self._process = tools.process
         self._others_live = tools.others_live
+        self._courier = tools.courier
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.board = Board()
         # Set by the wiring: who tells, who charges, and who wants to know that somebody is in a room or no longer.
@@ -121,7 +123,13 @@ class Engine:
 
     async def _tell(self, room: Room, facts: Sequence[Fact], *, again: bool = False) -> None:
         """Commit first, tell after: the swap is durable. What fails here is done by ``run_untold``."""
+        before = self.board.room(room.id)
         self._learn(room)
+        # To those with a seat in it, and to those who had one: what a process believes of its own seats goes by it.
+        seats = [seat for x in (before, room) if x for one in x.participants for seat in one.seats]
+        self._courier.changed(
+            "room", room.id, room.version, processes=sorted({seat.process for seat in seats if seat.process})
+        )
         if not facts:
             return
         try:
@@ -159,6 +167,12 @@ class Engine:
             self._alarms.set(ALARM + room.id, due)
         else:
             self._alarms.clear(ALARM + room.id)
+
+    async def heard(self, room_id: str, version: int) -> None:
+        """Another process has made this version of a room, and says so."""
+        known = self.board.room(room_id)
+        if known is None or known.version < version:
+            self._learn(await self._loaded(room_id))
 
     async def _people(self, room: Room, facts: Iterable[Fact] = ()) -> dict[str, Profile]:
         """The owner, who is in the room, and whom the facts are about."""

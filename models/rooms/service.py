@@ -177,8 +177,10 @@ class Rooms(Coming):
         return f"signal:{self._ids.new()}"
 
     def elsewhere(self, people: Sequence[Participant]) -> bool:
-        """Whether any of them has a socket at another process."""
-        return any(seat.process not in (self._process, None) for one in people for seat in one.seats)
+        """Whether any of them has a socket at another process, which only the log reaches just now."""
+        return not self._courier.reaches and any(
+            seat.process not in (self._process, None) for one in people for seat in one.seats
+        )
 
     def checked(self, room_id: str, kind: Literal["offer", "answer", "candidate"], body: Any) -> Any:
         """A description or candidate as it may pass. Refuses with ``SDP_INVALID``, ``SDP_TOO_LARGE`` and

@@ -161,7 +161,7 @@ class Upkeep(Engine):
             for room in await self._store.occupied():
                 self._learn(room)
             self._loaded_all = True
-        elif self._others_live():
+        elif self._others_live() and not self._courier.may_wait("rooms"):
             since = self._clock.now() - timedelta(seconds=LOOK_BACK_SECONDS)
             for room in await self._store.changed_since(since):
                 self._learn(room)

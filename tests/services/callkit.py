@@ -297,6 +297,7 @@ class Process:
             pusher=town.pusher,
             clock=town.clock,
             ring_seconds=town.timers.ring,
+            process=name,
         )
         self.calls.announcer = Raced(teller) if raced else teller
 

@@ -167,6 +167,8 @@ async def all_is_told_once(town: Town) -> None:
         assert call is not None
         assert call.untold == ()
         wanted, there = expected(facts, call), keys.get(call_id, Counter())
+        for key in [key for key in there if ":SESSION_DESCRIPTION:" in key]:
+            del there[key]  # kept only as the way to another process
         assert all(times == 1 for times in there.values())
         unheard = {key for key in wanted if key not in there}
         assert unheard <= {f"{call_id}:1:CALL_REQUEST:0"}, "every fact is told"

@@ -14,7 +14,7 @@ from models.db import Database
 from models.errors import Refusal
 from server.lanes import Lanes
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Phone, Process, Town, answer, candidate, offer
+from tests.services.callkit import Phone, Process, Town, answer, candidate, greeting, offer
 
 
 @pytest.fixture
@@ -391,3 +391,20 @@ async def test_quality_is_kept_for_each_side_and_told_to_nobody(town: Town, here
     await ann.end(call)
     assert (await town.call(call)).quality == now.quality
     assert ann.told() == ["CALL_ACCEPT", "CALL_ENDED"]
+
+
+async def test_without_a_bus_signals_reach_a_phone_at_another_process_by_the_log(town: Town) -> None:
+    one, two = town.process("p1"), town.process("p2")
+    ann, bob = town.phone(one, "ann"), town.phone(two, "bob")
+    await town.pass_(2, one, two)
+    call = await ann.request(bob, offer=offer("aaaa"))
+    await bob.accept(call, answer=answer("bbbb"))
+    await one.hear()
+    await ann.send(call, candidate(1, "aaaa"), candidate(2, "aaaa"))
+    await ann.send(call, candidate(2, "aaaa"))
+    await ann.describe(call, offer("cccc"))
+    await two.hear()
+    assert bob.candidates() == [candidate(1, "aaaa"), candidate(2, "aaaa")]
+    assert [told["description"] for told in bob.letters("SESSION_DESCRIPTION")] == [offer("cccc")]
+    _, missed = await greeting(bob, 0)
+    assert not {"ICE_CANDIDATE", "SESSION_DESCRIPTION"} & {letter.event for letter in missed}, "it resumes"
