@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from handlers.chat_shapes import (
@@ -18,12 +18,14 @@ from handlers.chat_shapes import (
 from handlers.registry import notice
 from handlers.shapes import PublicUser
 from handlers.users import public_user
+from models.chat import rules
 from models.chat.conversations.conversation import Conversation
 from models.chat.message import Attachment, Ciphertext, Message
 from models.chat.ports import READ, Marker, Written
 from models.chat.reading import MEMBERS_SHOWN, Overview
 from models.mailbox.service import Mailbox
 from models.ports import Letter, MessagePusher
+from models.presence.memory import Veiled
 from models.presence.service import Presence
 from models.users.profile import Profile
 from models.users.service import Users
@@ -169,9 +171,10 @@ class ChatTeller:
         """
         letters: list[Letter] = []
         for one in written:
-            letters += self._encrypted(one) if one.message.ciphertexts else self._plain(one)
             if one.message.note is not None:
-                letters += await self._updated(conversation, one)
+                letters += await self._noted(conversation, one)
+            else:
+                letters += self._encrypted(one) if one.message.ciphertexts else self._plain(one)
         await self._mailbox.post(letters, again=again)
 
     async def wake(
@@ -198,23 +201,25 @@ class ChatTeller:
             title=conversation.name,
         )
 
-    async def announce_change(self, written: Written, *, again: bool) -> None:
+    async def announce_change(self, written: Written, *, once: Collection[str], again: bool) -> None:
         """Tell a message in its new form; of a deleted one, the letters of before say nothing any more, either."""
-        message = written.message
+        message, readers = written.message, set(written.readers)
         deleted = message.deleted_at is not None
         key = f"msg:{message.id}"
         if deleted:
-            await self._mailbox.redact(written.readers, key, _emptied(self._message(written, "")))
-        views = self._views(written)
+            await self._mailbox.redact(readers.union(once), key, _emptied(self._message(written, "")))
+            readers |= await self._mailbox.holders(set(once) - readers, key)
+        blocks = await self._users.blocks_among([message.sender_id], readers)
+        view = self._views(written, rules.apart(message.sender_id, blocks))
         await self._mailbox.post(
             [
                 Letter(
                     user_id=reader,
                     event=MESSAGE_DELETE if deleted else MESSAGE_EDIT,
-                    payload=views[reader == message.sender_id],
+                    payload=view(reader),
                     key=f"{key}:{message.version}",
                 )
-                for reader in written.readers
+                for reader in sorted(readers)
             ],
             again=again,
         )
@@ -244,6 +249,10 @@ class ChatTeller:
         self, typist: Profile, conversation_id: str, readers: Collection[str], *, typing: bool
     ) -> None:
         """Tell it to who is connected; nothing of it is kept."""
+        if not typing:
+            # Since they were told that somebody types there may be a block. What they were told ends by itself.
+            blocks = await self._users.blocks_among([typist.user_id], readers)
+            readers = set(readers) - rules.apart(typist.user_id, blocks)
         payload = {
             "conversationId": conversation_id,
             "from": _USER.dump(public_user(self._presence, typist)),
@@ -254,13 +263,13 @@ class ChatTeller:
                 [Letter(user_id=reader, event=event, payload=payload) for reader in readers]
             )
 
-    def _plain(self, written: Written) -> list[Letter]:
-        message, views = written.message, self._views(written)
+    def _plain(self, written: Written, apart: Collection[str] = ()) -> list[Letter]:
+        message, view = written.message, self._views(written, apart)
         return [
             Letter(
                 user_id=reader,
                 event=CHAT_MESSAGE,
-                payload=views[reader == message.sender_id],
+                payload=view(reader),
                 key=f"msg:{message.id}",
                 except_device=message.device_id if reader == message.sender_id else None,
             )
@@ -281,22 +290,39 @@ class ChatTeller:
             if body.user_id in readers
         ]
 
-    def _views(self, written: Written) -> dict[bool, dict[str, Any]]:
-        """A message as the others see it (False), and as its sender does (True): of a large group, made twice only."""
-        return {False: self._message(written, ""), True: self._message(written, written.message.sender_id)}
+    def _views(self, written: Written, apart: Collection[str]) -> Callable[[str], dict[str, Any]]:
+        """A message as each reader sees it, made once for all to whom it looks alike.
 
-    def _message(self, written: Written, viewer_id: str, body: Ciphertext | None = None) -> dict[str, Any]:
+        To those who are ``apart`` from its sender it does not say whether that one is here.
+        """
+        sender_id = written.message.sender_id
+        made: dict[tuple[bool, bool], dict[str, Any]] = {}
+
+        def view(reader: str) -> dict[str, Any]:
+            alike = (reader == sender_id, reader in apart)
+            if alike not in made:
+                made[alike] = self._message(written, reader if alike[0] else "", veiled=alike[1])
+            return made[alike]
+
+        return view
+
+    def _message(
+        self, written: Written, viewer_id: str, body: Ciphertext | None = None, *, veiled: bool = False
+    ) -> dict[str, Any]:
+        presence = Veiled(self._presence, [written.message.sender_id]) if veiled else self._presence
         device_id = body.device_id if body else ""
-        view = message_view(written, self._presence, viewer_id=viewer_id, device_id=device_id)
-        return dict(_MESSAGE.dump(view))
+        return dict(_MESSAGE.dump(message_view(written, presence, viewer_id=viewer_id, device_id=device_id)))
 
-    async def _updated(self, conversation: Conversation, written: Written) -> list[Letter]:
-        """What a group is after a change, for each of its members and for who is out."""
-        shown = conversation.members[:MEMBERS_SHOWN]
-        people = await self._users.profiles(shown)
-        letters = []
+    async def _noted(self, conversation: Conversation, written: Written) -> list[Letter]:
+        """That a group has changed, and what it is after that, for each of its members and for who is out."""
+        shown, sender_id = conversation.members[:MEMBERS_SHOWN], written.message.sender_id
+        people, blocks = await asyncio.gather(
+            self._users.profiles(shown), self._users.blocks_among({*shown, sender_id}, written.readers)
+        )
+        letters = self._plain(written, rules.apart(sender_id, blocks))
         for reader in written.readers:
-            core = core_view(conversation, people, self._presence, viewer_id=reader, shown=shown)
+            presence = Veiled(self._presence, rules.apart(reader, blocks))
+            core = core_view(conversation, people, presence, viewer_id=reader, shown=shown)
             letters.append(
                 Letter(
                     user_id=reader,

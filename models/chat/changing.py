@@ -108,7 +108,8 @@ class Changing:
 
     async def _told(self, message: Message, *, first_untold: bool) -> Written:
         if first_untold:  # the message itself, before its change
-            return await self._telling.tell_again(message)
+            deleted = message.deleted_at is not None
+            return await (self._telling.tell_deletion if deleted else self._telling.tell_again)(message)
         # A deletion is for all who have the message, new words for those who are still there.
         readers = await self._conversations.readers(
             message.conversation_id, message.seq, still_in=message.deleted_at is None

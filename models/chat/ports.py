@@ -47,8 +47,8 @@ class Announcer(Protocol):
         """Push new messages to those readers who want to be woken."""
         ...
 
-    async def announce_change(self, written: Written, *, again: bool) -> None:
-        """Tell an edited or deleted message to its readers."""
+    async def announce_change(self, written: Written, *, once: Collection[str], again: bool) -> None:
+        """Tell an edited or deleted message to its readers, and a deletion to those of ``once`` who were told it."""
         ...
 
     async def announce_marker(

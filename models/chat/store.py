@@ -71,9 +71,8 @@ class ChatStore:
             "text": text,
             "words": words_of(text),
             "edited_at": now,
-            "hidden_from": sorted(before.hidden_from | set(hidden_from)),
         }
-        return await self._change(before, {"$set": change}, now)
+        return await self._change(before, {"$set": change, **_hidden(hidden_from)}, now)
 
     async def erase(self, before: Message, now: datetime) -> str:
         """Take everything out of a message but its place; the answer is that of ``edit``."""
@@ -93,6 +92,11 @@ class ChatStore:
         return "untold" if "tell_at" in found else "told"
 
     # ------------------------------------------------------------------------------------------------------- telling
+
+    async def hide(self, message: Message, user_ids: Collection[str]) -> Message:
+        """Show a message to none of these people from now on; the message after it."""
+        await self._messages.update_one({"_id": message.id}, _hidden(user_ids))
+        return replace(message, hidden_from=message.hidden_from | set(user_ids))
 
     async def told(self, messages: Sequence[Message]) -> bool:
         """The letters of messages of one version are posted; False when one of them has been changed since."""
@@ -198,6 +202,10 @@ def _unseen(place: Membership) -> list[Document]:
     if place.left_seq is not None:
         spans.append({"$gt": place.left_seq})
     return [{"conversation_id": place.conversation_id, "seq": span} for span in spans]
+
+
+def _hidden(user_ids: Collection[str]) -> Document:
+    return {"$addToSet": {"hidden_from": {"$each": sorted(user_ids)}}}
 
 
 def _document(message: Message) -> Document:

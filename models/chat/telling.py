@@ -7,7 +7,7 @@ posted twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -52,8 +52,16 @@ class Telling:
 
     async def tell_change(self, written: Written, *, again: bool = False) -> None:
         """Tell an edited or deleted message, which was told itself."""
-        await self.announcer.announce_change(written, again=again)
+        await self._announce_change(written, again=again)
         await self._told([written])
+
+    async def _announce_change(self, written: Written, *, again: bool) -> None:
+        once: set[str] = set()
+        if written.message.deleted_at is not None:
+            # Also for who was out since, and in again, and from whom a block hides it by now: they may have it.
+            places = await self._conversations.everybody(written.message.conversation_id)
+            once = {place.user_id for place in places}
+        await self.announcer.announce_change(written, once=once, again=again)
 
     async def tell_before(self, conversation_id: str) -> int:
         """Tell what another process may have died over, before anything newer of the conversation is told; how much.
@@ -69,32 +77,53 @@ class Telling:
         """Tell all that there may be to tell of a message."""
         return (await self._tell_again(message.conversation_id, [message]))[0]
 
-    async def _tell_again(self, conversation_id: str, messages: Sequence[Message]) -> list[Written]:
-        """Tell messages of one conversation, in order, to those who were in when they were sent."""
+    async def tell_deletion(self, message: Message) -> Written:
+        """Tell a deleted message that somebody was about to tell when it was deleted.
+
+        That one may do so yet, words and all, and not live to look again: it stays untold until the job looks.
+        """
+        return (await self._tell_again(message.conversation_id, [message], leave=True))[0]
+
+    async def _tell_again(
+        self, conversation_id: str, messages: Sequence[Message], *, leave: bool = False
+    ) -> list[Written]:
+        """Tell messages of one conversation, in order, to those who were in when they were sent.
+
+        What has not passed a block until now does not, either. With ``leave`` they count as untold after it.
+        """
         conversation = await self._conversation(conversation_id)
         places = await self._conversations.everybody(conversation_id)
-        people = await self._users.profiles({message.sender_id for message in messages})
-        written = [
-            Written(
-                message,
-                people[message.sender_id],
-                tuple(
-                    place.user_id
-                    for place in places
-                    if place.sees(message.seq) and place.user_id not in message.hidden_from
-                ),
-            )
-            for message in messages
-        ]
+        senders = {message.sender_id for message in messages}
+        people, blocks = await asyncio.gather(
+            self._users.profiles(senders),
+            self._users.blocks_among(senders, [place.user_id for place in places]),
+        )
+        written = []
+        for message in messages:
+            message = await self._hidden(message, blocks)
+            seen = [
+                place.user_id
+                for place in places
+                if place.sees(message.seq) and place.user_id not in message.hidden_from
+            ]
+            written.append(Written(message, people[message.sender_id], tuple(seen)))
         await self.tell(conversation, written, again=True)
         out = {place.user_id for place in places if place.left_seq is not None}
+        tell_change = self._announce_change if leave else self.tell_change
         for one in written:
             if one.message.version > 1:
                 # A deletion is for all who have the message, new words for those who are still there.
                 gone = out if one.message.deleted_at is None else set()
                 readers = tuple(reader for reader in one.readers if reader not in gone)
-                await self.tell_change(replace(one, readers=readers), again=True)
+                await tell_change(replace(one, readers=readers), again=True)
         return written
+
+    async def _hidden(self, message: Message, blocks: Collection[tuple[str, str]]) -> Message:
+        """A message without those between whom and its sender there is a block by now. Notes are for all members."""
+        apart = rules.apart(message.sender_id, blocks) - message.hidden_from
+        if not apart or message.note is not None:
+            return message
+        return await self._messages.hide(message, apart)
 
     def marking(self, conversation_id: str, user_id: str) -> asyncio.Lock:
         """Held from moving somebody's markers to telling them: told in the order of moving, they never go back.
@@ -155,7 +184,7 @@ class Telling:
         for message in now.values():
             before = by_id[message.id]
             if message.deleted_at is not None and before.message.deleted_at is None:
-                await self.announcer.announce_change(replace(before, message=message), again=True)
+                await self._announce_change(replace(before, message=message), again=True)
 
     async def _conversation(self, conversation_id: str) -> Conversation:
         found = await self._conversations.find(conversation_id)

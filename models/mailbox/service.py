@@ -113,6 +113,10 @@ class Mailbox:
         """
         await self._store.redact(user_ids, key, changes)
 
+    async def holders(self, user_ids: Collection[str], key: str) -> set[str]:
+        """Those of the users in whose log is a letter of ``key``, or of what follows it after a colon."""
+        return await self._store.holders(user_ids, key) if user_ids else set()
+
     async def missed(self, user_id: str, device_id: str, since: int | None) -> Missed:
         """What ``device_id`` has not handled after number ``since``; nothing for a device that never had a number.
 

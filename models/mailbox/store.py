@@ -121,11 +121,15 @@ class MailboxStore:
 
     async def redact(self, user_ids: Collection[str], key: str, changes: Mapping[str, Any]) -> None:
         """Change fields in the payloads of letters with this key, or with one that goes on behind it after a colon."""
-        span = {"$gte": key, "$lt": key + _AFTER_COLON}
         await self._letters.update_many(
-            {"user_id": {"$in": list(user_ids)}, "key": span},
+            {"user_id": {"$in": list(user_ids)}, "key": _span(key)},
             {"$set": {f"payload.{name}": value for name, value in changes.items()}},
         )
+
+    async def holders(self, user_ids: Collection[str], key: str) -> set[str]:
+        """Those of the users who have a letter with this key, or with one that goes on behind it after a colon."""
+        query = {"user_id": {"$in": list(user_ids)}, "key": _span(key)}
+        return {row["user_id"] async for row in self._letters.find(query, {"user_id": 1})}
 
     async def head(self, user_id: str) -> int:
         """The user's last number, 0 before the first letter."""
@@ -212,6 +216,11 @@ class MailboxStore:
         self._heads.move_to_end(user_id)
         if len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
+
+
+def _span(key: str) -> Document:
+    """This key, and those that go on behind it after a colon."""
+    return {"$gte": key, "$lt": key + _AFTER_COLON}
 
 
 def _document(letter: Letter, seq: int, now: datetime) -> Document:

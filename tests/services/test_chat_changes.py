@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 from models.chat.message import Ciphertext, Draft
 from models.chat.rules import pair_id
+from models.chat.store import TELL_SECONDS
 from models.db import Database
 from models.errors import Refusal
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
+from tests.services.callkit import Killed
 from tests.services.chat_house import ANN, BOB, EVE, NOBODY, Spoken, World, build, device, refused, told
 
 PAIR = pair_id(ANN, BOB)
@@ -162,23 +165,82 @@ async def test_a_deletion_is_repeated_safely_and_nothing_follows_it(world: World
     assert [x.event for x in await world.log(BOB)] == ["CHAT_MESSAGE", "MESSAGE_DELETE"]
 
 
-async def test_a_letter_that_is_posted_after_the_deletion_says_nothing_either(world: World) -> None:
-    """A sender who is slow to tell, and whose message is deleted at another process before that."""
-    slow, other = world.process(), world.process()
-    teller = world.teller()
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("what", ["message", "edit"])
+async def test_a_letter_that_is_posted_after_the_deletion_says_nothing_either(
+    world: World, what: str, lives: bool
+) -> None:
+    """One who is slow to tell, and whose message is deleted at another process before that.
+
+    It looks again after telling; should it die before that, the job does.
+    """
+    slow, other = world.machine("slow"), world.process()
+    teller: Any = slow.chat.announcer
+    texts: list[Any] = []
 
     class Slow:
+        """Tells a message, or another text of it, after its deletion is told."""
+
         async def announce(self, conversation: Any, written: Any, *, again: bool) -> None:
-            await other.delete(ANN, written[0].message.id)
+            if what == "message":
+                await other.delete(ANN, written[0].message.id)
             await teller.announce(conversation, written, again=again)
+            await self.look()
+
+        async def announce_change(self, written: Any, **more: Any) -> None:
+            if written.message.deleted_at is None:
+                await other.delete(ANN, written.message.id)
+            await teller.announce_change(written, **more)
+            await self.look()
+
+        async def look(self) -> None:
+            texts.extend([row["payload"]["text"] async for row in world.db["letters"].find({"user_id": BOB})])
+            slow.life.dead = slow.life.dead or not lives
 
         def __getattr__(self, name: str) -> Any:
             return getattr(teller, name)
 
-    slow.announcer = Slow()
-    await sent(slow, "a secret")
+    if what == "edit":
+        message_id = await sent(other, "before")
+    slow.chat.announcer = Slow()  # type: ignore[assignment]
+    with contextlib.nullcontext() if lives else pytest.raises(Killed):
+        await (
+            sent(slow.chat, "a secret") if what == "message" else slow.chat.edit(ANN, message_id, "a secret")
+        )
+    assert ("a secret" in texts) == (what == "edit"), "a message's own letter found its key taken"
+    if not lives:
+        world.clock.pass_(TELL_SECONDS)
+        assert await other.tell_untold() == 1
     assert "secret" not in str([row async for row in world.db["letters"].find({})])
-    assert [x.event for x in await world.log(BOB)] == ["CHAT_MESSAGE", "MESSAGE_DELETE"]
+    heard = [x.event for x in await world.log(BOB)]
+    assert heard == ["CHAT_MESSAGE", "MESSAGE_DELETE", *(["MESSAGE_EDIT"] if what == "edit" else [])]
+    world.clock.pass_(TELL_SECONDS)
+    await other.tell_untold()
+    assert await other.tell_untold() == 0
+    assert [x.event for x in await world.log(BOB)] == heard, "and nobody is told of it twice"
+
+
+async def test_a_deletion_is_for_all_who_have_the_message_also_if_they_see_it_no_longer(world: World) -> None:
+    """Bob was removed and added again; from Eve new words were hidden, as she has blocked Ann since."""
+    chat = world.process()
+    late = (await world.crowd(1))[0]
+    group = await chat.groups.found(device(ANN), name="Us", user_ids=[BOB, EVE], op_id=None)
+    said = [
+        await chat.say(device(ANN), conversation_id=group.id, text=f"secret {n}", op_id=f"{n}")
+        for n in range(2)
+    ]
+    await chat.groups.remove(device(ANN), group.id, BOB)
+    await chat.groups.add(device(ANN), group.id, [BOB, late])
+    await world.users.block(EVE, ANN)
+    await chat.edit(ANN, said[1].message.id, "edited")
+    for one in said:
+        await chat.delete(ANN, one.message.id)
+    letters = [row async for row in world.db["letters"].find({})]
+    assert "secret" not in str(letters)
+    for user_id in (ANN, BOB, EVE):
+        heard = [x["id"] for x in told(await world.log(user_id), "MESSAGE_DELETE")]
+        assert heard == [one.message.id for one in said]
+    assert told(await world.log(late), "MESSAGE_DELETE") == [], "who never had it hears of nothing"
 
 
 async def test_an_edit_and_a_deletion_at_once_end_with_the_deletion(world: World) -> None:
