@@ -11,6 +11,7 @@ from handlers.registry import route
 from handlers.rooms_shapes import RoomRef
 from handlers.shapes import Instant, Page, PageQuery, PublicUser, Shape, decode_cursor, encode_cursor
 from handlers.users import public_user
+from models.presence.service import Presence
 from models.rooms.logs.store import CallLog
 from models.rooms.service import LogPage
 
@@ -48,7 +49,12 @@ class CallStatsView(Shape):
     average_duration_seconds = fields.Integer(required=True)
 
 
-def _view(ctx: Context, log: CallLog, page: LogPage) -> dict[str, Any]:
+async def _views(ctx: Context, page: LogPage) -> list[dict[str, Any]]:
+    presence = await ctx.services.presence.seen_by(ctx.user_id, page.people)
+    return [_view(presence, log, page) for log in page.items]
+
+
+def _view(presence: Presence, log: CallLog, page: LogPage) -> dict[str, Any]:
     named = [page.people[one] for one in log.user_ids[:NAMED_MAX] if one in page.people]
     return {
         "id": log.id,
@@ -56,8 +62,8 @@ def _view(ctx: Context, log: CallLog, page: LogPage) -> dict[str, Any]:
         "room_name": log.room_name,
         "type": log.type,
         "status": "active" if log.ended_at is None else "completed",
-        "owner": public_user(ctx, page.people[log.owner_id]),
-        "participants": [public_user(ctx, one) for one in named],
+        "owner": public_user(presence, page.people[log.owner_id]),
+        "participants": [public_user(presence, one) for one in named],
         "participant_count": len(log.user_ids),
         "started_at": log.started_at,
         "ended_at": log.ended_at,
@@ -72,8 +78,7 @@ async def call_logs(ctx: Context, ask: dict[str, Any]) -> Page:
     page = await ctx.services.rooms.logs(
         ctx.user_id, before=cursor[0] if cursor else None, limit=ask["limit"]
     )
-    items = [_view(ctx, log, page) for log in page.items]
-    return Page(items, encode_cursor(page.items[-1].id) if page.more else None)
+    return Page(await _views(ctx, page), encode_cursor(page.items[-1].id) if page.more else None)
 
 
 @route("GET", "/api/call-logs/stats", gives=CallStatsView)
@@ -110,7 +115,8 @@ async def call_log_stats(ctx: Context, ask: dict[str, Any]) -> Any:
 async def begin_call_log(ctx: Context, ask: dict[str, Any]) -> Any:
     """The running call of a room. It begins by itself with the first who joins, so this is safe to repeat."""
     page = await ctx.services.rooms.begin_log(ctx.user_id, ask["room_id"])
-    return _view(ctx, page.items[0], page)
+    (view,) = await _views(ctx, page)
+    return view
 
 
 @route(
@@ -128,4 +134,5 @@ async def end_call_log(ctx: Context, ask: dict[str, Any]) -> Any:
     It ends by itself when the last one leaves. People stay in the room; who comes next begins another.
     """
     page = await ctx.services.rooms.end_log(ctx.user_id, ask["room_id"])
-    return _view(ctx, page.items[0], page)
+    (view,) = await _views(ctx, page)
+    return view

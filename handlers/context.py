@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """A body that comes in pieces. ``filename`` and ``content_type`` are what the client says and nothing to trust;
-    ``length`` is in bytes, None when the client has not said it.
+    ``length`` is in bytes, None when the client has not said it; up to ``form_bytes`` of them may not be the file's.
     """
 
     pieces: AsyncIterator[bytes]
     filename: str | None = None
     content_type: str | None = None
     length: int | None = None
+    form_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

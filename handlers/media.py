@@ -141,7 +141,11 @@ async def media_upload(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
     upload = ctx.upload
     assert upload is not None, "the route declares a body that comes in pieces"
     media = await ctx.services.media.upload(
-        ctx.user_id, upload.pieces, filename=upload.filename, length=upload.length
+        ctx.user_id,
+        upload.pieces,
+        filename=upload.filename,
+        length=upload.length,
+        form_bytes=upload.form_bytes,
     )
     left = media.due_at - ctx.services.clock.now()
     return {**attachment_view(media), "expires_in_ms": round(left.total_seconds() * 1000)}

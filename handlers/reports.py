@@ -139,7 +139,9 @@ class ReportNotice(Shape):
 
 
 REPORT_FILED = notice(
-    "REPORT_FILED", ReportNotice, "To all administrators: somebody has reported a message or a person."
+    "REPORT_FILED",
+    ReportNotice,
+    "To all administrators but the reported one: somebody has reported a message or a person.",
 )
 
 _NOTICE = ReportNotice()
@@ -174,11 +176,13 @@ async def file_report(ctx: Context, ask: dict[str, Any]) -> Any:
     refuses=["FORBIDDEN"],
 )
 async def list_reports(ctx: Context, ask: dict[str, Any]) -> Page:
-    """Reports, newest first. For administrators."""
+    """Reports, newest first, without those of yourself. For administrators."""
     _refuse_unless_admin(ctx)
     parts = decode_cursor(ask["cursor"], parts=1)
     state = None if ask["state"] == "all" else State(ask["state"])
-    page = await ctx.services.reports.some(state, before=parts[0] if parts else None, limit=ask["limit"])
+    page = await ctx.services.reports.some(
+        state, before=parts[0] if parts else None, limit=ask["limit"], reader_id=ctx.user_id
+    )
     items = [report_view(filed, ctx.services.presence) for filed in page.items]
     return Page(items, encode_cursor(page.items[-1].report.id) if page.more else None)
 
@@ -192,9 +196,10 @@ async def list_reports(ctx: Context, ask: dict[str, Any]) -> Page:
     refuses=["FORBIDDEN", "REPORT_UNKNOWN"],
 )
 async def show_report(ctx: Context, ask: dict[str, Any]) -> Any:
-    """One report. For administrators."""
+    """One report. For administrators; of yourself there is none."""
     _refuse_unless_admin(ctx)
-    return report_view(await ctx.services.reports.one(ask["id"]), ctx.services.presence)
+    filed = await ctx.services.reports.one(ask["id"], reader_id=ctx.user_id)
+    return report_view(filed, ctx.services.presence)
 
 
 @route(

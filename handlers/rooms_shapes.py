@@ -192,3 +192,73 @@ class RoomMessage(Shape):
     message = fields.String(required=True)
     timestamp = Instant(required=True)
     op_id = fields.String(metadata={"description": "Told to the sender alone."})
+
+
+class RoomNotice(Shape):
+    """What every notice about a room carries."""
+
+    room_id = fields.String(required=True)
+    log_seq = fields.Integer(
+        metadata={"description": "Your own rising number, on notices that are kept for you."}
+    )
+
+
+class ExistingUsers(RoomNotice):
+    """Who is in the room already."""
+
+    users = fields.List(fields.Nested(PublicUser), required=True)
+
+
+class RoomSomebody(RoomNotice):
+    """Somebody came or went."""
+
+    user_id = fields.String(required=True)
+    user = fields.Nested(PublicUser, required=True)
+    room = fields.Nested(RoomView, required=True)
+
+
+class RoomOfferNotice(RoomNotice):
+    """An offer of a participant."""
+
+    sender_id = fields.String(required=True)
+    offer = Description(required=True)
+
+
+class RoomAnswerNotice(RoomNotice):
+    """An answer of a participant."""
+
+    sender_id = fields.String(required=True)
+    answer = Description(required=True)
+
+
+class RoomCandidateNotice(RoomNotice):
+    """A candidate of a participant."""
+
+    sender_id = fields.String(required=True)
+    candidate = fields.Raw(required=True, allow_none=True)
+
+
+class RoomMessageNotice(RoomMessage):
+    """Something that somebody says."""
+
+    log_seq = fields.Integer(
+        metadata={"description": "Your own rising number; the last one handled is `since`."}
+    )
+
+
+class RoomUpdated(RoomNotice):
+    """The room as it is now."""
+
+    room = fields.Nested(RoomView, required=True)
+
+
+class RoomInvited(RoomUpdated):
+    """You were invited."""
+
+    by = fields.Nested(PublicUser, required=True)
+
+
+class RoomEnded(RoomNotice):
+    """It is over, for one or for all."""
+
+    reason = fields.String(required=True)

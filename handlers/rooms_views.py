@@ -5,93 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from marshmallow import fields
-
-from handlers.calls_shapes import Description
 from handlers.calls_views import price_view
 from handlers.registry import notice
-from handlers.rooms_shapes import RoomMessage, RoomView
-from handlers.shapes import PublicUser, Shape
+from handlers.rooms_shapes import (
+    ExistingUsers,
+    RoomAnswerNotice,
+    RoomCandidateNotice,
+    RoomEnded,
+    RoomInvited,
+    RoomMessage,
+    RoomMessageNotice,
+    RoomOfferNotice,
+    RoomSomebody,
+    RoomUpdated,
+    RoomView,
+)
+from handlers.shapes import PublicUser
 from handlers.users import public_user
 from models.mailbox.service import Mailbox
 from models.ports import Device, Letter
+from models.presence.memory import Veiled
 from models.presence.service import Presence
 from models.rooms.engine import Seen
 from models.rooms.ports import RoomPusher
 from models.rooms.room import Fact, Gone, Participant, Room
 from models.rooms.talk.service import Said
 from models.users.profile import Profile
-
-
-class RoomNotice(Shape):
-    """What every notice about a room carries."""
-
-    room_id = fields.String(required=True)
-    log_seq = fields.Integer(
-        metadata={"description": "Your own rising number, on notices that are kept for you."}
-    )
-
-
-class ExistingUsers(RoomNotice):
-    """Who is in the room already."""
-
-    users = fields.List(fields.Nested(PublicUser), required=True)
-
-
-class RoomSomebody(RoomNotice):
-    """Somebody came or went."""
-
-    user_id = fields.String(required=True)
-    user = fields.Nested(PublicUser, required=True)
-    room = fields.Nested(RoomView, required=True)
-
-
-class RoomOfferNotice(RoomNotice):
-    """An offer of a participant."""
-
-    sender_id = fields.String(required=True)
-    offer = Description(required=True)
-
-
-class RoomAnswerNotice(RoomNotice):
-    """An answer of a participant."""
-
-    sender_id = fields.String(required=True)
-    answer = Description(required=True)
-
-
-class RoomCandidateNotice(RoomNotice):
-    """A candidate of a participant."""
-
-    sender_id = fields.String(required=True)
-    candidate = fields.Raw(required=True, allow_none=True)
-
-
-class RoomMessageNotice(RoomMessage):
-    """Something that somebody says."""
-
-    log_seq = fields.Integer(
-        metadata={"description": "Your own rising number; the last one handled is `since`."}
-    )
-
-
-class RoomUpdated(RoomNotice):
-    """The room as it is now."""
-
-    room = fields.Nested(RoomView, required=True)
-
-
-class RoomInvited(RoomUpdated):
-    """You were invited."""
-
-    by = fields.Nested(PublicUser, required=True)
-
-
-class RoomEnded(RoomNotice):
-    """It is over, for one or for all."""
-
-    reason = fields.String(required=True)
-
 
 EXISTING_USERS = notice(
     "existing-users", ExistingUsers, "To a device that joined: who is there. It makes them the offers."
@@ -127,7 +66,11 @@ _ROOM, _USER, _LINE = RoomView(), PublicUser(), RoomMessage()
 
 def room_view(seen: Seen, viewer_id: str, presence: Presence) -> dict[str, Any]:
     """A room for ``RoomView`` to dump, as ``viewer_id`` may see it."""
-    room, people = seen.room, seen.people
+    room, people, apart = seen.room, seen.people, seen.apart
+    # Whom a block parts from its owner sees of a room that they have been in no more than that it is there.
+    present = room.seen_by(viewer_id) if room.owner_id not in apart else ()
+    if apart:
+        presence = Veiled(presence, apart)
     return {
         "id": room.id,
         "version": room.version,
@@ -136,7 +79,9 @@ def room_view(seen: Seen, viewer_id: str, presence: Presence) -> dict[str, Any]:
         "access": room.access.value,
         "owner": public_user(presence, people[room.owner_id]),
         "capacity": room.capacity,
-        "participants": [public_user(presence, people[one.user_id]) for one in room.seen_by(viewer_id)],
+        "participants": [
+            public_user(presence, people[one.user_id]) for one in present if one.user_id not in apart
+        ],
         "price": price_view(room.price) if room.price is not None else None,
         "created_at": room.created_at,
         "closed_at": room.closed_at,
@@ -297,18 +242,21 @@ class _Scene:
             self._views[hidden] = dict(_ROOM.dump(room_view(seen, viewer_id, self._presence)))
         return self._views[hidden]
 
-    def person(self, user_id: str) -> dict[str, Any]:
+    def person(self, user_id: str, *, veiled: bool = False) -> dict[str, Any]:
         """A ``PublicUser`` in wire form."""
-        return dict(_USER.dump(public_user(self._presence, self._people[user_id])))
+        presence = Veiled(self._presence, [user_id]) if veiled else self._presence
+        return dict(_USER.dump(public_user(presence, self._people[user_id])))
 
     def here(self, user_id: str) -> bool:
         """Whether somebody is in the room now."""
         one = self.room.participant(user_id)
         return one is not None and one.here
 
-    def to_all(self, event: str, fact: Fact, about: str, to: Iterable[Participant]) -> list[Letter]:
-        """Of somebody's coming or going, to all devices of others in the room."""
-        user = self.person(about)
+    def to_all(
+        self, event: str, fact: Fact, about: str, to: Iterable[Participant], *, veiled: bool = False
+    ) -> list[Letter]:
+        """Of somebody's coming or going, to all devices of others in the room; ``veiled`` without where they are."""
+        user = self.person(about, veiled=veiled)
         return [
             Letter(
                 user_id=one.user_id,
@@ -352,7 +300,8 @@ def _left(scene: _Scene, fact: Fact) -> list[Letter]:
     letters = []
     if fact.data["was_here"] and reason is not Gone.CLOSED and not (scene.again and scene.here(about)):
         others = (one for one in scene.room.present if about not in one.apart)
-        letters = scene.to_all(USER_DISCONNECTED, fact, about, others)
+        # A block may have been the reason, and the one behind it among those who hear of it.
+        letters = scene.to_all(USER_DISCONNECTED, fact, about, others, veiled=reason is Gone.POLICY)
     if reason in (Gone.FUNDS, Gone.DURATION, Gone.POLICY):
         letters.append(scene.to_one(about, ROOM_KICKED, fact, {"reason": reason.value}))
     return letters
@@ -363,7 +312,7 @@ def _severed(scene: _Scene, fact: Fact) -> list[Letter]:
     letters: list[Letter] = []
     for about, to in ((one_id, other_id), (other_id, one_id)):
         only = scene.room.participant(to)
-        letters += scene.to_all(USER_DISCONNECTED, fact, about, [only] if only else [])
+        letters += scene.to_all(USER_DISCONNECTED, fact, about, [only] if only else [], veiled=True)
     return letters
 
 

@@ -56,8 +56,8 @@ async def upload_of(request: web.Request) -> Upload:
         pieces=_unbroken(_part(part)),
         filename=_name(part.filename),
         content_type=part.headers.get(hdrs.CONTENT_TYPE),
-        # The form's own bytes are among these, so it is the most that the file can have.
-        length=None if length is None else max(0, length - FORM_BYTES_MAX),
+        length=length,
+        form_bytes=FORM_BYTES_MAX,
     )
 
 

@@ -73,19 +73,26 @@ class MediaFiles:
     # --------------------------------------------------------------------------------------------------- coming in
 
     async def upload(
-        self, owner_id: str, pieces: AsyncIterator[bytes], *, filename: str | None, length: int | None
+        self,
+        owner_id: str,
+        pieces: AsyncIterator[bytes],
+        *,
+        filename: str | None,
+        length: int | None,
+        form_bytes: int = 0,
     ) -> Media:
-        """Keep a file. ``length`` in bytes is what the client says that comes, at most; None: it does not say.
+        """Keep a file. ``length`` in bytes is what the client says that comes, at most; None: it does not say. Of
+        them up to ``form_bytes`` may be no part of the file.
 
         Refuses with ``PAYLOAD_TOO_LARGE``, ``MEDIA_QUOTA``, ``MEDIA_TYPE_NOT_ALLOWED``, ``VALIDATION_FAILED`` (an
         empty file), ``UPLOAD_INCOMPLETE`` (too slow) and ``SERVER_BUSY``.
         """
         most = self._room.file_bytes_max
-        if length is not None and length > most:
+        if length is not None and length - form_bytes > most:
             raise Refusal("PAYLOAD_TOO_LARGE", maxBytes=most)
         coming = _Coming(pieces, most=most, clock=self._clock)
         content_type = rules.type_of(await coming.head())
-        media_id = await self._begin(owner_id, min(length or most, most))
+        media_id = await self._begin(owner_id, most if length is None else min(length, most))
         try:
             size = await self._files.save(media_id, coming.checked(content_type), now=self._clock.now())
             content = await self._content(media_id, content_type, size, filename)

@@ -51,7 +51,7 @@ class Announcer(Protocol):
     """Says reports aloud; saying one again says nothing."""
 
     async def filed(self, filed: Filed, administrators: Sequence[str]) -> None:
-        """Tell a new report to all administrators."""
+        """Tell a new report to these administrators."""
         ...
 
 
@@ -122,16 +122,21 @@ class Reports:
 
     # ------------------------------------------------------------------------------------------------ administrators
 
-    async def some(self, state: State | None, *, before: str | None, limit: int) -> Page:
-        """Reports of a state (None: of any) below an id, newest first."""
-        found = await self._store.some(state, before=before, most=limit + 1)
+    async def some(
+        self, state: State | None, *, before: str | None, limit: int, reader_id: str | None = None
+    ) -> Page:
+        """Reports of a state (None: of any) below an id, newest first, without those of ``reader_id``.
+
+        The reader is None on the command line: whoever has that keeps the database, too.
+        """
+        found = await self._store.some(state, before=before, most=limit + 1, but_of=reader_id)
         people = await self._people(found[:limit])
         return Page([Filed(report, people) for report in found[:limit]], more=len(found) > limit)
 
-    async def one(self, report_id: str) -> Filed:
-        """One report. Refuses with ``REPORT_UNKNOWN``."""
+    async def one(self, report_id: str, *, reader_id: str | None = None) -> Filed:
+        """One report. Refuses with ``REPORT_UNKNOWN``, also when it is of who reads it."""
         report = await self._store.by_id(report_id)
-        if report is None:
+        if report is None or report.reported_id == reader_id:
             raise Refusal("REPORT_UNKNOWN")
         return Filed(report, await self._people([report]))
 
@@ -169,7 +174,7 @@ class Reports:
         return done
 
     async def _tell(self, report: Report) -> None:
-        administrators = await self._users.administrators()
+        administrators = [one for one in await self._users.administrators() if one != report.reported_id]
         await self.announcer.filed(Filed(report, await self._people([report])), administrators)
         await self._store.told(report.id)
 

@@ -98,9 +98,13 @@ class ReportStore:
         row = await self._reports.find_one({"_id": report_id})
         return _report(row) if row else None
 
-    async def some(self, state: State | None, *, before: str | None, most: int) -> list[Report]:
-        """Reports of a state (None: of any) below an id, newest first."""
+    async def some(
+        self, state: State | None, *, before: str | None, most: int, but_of: str | None = None
+    ) -> list[Report]:
+        """Reports of a state (None: of any) below an id, newest first, without those of one person."""
         query: Document = {} if state is None else {"state": state.value}
+        if but_of is not None:
+            query["reported_id"] = {"$ne": but_of}
         if before is not None:
             query["_id"] = {"$lt": before}
         return [_report(row) async for row in self._reports.find(query, sort=[("_id", -1)]).limit(most)]

@@ -26,10 +26,10 @@ class Coming(Upkeep):
     async def get(self, user_id: str, room_id: str) -> Seen:
         """A room for somebody who may see it. Refuses as ``join`` does, except for being full."""
         room = await self._loaded(room_id)
-        await self._welcome(room, user_id)
+        apart = await self._welcome(room, user_id)
         if room.open or await self._store.membership(room_id, user_id) is None:
             rules.admit(room, user_id)
-        return await self._seen(room)
+        return Seen(room, await self._people(room), apart)
 
     async def join(self, device: Device, room_id: str) -> Seen:
         """Come in with a device; without a socket (REST) only a place is held for a minute. Safe to repeat.

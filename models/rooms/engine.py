@@ -60,10 +60,14 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A room, and the people in it and its owner as they are now, by id."""
+    """A room, and the people in it and its owner as they are now, by id.
+
+    ``apart`` are those of them between whom and the viewer a block stands, where that was asked.
+    """
 
     room: Room
     people: dict[str, Profile]
+    apart: frozenset[str] = frozenset()
 
 
 class Engine:

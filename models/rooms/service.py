@@ -102,7 +102,9 @@ class Rooms(Coming):
         ids = {room.owner_id for room in rooms}
         ids |= {one.user_id for room in rooms for one in room.participants}
         people = await self._users.profiles(ids)
-        return [Seen(room, people) for room in rooms[:limit]], len(rooms) > limit
+        blocks = await self._users.blocks_among([user_id], ids - {user_id})
+        apart = frozenset(one for block in blocks for one in block) - {user_id}
+        return [Seen(room, people, apart) for room in rooms[:limit]], len(rooms) > limit
 
     # ---------------------------------------------------------------------------------------------------- the owner
 

@@ -404,6 +404,23 @@ async def test_there_is_room_for_so_much_and_no_more(rest: House) -> None:
     assert error["details"]["maxBytes"] == 8 * MOST
 
 
+async def test_a_small_file_in_a_form_needs_no_more_room_than_it_takes(rest: House) -> None:
+    ann = await rest.person("ann")
+    for _ in range(7):
+        await uploaded(ann, PDF + bytes(MOST - len(PDF)))
+    await uploaded(ann, PDF + bytes(MOST - 4 * KIB))
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n'
+        + PDF
+        + b"\r\n--x--\r\n"
+    )
+    file = await uploaded(ann, form, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert file["sizeBytes"] == len(PDF)
+    large = form.replace(PDF, PDF + bytes(4 * KIB))
+    reply = await put(ann, large, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    reply.error(409, "MEDIA_QUOTA")
+
+
 async def test_a_web_page_of_the_app_may_read_what_it_needs(rest: House) -> None:
     ann = await rest.person("ann")
     file = await uploaded(ann, DATA)

@@ -85,6 +85,16 @@ async def test_nobody_else_sees_reports_or_closes_them(rest: House) -> None:
     (await admin.get(path)).error(403, "FORBIDDEN")
 
 
+async def test_an_administrator_sees_no_report_of_themselves(rest: House) -> None:
+    admin, ann = await administrator(rest), await rest.person("ann")
+    filed = (await ann.post("/api/reports", {"userId": admin.id, "reason": "abuse"})).body["report"]
+    listed = (await admin.get("/api/admin/reports?state=all&limit=100")).body["items"]
+    assert filed["id"] not in [one["id"] for one in listed]
+    (await admin.get(f"/api/admin/reports/{filed['id']}")).error(404, "REPORT_UNKNOWN")
+    other = await administrator(rest)
+    assert (await other.get(f"/api/admin/reports/{filed['id']}")).status == 200
+
+
 async def test_only_what_one_may_see_is_reported_and_never_oneself(house: House) -> None:
     ann, bob, eve = [await house.person(name) for name in ("ann", "bob", "eve")]
     phone = await bob.phone("phone")

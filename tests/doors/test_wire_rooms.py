@@ -57,6 +57,31 @@ async def test_three_meet_in_a_room_and_the_one_who_comes_makes_the_offers(house
         assert (await phone.happens("user-disconnected"))["userId"] == eve.id
 
 
+async def test_e61_rooms_and_logs_say_nothing_of_where_somebody_is_to_whom_a_block_parts_from_them(
+    house: House,
+) -> None:
+    room_id, (ada, bob, eve), (_, b, e) = await meeting(house, "ada", "bob", "eve")
+    kim = await house.person("kim")
+    await ada.post(f"/api/room/{room_id}/invite", {"userIds": [kim.id]})
+    assert (await bob.send("PUT", f"/api/users/{eve.id}/block")).status == 204
+    assert (await b.happens("user-disconnected"))["user"]["presence"] == "offline"
+    assert (await e.happens("user-disconnected"))["user"]["presence"] == "offline"
+    assert (await bob.send("PUT", f"/api/users/{kim.id}/block")).status == 204
+
+    def where(people: list[dict[str, Any]]) -> dict[str, str]:
+        return {one["id"]: one["presence"] for one in people}
+
+    for viewer, other in ((eve, bob), (bob, eve)):
+        (log,) = (await viewer.get("/api/call-logs")).body["items"]
+        assert where(log["participants"])[other.id] == "offline"
+        assert where(log["participants"])[ada.id] == "in_call"
+    seen = (await kim.get(f"/api/room/{room_id}")).body["room"]
+    assert set(where(seen["participants"])) == {ada.id, eve.id}
+    assert (await ada.send("PUT", f"/api/users/{eve.id}/block")).status == 204
+    (listed,) = (await eve.get("/api/rooms")).body["items"]
+    assert (listed["owner"]["presence"], listed["participants"]) == ("offline", [])
+
+
 async def meeting(house: House, *names: str, **fields: Any) -> tuple[str, list[Person], list[Phone]]:
     """A room of the first in which all are with a phone."""
     people = [await house.person(name) for name in names]

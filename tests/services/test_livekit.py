@@ -278,6 +278,7 @@ async def test_a_device_that_leaves_the_room_leaves_it_with_its_connection_to_li
 async def test_a_beginning_that_is_never_told_is_found_by_asking_where_a_ticket_was_given(s: Scene) -> None:
     await s.ann.leave(s.room)
     await s.begin(rate=RATE)
+    await s.town.guest(s.here, "bob", 100 * SECOND)
     people = await s.here.users.profiles({"ann"})
     await s.lk.ticket(await s.now(), people["ann"], "phone")
     s.media.rooms[s.room.id] = {"PA_1": "ann:phone", "PA_r": "recorder", "PA_b": "bob:phone"}
@@ -393,8 +394,9 @@ async def test_who_is_there_by_livekit_pays_until_livekit_says_that_they_left(db
     await s.town.nobody_pays()
 
 
+@pytest.mark.parametrize("end", ["participant_left", "room_finished"])
 async def test_somebody_pays_at_least_until_they_were_last_seen_whatever_livekits_clock_says(
-    s: Scene,
+    s: Scene, end: str
 ) -> None:
     await s.ann.leave(s.room)
     await s.begin(rate=RATE)
@@ -405,7 +407,7 @@ async def test_somebody_pays_at_least_until_they_were_last_seen_whatever_livekit
         await s.lk.run_attendance()
     s.town.clock.pass_(5)
     slow = s.town.clock.now() - timedelta(seconds=80)
-    await s.tell(s.media.event("participant_left", s.room.id, slow, sid="PA_1", identity="ann:phone"))
+    await s.tell(s.media.event(end, s.room.id, slow, sid="PA_1", identity="ann:phone"))
     assert (await s.town.stay("ann")).cost_minor == 90 * SECOND
     await s.town.nobody_pays()
 

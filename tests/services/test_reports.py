@@ -119,6 +119,21 @@ async def test_every_administrator_hears_of_a_report_and_the_reported_person_of_
     assert await world.log(EVE) == []
 
 
+async def test_a_reported_administrator_neither_hears_of_it_nor_reads_it(world: World) -> None:
+    inboxes = {user: world.doors.connect(user, "phone") for user in (ADMIN, OTHER_ADMIN)}
+    report = await world.of_user(user_id=ADMIN)
+    assert [len(inboxes[user]) for user in (ADMIN, OTHER_ADMIN)] == [0, 1]
+    assert await world.log(ADMIN) == []
+    for state in (None, State.OPEN):
+        listed = [
+            (await world.reports.some(state, before=None, limit=9, reader_id=reader)).items
+            for reader in (ADMIN, OTHER_ADMIN, None)
+        ]
+        assert [len(items) for items in listed] == [0, 1, 1]
+    assert await code_of(world.reports.one(report.id, reader_id=ADMIN)) == "REPORT_UNKNOWN"
+    assert (await world.reports.one(report.id, reader_id=OTHER_ADMIN)).report == report
+
+
 async def test_what_happens_to_the_message_later_changes_nothing_in_the_report(world: World) -> None:
     report = await world.of_message()
     world.messages["m1"] = replace(world.messages["m1"], text=None, deleted_at=world.clock.now(), version=2)
