@@ -20,7 +20,8 @@ class Connection:
     ``pending`` collects letters while others go before them, and is None otherwise. Letters up to ``told_seq`` have
     been told here or were for another device of the user. ``waits`` is there while a long replay waits for the client
     to read. ``wire`` is its WebSocket, once it has one. ``route`` is the way of the candidates that it relayed last,
-    ``head`` how the frames that take it begin, and ``lead`` how they begin at the other end.
+    ``head`` how the frames that take it begin, and ``lead`` how they begin at the other end. ``starting`` counts the
+    events that have come and whose tasks have not begun: nothing may overtake them.
     """
 
     sid: str
@@ -30,6 +31,7 @@ class Connection:
     allowance: Allowance
     pending: list[Letter] | None = field(default_factory=list)
     told_seq: int = 0
+    starting: int = 0
     open: bool = True
     warned: bool = False
     replaced: bool = False

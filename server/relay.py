@@ -61,7 +61,7 @@ class Relay:
         target: Connection | None = route.target
         if target is None or not target.open or target.pending is not None:
             return False
-        if route.call_id in self._busy or len(data) > FRAME_MAX:
+        if sender.starting or route.call_id in self._busy or len(data) > FRAME_MAX:
             return False
         try:
             candidate = check_candidate(orjson.loads(data[at + len(sender.head) : -2]))

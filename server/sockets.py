@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ import structlog
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from handlers.context import Context
-from handlers.registry import Catalogue
+from handlers.registry import Catalogue, Event
 from handlers.services import Services
 from handlers.shapes import NUMBER_MAX
 from handlers.system import Greeting
@@ -48,6 +49,15 @@ Welcome = Callable[[Context, int | None], Awaitable[Greeting]]
 # A device's socket is there; it is gone, last seen at an instant.
 Arrived = Callable[[Context], Awaitable[None]]
 Gone = Callable[[Context, datetime], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an event of a client asks for; ``door`` is None where nothing is known by its name."""
+
+    name: str
+    door: Event | None
+    payload: Any
 
 
 class Sockets:
@@ -284,43 +294,61 @@ class Sockets:
 
     def _take(self, sid: str, eio_sid: str, namespace: str, ack_id: int | None, data: Any) -> None:
         connection = self._by_sid.get(sid)
-        if connection is not None:
-            # Tasks start in the order they are made and run up to their lane at once, so arrival order holds.
-            self._tasks.spawn(self._answer(connection, namespace, ack_id, data), "event")
+        if connection is None:
+            return
+        asked = self._read(connection, data)
+        if isinstance(asked, Asked):
+            done = None
+            if asked.door is not None and asked.door.relay is not None and not connection.starting:
+                done = self._funnel.relay(asked.door, connection.ctx, asked.payload)
+            if done is None:
+                # Tasks start in the order they are made and run up to their lane at once, so arrival order holds.
+                connection.starting += 1
+                self._tasks.spawn(self._work(connection, namespace, ack_id, asked), "event")
+                return
+            answer, letters = done
+            self.deliver_now(letters)
+            self.carry(letters)
+            self._reply(connection, namespace, ack_id, asked.name, answer)
+        else:
+            name, refusal = asked
+            self._reply(connection, namespace, ack_id, name, Answer(refusal=refusal))
 
-    async def _answer(self, connection: Connection, namespace: str, ack_id: int | None, data: Any) -> None:
-        name, answer = await self._answered(connection, data)
+    async def _work(self, connection: Connection, namespace: str, ack_id: int | None, asked: Asked) -> None:
+        connection.starting -= 1
+        if asked.door is None:
+            answer = Answer(refusal=self._unknown(connection))
+        else:
+            answer = await self._funnel.run(asked.door, connection.ctx, asked.payload)
+        self._reply(connection, namespace, ack_id, asked.name, answer)
+
+    def _reply(
+        self, connection: Connection, namespace: str, ack_id: int | None, name: str | None, answer: Answer
+    ) -> None:
         if ack_id is not None:
             self.sio.acknowledge(connection.eio_sid, namespace, ack_id, answer.ack())
         elif answer.refusal is not None:
             self._telling.emit(connection, "error", {"error": answer.refusal.body(), "event": name})
 
-    async def _answered(self, connection: Connection, data: Any) -> tuple[str | None, Answer]:
+    def _read(self, connection: Connection, data: Any) -> Asked | tuple[str | None, Refusal]:
+        """What an event asks for; or its name, and why that is nothing."""
         if isinstance(data, Bad):
-            return None, Answer(refusal=Refusal(data.code))
+            return None, Refusal(data.code)
         if not isinstance(data, list) or not data or not isinstance(data[0], str):
-            return None, Answer(refusal=Refusal("VALIDATION_FAILED"))
+            return None, Refusal("VALIDATION_FAILED")
         name, *args = data
         name = name[:64]
         door = self._catalogue.event(name)
         if door is None:
-            return name, Answer(refusal=self._unknown(connection))
+            return Asked(name, None, None)
         if door.positional and args and (len(args) > 1 or not isinstance(args[0], dict)):
             # As browser clients of other servers send it: join-room(roomId), offer(roomId, offer).
             if len(args) > len(door.positional):
-                return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["Too many arguments."]))
+                return name, Refusal("VALIDATION_FAILED", _arguments=["Too many arguments."])
             args = [dict(zip(door.positional, args, strict=False))]
         if len(args) > 1:
-            return name, Answer(refusal=Refusal("VALIDATION_FAILED", _arguments=["One object is expected."]))
-        payload = args[0] if args else {}
-        if door.relay is not None:
-            done = self._funnel.relay(door, connection.ctx, payload)
-            if done is not None:
-                answer, letters = done
-                self.deliver_now(letters)
-                self.carry(letters)
-                return name, answer
-        return name, await self._funnel.run(door, connection.ctx, payload)
+            return name, Refusal("VALIDATION_FAILED", _arguments=["One object is expected."])
+        return Asked(name, door, args[0] if args else {})
 
     def _unknown(self, connection: Connection) -> Refusal:
         try:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from aiohttp import WSMsgType
 
 from server.app import SOCKETS, TASKS
 from server.relay import Relay
@@ -183,3 +184,23 @@ async def test_a_device_that_is_being_caught_up_gets_candidates_after_what_goes_
     assert (await b.happens("ICE_CANDIDATE", lambda one: one["candidate"] == candidate(2)))[
         "callId"
     ] == call_id
+
+
+async def test_nothing_overtakes_a_description_that_came_before_it(
+    house: House, shortest: list[bool]
+) -> None:
+    """Also where they come in one read, and where the candidate does not say what it belongs to."""
+    ada, a, bob, b = await pair(house)
+    call_id = await talk(a, b, bob, offer=offer())
+    await a.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(1))
+    (connection,) = house.app[SOCKETS]._by_user[ada.id].values()
+    for event in (
+        ["SESSION_DESCRIPTION", {"callId": call_id, "description": offer("cccc")}],
+        ["ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(2)}],
+    ):
+        assert connection.wire is not None
+        connection.wire.frame(WSMsgType.TEXT, b"42" + json.dumps(event, separators=(",", ":")).encode())
+    assert shortest == [True, False]
+    await b.happens("ICE_CANDIDATE", lambda told: told["candidate"] == candidate(2))
+    told = [name for name in b.names() if name in ("SESSION_DESCRIPTION", "ICE_CANDIDATE")]
+    assert told == ["ICE_CANDIDATE", "SESSION_DESCRIPTION", "ICE_CANDIDATE"]
