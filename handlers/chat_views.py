@@ -110,6 +110,16 @@ def _attachment_view(file: Attachment) -> dict[str, Any]:
     }
 
 
+def preview_of(message: Message) -> str | None:
+    """What a push shows of a message; None when it is encrypted."""
+    return message.text or (_FILES[message.attachment.kind] if message.attachment else None)
+
+
+def sender_view(written: Written, presence: Presence) -> dict[str, Any]:
+    """A message's sender in wire form."""
+    return dict(_USER.dump(public_user(presence, written.sender)))
+
+
 def core_view(
     conversation: Conversation,
     people: dict[str, Profile],
@@ -195,9 +205,9 @@ class ChatTeller:
             conversation_id=conversation.id,
             message_id=message.id,
             seq=message.seq,
-            sender=dict(_USER.dump(public_user(self._presence, written.sender))),
+            sender=sender_view(written, self._presence),
             recipients=recipients,
-            preview=message.text or (_FILES[message.attachment.kind] if message.attachment else None),
+            preview=preview_of(message),
             title=conversation.name,
         )
 
@@ -209,6 +219,10 @@ class ChatTeller:
         if deleted:
             await self._mailbox.redact(readers.union(once), key, _emptied(self._message(written, "")))
             readers |= await self._mailbox.holders(set(once) - readers, key)
+        if self._pusher is not None:
+            await self._pusher.message_changed(
+                user_ids=readers, conversation_id=message.conversation_id, message_id=message.id
+            )
         blocks = await self._users.blocks_among([message.sender_id], readers)
         view = self._views(written, rules.apart(message.sender_id, blocks))
         await self._mailbox.post(

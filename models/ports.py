@@ -231,6 +231,12 @@ class MessagePusher(Protocol):
         """
         ...
 
+    async def message_changed(
+        self, *, user_ids: Collection[str], conversation_id: str, message_id: str
+    ) -> None:
+        """A message has other words, or none: what it said before is kept no longer, to be shown to nobody."""
+        ...
+
     async def message_read(self, *, user_id: str, conversation_id: str, seq: int) -> None:
         """The user has read up to number ``seq``: what was not pushed yet of it need not be."""
         ...

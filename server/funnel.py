@@ -165,6 +165,8 @@ class Funnel:
         self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
     ) -> Any:
         self.limits.check(door.limit, ctx, payload if isinstance(payload, dict) else None, name)
+        if key is not None and not door.once and isinstance(payload, dict) and needs_op_id(door):
+            payload = {**payload, "opId": key}  # the verb keeps its own first answers
         ask = self._load(door, payload)
         lane = ask.get(door.lane) if door.lane else None
         if lane is None:
@@ -233,6 +235,12 @@ class Funnel:
                 "nextCursor": result.next_cursor,
             }
         return self.schema(door.gives).dump(result)
+
+
+def needs_op_id(door: Event | Route) -> bool:
+    """Whether the door's own verb knows by its ``opId`` what it has done before."""
+    op_id = door.takes._declared_fields.get("op_id")
+    return op_id is not None and op_id.required
 
 
 def fault(error: Exception, name: str) -> Refusal:

@@ -10,6 +10,7 @@ from handlers.registry import Catalogue, Handler, Route
 from handlers.shapes import camel
 from handlers.system import ErrorBody
 from models.errors import CODES
+from server.funnel import needs_op_id
 from server.health import VERSION
 from server.json_schemas import Schemas, first_line, words
 
@@ -185,7 +186,7 @@ class _Document:
             }
         if not route.public:
             parameters.append("DeviceId")
-        if route.once:
+        if route.once or needs_op_id(route):
             parameters.append("IdempotencyKey")
         if route.body == "stream":
             parameters.append("Filename")

@@ -29,6 +29,7 @@ import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
 from handlers.calls_views import CallTeller
+from handlers.chat_news import ChatNews
 from handlers.chat_views import ChatTeller
 from handlers.keys import KeysTeller
 from handlers.keys_groups import GroupTeller
@@ -238,6 +239,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         stores=ChatStores(db), users=users, clock=clock, ids=ids, attachments=media.files, key_devices=keys
     )
     chat.announcer = ChatTeller(mailbox=mailbox, presence=presence, users=users, pusher=pushes.messages)
+    pushes.messages.fresh = ChatNews(chat=chat, presence=presence).now
     wallets = Wallets(
         ledger=ledger,
         store=WalletStore(db),

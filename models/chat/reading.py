@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -51,6 +51,15 @@ class Overviews:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """What somebody who is not here is to be told of: the newest of ``count`` messages in a conversation."""
+
+    conversation: Conversation
+    newest: Written
+    count: int
+
+
 class Reading:
     """What people read. Changes nothing."""
 
@@ -88,6 +97,29 @@ class Reading:
             raise Refusal("CONVERSATION_UNKNOWN")
         found = await self._messages.history(mine, before=before, after=after, most=limit + 1)
         return Page(await self._written(found[:limit]), more=len(found) > limit)
+
+    async def unheard(self, user_id: str, conversation_id: str, seqs: Collection[int]) -> Unheard | None:
+        """See ``Chat.unheard``."""
+        conversation, mine, found = await asyncio.gather(
+            self._conversations.find(conversation_id),
+            self._conversations.membership(conversation_id, user_id),
+            self._messages.numbered(conversation_id, seqs),
+        )
+        if conversation is None or mine is None or mine.left_seq is not None or mine.muted:
+            return None
+        blocks = await self._users.blocks_among([user_id], {message.sender_id for message in found})
+        apart = rules.apart(user_id, blocks)
+        told = [
+            message
+            for message in found
+            if mine.sees(message.seq)
+            and user_id not in message.hidden_from
+            and message.sender_id not in apart
+            and message.deleted_at is None
+        ]
+        if not told:
+            return None
+        return Unheard(conversation, (await self._written(told[-1:]))[0], len(told))
 
     async def search(
         self, user_id: str, query: str, *, conversation_id: str | None, before: str | None, limit: int

@@ -11,6 +11,7 @@ are in order, which is what a client sorts by.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from models.chat import rules
@@ -21,7 +22,7 @@ from models.chat.inbox.store import InboxStore
 from models.chat.markers import Markers
 from models.chat.message import Draft, Message
 from models.chat.ports import Announcer, Attachments, KeyDevices, Written
-from models.chat.reading import Overview, Overviews, Page, Reading
+from models.chat.reading import Overview, Overviews, Page, Reading, Unheard
 from models.chat.rows import Rows
 from models.chat.sending import Sending
 from models.chat.store import ChatStore
@@ -217,6 +218,13 @@ class Chat:
     async def evidence(self, user_id: str, message_id: str) -> Message:
         """A message that ``user_id`` may see, for who reports it. Refuses with ``MESSAGE_UNKNOWN``."""
         return await self._changing.seen(user_id, message_id)
+
+    async def unheard(self, user_id: str, conversation_id: str, seqs: Collection[int]) -> Unheard | None:
+        """What of the messages with these numbers may be pushed to somebody at this moment, as it is by now.
+
+        Nothing to who is out or wants no push, nothing that is deleted, nothing over a block.
+        """
+        return await self._reading.unheard(user_id, conversation_id, seqs)
 
     async def is_member(self, user_id: str, conversation_id: str) -> bool:
         """Whether somebody is in a conversation now."""

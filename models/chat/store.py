@@ -143,6 +143,11 @@ class ChatStore:
         cursor = self._messages.find({"_id": {"$in": list(message_ids)}, "conversation_id": conversation_id})
         return {document["_id"]: message_of(document) async for document in cursor}
 
+    async def numbered(self, conversation_id: str, seqs: Collection[int]) -> list[Message]:
+        """The messages of a conversation that have these numbers, in order."""
+        query = {"conversation_id": conversation_id, "seq": {"$in": list(seqs)}}
+        return [message_of(row) async for row in self._messages.find(query, sort=[("seq", 1)])]
+
     async def head(self, conversation_id: str) -> int:
         """The newest number of a conversation, 0 before the first message."""
         newest = await self._messages.find_one(

@@ -30,6 +30,7 @@ class Pushes:
         self.ring = rings.ring
         self.stop_ringing = rings.stop_ringing
         self.message = messages.message
+        self.message_changed = messages.message_changed
         self.message_read = messages.message_read
         self.room_invited = invites.room_invited
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from models.notify.messages.bundle import Bundle, News
 from tests.doors.conftest import House, Person
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -130,3 +131,37 @@ async def test_groups_refuse_what_cannot_be(rest: House) -> None:
     assert first.status == 201
     other = {"name": "We", "memberIds": [], "opId": "1"}
     (await ada.post("/api/chat/groups", other)).error(422, "IDEMPOTENCY_MISMATCH")
+
+
+async def test_a_message_is_sent_once_for_an_idempotency_key_which_stands_for_its_op_id(rest: House) -> None:
+    ada, bob = await two(rest)
+    headers = {"Idempotency-Key": "k1"}
+    answers = [
+        await ada.post("/api/chat/messages", {"to": bob.id, "text": "hi", **more}, headers=headers)
+        for more in ({}, {}, {"opId": "a"}, {"opId": "b"})
+    ]
+    assert {(one.status, one.body["message"]["id"]) for one in answers} == {
+        (201, answers[0].body["message"]["id"])
+    }
+    other = await ada.post("/api/chat/messages", {"to": bob.id, "text": "ho"}, headers=headers)
+    other.error(422, "IDEMPOTENCY_MISMATCH")
+    body = {"to": bob.id, "text": "hi"}
+    for key in ("k" * 129, None):
+        more = {"headers": {"Idempotency-Key": key}} if key else {}
+        (await ada.post("/api/chat/messages", body, **more)).error(400, "VALIDATION_FAILED")
+    assert len((await bob.get(f"/api/chat/history/{ada.id}")).body["items"]) == 1
+
+
+async def test_a_push_is_wired_to_say_what_a_message_says_when_it_goes_out(rest: House) -> None:
+    ada, bob = await two(rest)
+    message = await say(ada, bob, "hello")
+    news = News(message_id=str(message["id"]), seq=1, sender={}, preview="?", title=None)
+    bundle = Bundle(
+        id="", user_id=bob.id, conversation_id=str(message["conversationId"]), newest=news, seqs=(1,), count=1,
+        newest_at=rest.services.clock.now(), attempts=1, told=frozenset(), refused=frozenset(), lease="",
+    )  # fmt: skip
+    fresh = await rest.services.pushes.messages.fresh(bundle)
+    assert fresh is not None
+    assert (fresh.newest.preview, fresh.newest.sender["id"]) == ("hello", ada.id)
+    await ada.send("DELETE", f"/api/chat/messages/{message['id']}")
+    assert await rest.services.pushes.messages.fresh(bundle) is None

@@ -35,9 +35,13 @@ class FakeMessagePusher:
 
     said: list[dict[str, Any]] = field(default_factory=list)
     read: list[tuple[str, str, int]] = field(default_factory=list)
+    changed: list[dict[str, Any]] = field(default_factory=list)
 
     async def message(self, *, recipients: Collection[str], **more: Any) -> None:
         self.said.append({"recipients": sorted(recipients), **more})
+
+    async def message_changed(self, **more: Any) -> None:
+        self.changed.append(more)
 
     async def message_read(self, *, user_id: str, conversation_id: str, seq: int) -> None:
         self.read.append((user_id, conversation_id, seq))

@@ -23,7 +23,8 @@ class News:
 class Bundle:
     """The to-do of one person and conversation, held by the worker that ``lease`` names.
 
-    ``newest`` came at ``newest_at`` and stands for all ``count``. ``attempts`` counts this one. ``told`` are the
+    ``newest`` came at ``newest_at`` and stands for all ``count``, whose numbers are ``seqs`` (the last of them, when
+    they are very many). ``attempts`` counts this one. ``told`` are the
     devices that know of the newest already, ``refused`` the tokens that will not take it.
     """
 
@@ -32,6 +33,7 @@ class Bundle:
     conversation_id: str
     newest: News
     newest_at: datetime
+    seqs: tuple[int, ...]
     count: int
     attempts: int
     told: frozenset[str]

@@ -23,6 +23,8 @@ ROUNDS_MAX = 4
 # pace leave it room for rings.
 BUNDLES_PER_SECOND_MAX = 200
 
+# A bundle as it may be told by now, None when nothing of it may: between the message and its push lie hours, perhaps.
+Fresh = Callable[[Bundle], Awaitable[Bundle | None]]
 Focused = Callable[[str, str], Awaitable[Collection[str]]]
 
 
@@ -31,8 +33,16 @@ async def nobody(user_id: str, conversation_id: str) -> Collection[str]:
     return ()
 
 
+async def unchanged(bundle: Bundle) -> Bundle | None:
+    """Where messages never change."""
+    return bundle
+
+
 class Messages:
-    """One per process. ``focused`` answers which devices of a person show a conversation at this moment."""
+    """One per process. ``focused`` answers which devices of a person show a conversation at this moment.
+
+    ``fresh`` is set by the wiring, where the messages are made after this.
+    """
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class Messages:
         self._rounds = Rounds(
             claim=store.claim, work=self._work, most=ROUNDS_MAX, clock=clock, ids=ids, may=self._in_pace
         )
+        self.fresh: Fresh = unchanged
         self._second: tuple[datetime, int] | None = None
 
     async def message(
@@ -76,6 +87,12 @@ class Messages:
             await self._store.add(
                 news, conversation_id=conversation_id, user_ids=sorted(reachable), now=self._clock.now()
             )
+
+    async def message_changed(
+        self, *, user_ids: Collection[str], conversation_id: str, message_id: str
+    ) -> None:
+        """A message says something else by now, or nothing: what it said is kept here no longer."""
+        await self._store.unsay(user_ids=user_ids, conversation_id=conversation_id, message_id=message_id)
 
     async def message_read(self, *, user_id: str, conversation_id: str, seq: int) -> None:
         """The user has read up to ``seq``: nothing of it is pushed any more, even if it is told to us only later."""
@@ -103,24 +120,31 @@ class Messages:
         plans = await asyncio.gather(*(self._plan(bundle) for bundle in batch))
         results = await self._delivery.deliver(
             [
-                [Addressed(token=token, push=rules.push_for(bundle, token.token)) for token in plan.ways()]
-                for bundle, plan in zip(batch, plans, strict=True)
+                [Addressed(token=token, push=rules.push_for(fresh, token.token)) for token in plan.ways()]
+                for fresh, plan in plans
             ]
         )
         await asyncio.gather(
-            *(self._settle(*each) for each in zip(batch, plans, results, strict=True)),
+            *(
+                self._settle(bundle, plan, answers)
+                for bundle, (_, plan), answers in zip(batch, plans, results, strict=True)
+            ),
         )
 
-    async def _plan(self, bundle: Bundle) -> Plan:
-        """To which devices a bundle goes: not to those that show its conversation, and to none when it is too late."""
+    async def _plan(self, bundle: Bundle) -> tuple[Bundle, Plan]:
+        """What is told of a bundle by now, and to which devices: not to those that show its conversation.
+
+        To none when it is too late, or when nothing of it may be told any more.
+        """
         tokens: Sequence[Token] = ()
         looking: Collection[str] = ()
-        if not rules.given_up(bundle, self._clock.now()):
+        fresh = None if rules.given_up(bundle, self._clock.now()) else await self.fresh(bundle)
+        if fresh is not None:
             tokens, looking = await asyncio.gather(
                 self._tokens.of_users([bundle.user_id]),
                 self._focused(bundle.user_id, bundle.conversation_id),
             )
-        return Plan(
+        return fresh or bundle, Plan(
             note=Note.MESSAGE,
             devices=common.by_device(tokens),
             senders=self._delivery.kinds,

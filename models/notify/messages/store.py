@@ -87,6 +87,13 @@ class BundleStore:
         except DuplicateKeyError:  # made by another process at this very moment
             await self._rows.update_one(key, change)
 
+    async def unsay(self, *, user_ids: Collection[str], conversation_id: str, message_id: str) -> None:
+        """Keep no longer what a message said."""
+        keys = [_key(user_id, conversation_id) for user_id in user_ids]
+        await self._rows.update_many(
+            {"_id": {"$in": keys}, "newest.message_id": message_id}, {"$set": {"newest.preview": None}}
+        )
+
     async def claim(self, now: datetime, *, lease: str, lease_until: datetime) -> Bundle | None:
         """Take the bundle that has been due for longest, for this worker alone until ``lease_until``."""
         found = await self._rows.find_one_and_update(
@@ -223,6 +230,7 @@ def _bundle(d: Document) -> Bundle:
             title=newest["title"],
         ),
         newest_at=newest["at"],
+        seqs=tuple(d["waiting"]),
         count=len(d["waiting"]),
         attempts=d["attempts"],
         told=frozenset(d.get("told", []) if same else []),
