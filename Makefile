@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench bench-peers sim picture format clean
+.PHONY: help run test check docs bench bench-peers profile sim picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -38,6 +38,9 @@ bench: .venv/.installed-dev tests/js/node_modules/.installed ## Calls, charging,
 
 bench-peers: .venv/.installed-dev tests/js/node_modules/.installed ## Relayed signaling beside Node's socket.io, python-socketio and bare aiohttp (ARGS='--quick')
 	@$(BIN)/python -m tests.bench.peers $(ARGS)
+
+profile: .venv/.installed-dev ## Flame graphs of the relay and of calls, anew, into docs/images (on Linux as root, or with ptrace allowed)
+	@$(BIN)/python -m tests.bench.profile $(ARGS)
 
 sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)
 	@$(BIN)/python -m tests.sim --seed $(SEED) --runs $(RUNS) --workers $(WORKERS) $(if $(CRASH),--crash $(CRASH))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.bench.machine import Cores, describe
+from tests.bench.flames import draw
+from tests.bench.machine import ROOT, Cores, describe
 from tests.bench.peers import report, rounds
 from tests.bench.peers.__main__ import told_of
 from tests.bench.peers.contenders import NAMES, NODE_SERVER, contenders
 from tests.bench.peers.plan import Plan
+from tests.bench.profile.__main__ import plain
 from tests.bench.stats import Round
 
 PLAN = Plan(
@@ -95,3 +97,27 @@ def test_a_round_in_doubt_does_not_count_where_another_is_not() -> None:
     assert made["figures"]["cpu_us"]["median"] == 8.0
     assert made["doubts"] == [None, "server 100 % of its core, generator 95 %: NOT the server's limit"]
     assert told_of([Round(bad)])["figures"]["cpu_us"]["median"] == 9.0
+
+
+def test_a_flame_graph_shows_functions_that_work_and_where_they_are() -> None:
+    raw = "\n".join(
+        f"0x7f12 (libc.so.6);<module> (main.py:1);Runner.run (/usr/lib/python3.11/asyncio/runners.py:5){rest}"
+        for rest in (
+            f";Wire.text ({ROOT}/server/engine.py:7);Py_DECREF (object.h:1);write (libc.so.6) 60",
+            f";Wire.text ({ROOT}/server/engine.py:9);write (libc.so.6) 30",
+            ";feed (/x/site-packages/aiohttp/reader.py:3);feed (/x/site-packages/aiohttp/reader.py:4) 10",
+            ";uv__io_poll (linux.c:3);epoll_pwait (libc.so.6) 500",
+        )
+    )
+    stacks = plain(raw)
+    assert (
+        stacks.splitlines()[2]
+        == "<module> (main.py);Runner.run (asyncio/runners.py);feed (aiohttp/reader.py) 10"
+    )
+    picture = draw(stacks, "A & B")
+    assert "A &amp; B" in picture
+    assert "100 samples" in picture
+    assert "<title>Wire.text (server/engine.py): 90.0%</title>" in picture
+    assert "epoll" not in picture
+    assert str(ROOT) not in picture
+    assert draw("", "nothing").count("<g>") == 0

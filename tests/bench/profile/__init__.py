@@ -1,0 +1,1 @@
+"""Where the server's time goes, as flame graphs."""
