@@ -190,7 +190,7 @@ async def invite_to_room(ctx: Context, ask: dict[str, Any]) -> Any:
     gives=RoomView,
     wraps="room",
     lane="room_id",
-    refuses=[*_OWN, "TARGET_UNKNOWN", "SELF_NOT_ALLOWED"],
+    refuses=[*_OWN, "TARGET_UNKNOWN", "SELF_NOT_ALLOWED", "VALIDATION_FAILED"],
 )
 async def kick_from_room(ctx: Context, ask: dict[str, Any]) -> Any:
     """Show somebody out of your room, who may not come back unless you invite them again. Safe to repeat."""

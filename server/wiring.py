@@ -196,7 +196,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     mailbox = Mailbox(MailboxStore(db, edges.process), doors, clock, edges.courier)
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
-    media = wire_media(config, db, clock=clock, ids=ids)
+    media = wire_media(config, db, users=users, clock=clock, ids=ids)
     accounts = Accounts(
         store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db), presence_store]),
         clock=clock,

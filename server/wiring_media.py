@@ -11,6 +11,7 @@ from models.media.links import Links
 from models.media.service import MediaFiles, Room
 from models.media.store import MediaStore
 from models.ports import Clock, Ids
+from models.users.service import Users
 from server.adapters.images import Images
 from server.config import Config
 
@@ -27,7 +28,7 @@ class WiredMedia:
         await self.images.close()
 
 
-def wire_media(config: Config, db: Database, *, clock: Clock, ids: Ids) -> WiredMedia:
+def wire_media(config: Config, db: Database, *, users: Users, clock: Clock, ids: Ids) -> WiredMedia:
     """Make everything about files, once per process."""
     assert config.jwt_secret is not None, "the config has been completed"
     images = Images()
@@ -36,6 +37,7 @@ def wire_media(config: Config, db: Database, *, clock: Clock, ids: Ids) -> Wired
         files=GridFiles(db),
         pictures=images,
         audience=MessageFiles(db),
+        viewers=users,
         links=Links(config.jwt_secret),
         room=Room(config.media_bytes_max, config.media_user_bytes_max),
         clock=clock,

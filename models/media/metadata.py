@@ -31,6 +31,11 @@ _WEBP_HIDDEN = frozenset((b"EXIF", b"XMP "))
 _WEBP_FLAGS = 0x08 | 0x04  # in VP8X: there is Exif, there is XMP
 
 
+# Segments of one JPEG: a photo has some thirty, one with every profile and scan some hundreds. What follows so many is
+# left out, and the decoder refuses the picture: to look at a million of them would keep everybody waiting.
+SEGMENTS_MAX = 10_000
+
+
 class Filter(Protocol):
     """Takes a file piece by piece."""
 
@@ -97,6 +102,7 @@ class Jpeg(_Parts):
     def __init__(self) -> None:
         super().__init__()
         self._begun = self._in_scan = False
+        self._segments = 0
 
     def _step(self, made: bytearray) -> bool:
         waiting = self._waiting
@@ -109,19 +115,23 @@ class Jpeg(_Parts):
             return self._scan(made)
         elif waiting[0] != 0xFF:
             self._rest = True
-        elif waiting[1] == 0xFF:
-            self._take(1)
+        elif waiting[1] == 0xFF:  # bytes that only fill, however many
+            self._take(len(waiting) - len(waiting.lstrip(b"\xff")) - 1)
+        elif self._segments == SEGMENTS_MAX:
+            self._rest = False
         elif waiting[1] == _EOI:
             made += self._take(2)
             self._rest = False
         elif waiting[1] in _ALONE:
             made += self._take(2)
+            self._segments += 1
         else:
             size = 2 + int.from_bytes(waiting[2:4], "big")
             if len(waiting) < size:
                 return False
             self._in_scan = waiting[1] == _SOS
             made += _segment(self._take(size))
+            self._segments += 1
         return True
 
     def _scan(self, made: bytearray) -> bool:

@@ -38,6 +38,14 @@ class Audience(Protocol):
         ...
 
 
+class Viewers(Protocol):
+    """What files need to know of people."""
+
+    async def active(self, user_id: str) -> bool:
+        """Whether somebody is here, neither banned nor gone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """How much may be kept: ``file_bytes_max`` of one file, ``user_bytes_max`` of all of a person's files."""
@@ -56,6 +64,7 @@ class MediaFiles:
         files: Files,
         pictures: Pictures,
         audience: Audience,
+        viewers: Viewers,
         links: Links,
         room: Room,
         clock: Clock,
@@ -65,6 +74,7 @@ class MediaFiles:
         self._files = files
         self._pictures = pictures
         self._audience = audience
+        self._viewers = viewers
         self._links = links
         self._room = room
         self._clock = clock
@@ -189,7 +199,7 @@ class MediaFiles:
 
     async def linked(self, link: Link) -> Media:
         """The file of an address, as its viewer may see it now. Refuses with ``MEDIA_UNKNOWN``."""
-        if not self._links.good(link, self._clock.now()):
+        if not self._links.good(link, self._clock.now()) or not await self._viewers.active(link.viewer_id):
             raise Refusal("MEDIA_UNKNOWN")
         return await self.seen_by(link.viewer_id, link.media_id)
 

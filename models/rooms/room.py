@@ -89,11 +89,16 @@ class Participant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One use of a room, from the first who came to the last who left: a line of the call logs."""
+    """One use of a room, from the first who came to the last who left: a line of the call logs.
+
+    ``last_gone_at`` is the latest instant at which one of those who have left was there: who is last to be missed, a
+    lost connection, need not be who was there last.
+    """
 
     id: str
     started_at: datetime
     started_by: str
+    last_gone_at: datetime | None = None
 
 
 FactKind = Literal["joined", "left", "severed", "invited", "kicked", "closed"]

@@ -226,19 +226,24 @@ def invite(room: Room, *, by: str, user_ids: Iterable[str]) -> Step:
 
 
 def kick(room: Room, *, by: str, user_id: str, now: datetime) -> Step:
-    """Show somebody out, who may not come back unless invited again."""
+    """Show somebody out, who may not come back unless invited again.
+
+    Refuses with ``VALIDATION_FAILED`` when as many are kept out as a room can remember.
+    """
     owned(room, by)
     if user_id == room.owner_id:
         raise Refusal("SELF_NOT_ALLOWED")
     if user_id in room.kicked_ids:
         return Step(room)
+    if len(room.kicked_ids) >= KICKED_MAX:  # the first of them would come back
+        raise Refusal("VALIDATION_FAILED", userId=[f"At most {KICKED_MAX} people are kept out of a room."])
     was_in = room.participant(user_id) is not None
     step = remove(room, user_id=user_id, reason=Gone.KICKED, now=now)
     changed = replace(
         step.room,
         version=room.version + 1,
         invited_ids=tuple(one for one in room.invited_ids if one != user_id),
-        kicked_ids=(*room.kicked_ids, user_id)[-KICKED_MAX:],
+        kicked_ids=(*room.kicked_ids, user_id),
     )
     fact = Fact("kicked", changed.version, {"user_id": user_id, "was_in": was_in})
     return Step(changed, (*step.facts, fact), step.over)
@@ -284,7 +289,8 @@ def begin_session(room: Room, *, user_id: str, session_id: str, now: datetime) -
     """The running session, or a new one by somebody who has a place. Refuses with ``ROOM_NOT_JOINED``."""
     if room.session is not None:
         return Step(room)
-    if room.participant(user_id) is None:
+    one = room.participant(user_id)
+    if one is None or one.pending:
         raise Refusal("ROOM_NOT_JOINED", roomId=room.id)
     session = Session(id=session_id, started_at=now, started_by=user_id)
     return Step(replace(room, version=room.version + 1, session=session))
@@ -375,9 +381,10 @@ def _without(room: Room, gone: Mapping[str, tuple[Gone, datetime]], now: datetim
     changed = replace(
         room, version=version, participants=people, emptied_at=room.emptied_at if people else now
     )
-    if room.session is None or changed.present:
+    session = room.session
+    if session is None:
         return Step(changed, tuple(facts))
-    last = max(at for _, at in gone.values())
-    return Step(
-        replace(changed, session=None), tuple(facts), (room.session, max(last, room.session.started_at))
-    )
+    last = max(session.last_gone_at or session.started_at, *(at for _, at in gone.values()))
+    if changed.present:
+        return Step(replace(changed, session=replace(session, last_gone_at=last)), tuple(facts))
+    return Step(replace(changed, session=None), tuple(facts), (session, last))

@@ -129,7 +129,10 @@ class Rooms(Coming):
         return await self._seen(room)
 
     async def kick(self, user_id: str, room_id: str, other_id: str) -> Seen:
-        """Show somebody out, who was in the room or invited to it, else ``TARGET_UNKNOWN``; ``ROOM_NOT_OWNER``."""
+        """Show somebody out, who was in the room or invited to it, else ``TARGET_UNKNOWN``; ``ROOM_NOT_OWNER``.
+
+        ``VALIDATION_FAILED`` when too many are kept out already.
+        """
         room = await self._loaded(room_id)
         rules.owned(room, user_id)
         known = room.participant(other_id) is not None or other_id in (*room.invited_ids, *room.kicked_ids)

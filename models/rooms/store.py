@@ -113,7 +113,8 @@ class RoomStore:
             change["$push"] = {"untold": {"$each": [_fact_document(fact) for fact in step.facts]}}
             change["$min"] = {"untold_at": now}
         lines = _lines(step, now)
-        if not lines and step.over is None and step.room.session == before.session:
+        begun = step.room.session is not None and before.session is None
+        if not lines and step.over is None and not begun:
             return (await self._rooms.update_one(guard, change)).modified_count == 1
 
         async def body(session: Session) -> bool:
@@ -249,7 +250,12 @@ def _document(room: Room, deadline_at: datetime | None, now: datetime) -> Docume
         "participants": [_participant_document(one) for one in room.participants],
         "session": None
         if session is None
-        else {"id": session.id, "started_at": session.started_at, "started_by": session.started_by},
+        else {
+            "id": session.id,
+            "started_at": session.started_at,
+            "started_by": session.started_by,
+            "last_gone_at": session.last_gone_at,
+        },
         "emptied_at": room.emptied_at,
         "closed_at": room.closed_at,
         "close_reason": room.close_reason.value if room.close_reason else None,

@@ -46,6 +46,11 @@ class Users:
         """Those of the ids that exist, by id."""
         return await self._store.profiles(user_ids) if user_ids else {}
 
+    async def active(self, user_id: str) -> bool:
+        """Whether somebody is here, neither banned nor gone."""
+        profile = await self.profile(user_id)
+        return profile is not None and profile.active
+
     async def blocks_between(self, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the pairs (blocker, blocked) that are blocks."""
         return await self._store.blocks_between(pairs) if pairs else set()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from models.media.metadata import filter_of
+from models.media.metadata import SEGMENTS_MAX, Jpeg, filter_of
 from tests.services.mediakit import image
 
 SECRETS = (b"Lagos", b"N6.52", b"Serial", b"draft of", b"Ann's phone")
@@ -85,6 +85,33 @@ def test_every_way_to_write_a_jpeg_comes_through(how: dict[str, Any]) -> None:
         after = through(sink.getvalue(), "image/jpeg", size)
         assert pixels(after) == pixels(sink.getvalue())
         assert b"Lagos" not in after
+
+
+class Counting(Jpeg):
+    """How often the filter had to look."""
+
+    steps = 0
+
+    def _step(self, made: bytearray) -> bool:
+        self.steps += 1
+        return super()._step(made)
+
+
+def test_bytes_that_only_fill_are_skipped_at_once_however_many_they_are() -> None:
+    plain = image("JPEG")
+    filled = plain[:2] + b"\xff" * 100_000 + plain[2:]
+    passing = Counting()
+    assert passing.feed(filled) + passing.end() == plain
+    assert passing.steps < 100
+    assert through(plain[:2] + b"\xff" * 9 + plain[2:], "image/jpeg", 1) == plain
+
+
+@pytest.mark.parametrize("segment", [b"\xff\x01", b"\xff\xda\0\x02", b"\xff\xfe\0\x02"])
+def test_of_more_segments_than_any_picture_has_the_rest_is_left_out(segment: bytes) -> None:
+    passing = Counting()
+    passing.feed(b"\xff\xd8" + segment * (20 * SEGMENTS_MAX))
+    assert passing.steps <= 3 * SEGMENTS_MAX
+    assert passing.feed(image("JPEG")) == b""
 
 
 @pytest.mark.parametrize(("kind", "content_type"), PHOTOS)

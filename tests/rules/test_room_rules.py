@@ -83,7 +83,7 @@ def test_the_first_begins_a_session_and_the_last_ends_it() -> None:
     two = enter(one.room, "eve", session_id="another")
     assert two.room.session == one.room.session
     left = rules.leave(two.room, user_id="bob", device_id="phone", now=after(5))
-    assert (left.over, left.room.session) == (None, one.room.session)
+    assert (left.over, left.room.session) == (None, replace(one.room.session, last_gone_at=after(5)))
     last = rules.leave(left.room, user_id="eve", device_id="phone", now=after(9))
     assert last.over == (one.room.session, after(9))
     assert (last.room.session, last.room.emptied_at) == (None, after(9))
@@ -185,8 +185,12 @@ def test_the_lists_of_a_room_are_bounded() -> None:
     many = [f"u{n}" for n in range(rules.INVITED_MAX)]
     full = rules.invite(room(), by=OWNER, user_ids=many).room
     refused("VALIDATION_FAILED", lambda: rules.invite(full, by=OWNER, user_ids=["one more"]))
-    kicked = room(kicked_ids=tuple(f"u{n}" for n in range(rules.KICKED_MAX)))
-    assert len(rules.kick(kicked, by=OWNER, user_id="bob", now=START).room.kicked_ids) == rules.KICKED_MAX
+    kicked = with_people("bob", kicked_ids=tuple(f"u{n}" for n in range(rules.KICKED_MAX)))
+    refused("VALIDATION_FAILED", lambda: rules.kick(kicked, by=OWNER, user_id="bob", now=START))
+    again = rules.invite(kicked, by=OWNER, user_ids=["u0"]).room
+    assert rules.kick(again, by=OWNER, user_id="bob", now=START).room.kicked_ids[0] == "u1", (
+        "nobody slips back in"
+    )
 
 
 def test_a_closed_room_is_empty_and_takes_nobody() -> None:
@@ -228,6 +232,16 @@ def test_a_session_is_over_when_the_last_lost_device_was_heard_last() -> None:
     assert gone.over[1] == after(2)
 
 
+def test_a_session_is_over_when_the_last_was_there_though_a_lost_device_is_missed_later() -> None:
+    lost = rules.lose(
+        with_people("ada", "bob"), user_id="bob", device_id="phone", process="p1", seen_at=after(2)
+    ).room
+    left = rules.leave(lost, user_id="ada", device_id="phone", now=after(9)).room
+    over = rules.tick(left, after(2 + TIMERS.grace), TIMERS).over
+    assert over is not None
+    assert over[1] == after(9)
+
+
 def test_a_device_that_is_back_in_time_was_never_gone() -> None:
     lost = rules.lose(with_people("bob"), user_id="bob", device_id="phone", process="p1", seen_at=START).room
     back = rules.back(lost, user_id="bob", device_id="phone", process="p2")
@@ -257,6 +271,14 @@ def test_who_pays_has_a_place_that_nobody_sees_until_it_is_paid() -> None:
     back = rules.withdraw(held.room, user_id="bob", stay_id="stay-bob", now=START)
     assert (back.room.participants, back.facts[0].data["stay_id"]) == ((), "stay-bob")
     assert rules.withdraw(paid.room, user_id="bob", stay_id="stay-bob", now=START).room is paid.room
+
+
+def test_who_has_not_paid_yet_begins_no_session() -> None:
+    pending = enter(room(price=Price(rate_per_minute_minor=60, currency="NGN")), "bob").room
+    refused(
+        "ROOM_NOT_JOINED",
+        lambda: rules.begin_session(pending, user_id="bob", session_id="s", now=START),
+    )
 
 
 def test_the_owner_pays_nothing_in_their_own_room() -> None:

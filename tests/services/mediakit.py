@@ -72,6 +72,11 @@ class Town:
     members: dict[str, set[str]] = field(default_factory=lambda: {TALK: {ANN, BOB}, CLUB: {ANN, BOB, EVE}})
     messages: set[tuple[str, str]] = field(default_factory=set)
 
+    banned: set[str] = field(default_factory=set)
+
+    async def active(self, user_id: str) -> bool:
+        return user_id not in self.banned
+
     async def sees(self, user_id: str, conversation_id: str, media_id: str) -> bool:
         return user_id in self.members[conversation_id] and (conversation_id, media_id) in self.messages
 
@@ -96,6 +101,7 @@ class Album:
             files=files or GridFiles(place),
             pictures=pictures or Glance(),
             audience=self.town,
+            viewers=self.town,
             links=Links("a secret of the tests, long enough for HS256"),
             room=Room(**{"file_bytes_max": MIB, "user_bytes_max": 8 * MIB, **room}),
             clock=self.clock,

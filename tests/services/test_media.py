@@ -341,6 +341,15 @@ async def test_a_link_shows_no_more_than_its_viewer_may_see_when_it_is_used(albu
     assert await refused(media.linked(link)) == "MEDIA_UNKNOWN"
 
 
+async def test_a_link_of_somebody_who_was_banned_since_shows_nothing(album: Album) -> None:
+    media = album.process()
+    file = await put(media)
+    link = media.link(file, viewer_id=ANN, thumbnail=False)
+    assert (await media.linked(link)).id == file.id
+    album.town.banned.add(ANN)
+    assert await refused(media.linked(link)) == "MEDIA_UNKNOWN"
+
+
 # ------------------------------------------------------------------------------------------------------- how it goes
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+
 import pytest
 from pymongo.errors import AutoReconnect
 
@@ -67,6 +70,29 @@ async def test_changes_are_told_to_the_watching_device_and_to_no_other(town: Tow
         },
     ]
     assert (tablet.told(), cid.told()) == ([], [])
+
+
+async def test_a_look_that_took_longer_than_the_next_one_changes_nothing(here: Process) -> None:
+    bob, cid = await device(here, "bob"), await device(here, "cid")
+    await device(here, "ann")
+    await bob.watch("ann")
+    reading, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(user_ids: Collection[str]) -> set[str]:
+        if reading.is_set():
+            return set()
+        reading.set()
+        await go.wait()
+        return {"ann"}  # so it was, and she has hung up since
+
+    here.presence._busy_among = (slow,)
+    here.presence.changed("ann")
+    looking = asyncio.create_task(here.presence.run_due())
+    await reading.wait()
+    assert states(await cid.watch("ann")) == ["online"]
+    go.set()
+    await looking
+    assert (bob.told(), cid.told()) == ([], [])
 
 
 async def test_a_second_request_replaces_the_first(town: Town, here: Process) -> None:

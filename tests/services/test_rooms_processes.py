@@ -136,6 +136,16 @@ async def test_a_no_from_memory_is_asked_for_again(house: RoomHouse) -> None:
     assert no.value.code == "TARGET_UNKNOWN"
 
 
+async def test_a_signal_for_all_asks_who_has_come_at_another_process(house: RoomHouse) -> None:
+    p1, p2 = await house.process("p1"), await house.process("p2")
+    a, b, e = house.phone(p1, "ada"), house.phone(p1, "bob"), house.phone(p2, "eve")
+    room_id = await met(house, a, b)
+    await e.join(room_id)
+    assert p1.rooms.addressees(a.device, room_id, None) is None
+    assert await a.to(room_id) == ["bob", "eve"]
+    assert p1.rooms.addressees(a.device, room_id, "bob") is not None, "a named one may be asked of memory"
+
+
 async def test_a_phone_moves_to_another_process_and_nobody_hears_of_it(house: RoomHouse) -> None:
     p1, p2 = await house.process("p1"), await house.process("p2")
     a, b = house.phone(p1, "ada"), house.phone(p1, "bob")

@@ -71,7 +71,7 @@ class LogStore:
         if running is None:
             return
         come = [fact.data["user_id"] for fact in step.facts if fact.kind == "joined"]
-        if before.session != running:
+        if before.session is None or before.session.id != running.id:
             names = dict.fromkeys([running.started_by, *(one.user_id for one in room.present)])
             line: Document = {
                 "_id": running.id,
