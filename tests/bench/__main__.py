@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--quick] [--json FILE]``: measure one server on this machine and print what came out."""
+"""``python -m tests.bench [--quick] [--only PART …] [--json FILE]``: measure one server on this machine and say it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ TARIFFS = {
     **inside.BY_THE_SECOND,
 }
 COMMANDS_OF_CALLS = 10
+PARTS = ("rest", "calls", "chat", "presence", "cut-offs", "money", "logins")
 
 
 class Bench:
@@ -53,21 +54,30 @@ class Bench:
         self._servers = 0
         self._progress = progress
 
-    async def run(self) -> None:
-        """Everything, one after the other."""
-        with self.bar("start and rest") as told:
-            self.results["rest"] = await rest.measure(self._folder / "rest", self.plan, told)
+    async def run(self, only: Sequence[str] = ()) -> None:
+        """The parts, one after the other: all, or ``only`` some."""
+        wanted = set(only or PARTS)
+        if "rest" in wanted:
+            with self.bar("start and rest") as told:
+                self.results["rest"] = await rest.measure(self._folder / "rest", self.plan, told)
         self.cores.take_ours()
         mongod = EmbeddedMongod(self._folder / "mongod")
         uri = await mongod.start()
         try:
             database = mongod.pid or 0
-            await self._with_server(uri, CHEAP_HASHES, lambda s: self._calls_and_relay(s, database))
-            await self._with_server(uri, CHEAP_HASHES, lambda s: self._chat(s, database))
-            await self._with_server(uri, CHEAP_HASHES, lambda s: self._presence(s, database))
-            await self._with_server(uri, CHEAP_HASHES, lambda s: self._cut_offs(s, database), troubled=True)
-            await self._inside(uri, database)
-            await self._with_server(uri, REAL_HASHES, lambda s: self._logins(s, database))
+            if "calls" in wanted:
+                await self._with_server(uri, CHEAP_HASHES, lambda s: self._calls_and_relay(s, database))
+            if "chat" in wanted:
+                await self._with_server(uri, CHEAP_HASHES, lambda s: self._chat(s, database))
+            if "presence" in wanted:
+                await self._with_server(uri, CHEAP_HASHES, lambda s: self._presence(s, database))
+            if "cut-offs" in wanted:
+                work = lambda s: self._cut_offs(s, database)  # noqa: E731
+                await self._with_server(uri, CHEAP_HASHES, work, troubled=True)
+            if "money" in wanted:
+                await self._inside(uri, database)
+            if "logins" in wanted:
+                await self._with_server(uri, REAL_HASHES, lambda s: self._logins(s, database))
         finally:
             await mongod.stop()
 
@@ -312,6 +322,7 @@ def main() -> int:
         "--relay-rate", type=float, metavar="N", help="candidates per second in the steady rounds"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each figure (default 3)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="these parts, as plain figures")
     args = parser.parse_args()
     plan = QUICK if args.quick else Plan()
     given = {name: getattr(args, name) for name in ("call_rate", "relay_rate", "rounds")}
@@ -327,7 +338,7 @@ def main() -> int:
         bench = Bench(plan, Path(folder), progress)
         try:
             with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-                runner.run(bench.run())
+                runner.run(bench.run(args.only))
         except (NoStart, MongodFault) as fault:
             console.print(str(fault), style="red", markup=False)
             return 1
@@ -338,7 +349,10 @@ def main() -> int:
         "seconds": round(time.perf_counter() - begun, 1),
         "plan": asdict(plan),
     }
-    report.show(console, about, bench.results, bench.warnings)
+    if args.only:
+        report.show_figures(console, about, bench.results)
+    else:
+        report.show(console, about, bench.results, bench.warnings)
     if args.json:
         whole = {**about, "results": bench.results, "warnings": bench.warnings}
         args.json.write_text(json.dumps(whole, indent=2) + "\n")

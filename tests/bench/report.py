@@ -33,15 +33,7 @@ def show(
     console: Console, about: Mapping[str, Any], results: Mapping[str, Any], warnings: Sequence[str]
 ) -> None:
     """Print everything."""
-    machine = about["machine"]
-    console.print(
-        f"\n[bold]Ringmeter on this machine[/]: {escape(str(machine['processor']))}, {machine['cores']} cores, "
-        f"Python {machine['python']}"
-    )
-    console.print(
-        f"{about['cores']}; load before {about['load_before']:.1f}; {about['seconds']:.0f} s in all."
-    )
-    console.print("Medians of the rounds, with the lowest and highest round behind them.\n")
+    _head(console, about)
     console.print(_rest(results["rest"]))
     console.print(_calls(results["calls"], "free calls", ""))
     console.print(_calls(results["calls"], "paid calls", "paid_"))
@@ -55,6 +47,34 @@ def show(
         console.print(f"server: {line[:300]}", markup=False, style="yellow")
     if len(warnings) > 5:
         console.print(f"server: and {len(warnings) - 5} lines more", style="yellow")
+
+
+def show_figures(console: Console, about: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Print the figures of some parts, as they are."""
+    _head(console, about)
+    for title, parts in results.items():
+        table = Table(Column(title, no_wrap=True), "figure", Column("median", justify="right"), "span")
+        for name, part in parts.items():
+            if "figures" not in part:
+                continue  # no rounds: counts, and what the start took
+            for figure, value in _figures({name: part}):
+                low, middle, high = (value[which] for which in ("least", "median", "most"))
+                if middle is not None:
+                    table.add_row(name, figure, f"{middle:,.3f}", f"{low:,.3f} to {high:,.3f}")
+        if table.row_count:
+            console.print(table)
+
+
+def _head(console: Console, about: Mapping[str, Any]) -> None:
+    machine = about["machine"]
+    console.print(
+        f"\n[bold]Ringmeter on this machine[/]: {escape(str(machine['processor']))}, {machine['cores']} cores, "
+        f"Python {machine['python']}"
+    )
+    console.print(
+        f"{about['cores']}; load before {about['load_before']:.1f}; {about['seconds']:.0f} s in all."
+    )
+    console.print("Medians of the rounds, with the lowest and highest round behind them.\n")
 
 
 def verdicts(results: Mapping[str, Any]) -> list[str]:
