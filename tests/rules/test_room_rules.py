@@ -85,7 +85,7 @@ def test_the_first_begins_a_session_and_the_last_ends_it() -> None:
     left = rules.leave(two.room, user_id="bob", device_id="phone", now=after(5))
     assert (left.over, left.room.session) == (None, replace(one.room.session, last_gone_at=after(5)))
     last = rules.leave(left.room, user_id="eve", device_id="phone", now=after(9))
-    assert last.over == (one.room.session, after(9))
+    assert last.over == (left.room.session, after(9))
     assert (last.room.session, last.room.emptied_at) == (None, after(9))
 
 
