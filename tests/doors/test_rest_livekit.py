@@ -54,7 +54,8 @@ async def test_a_phone_that_leaves_has_no_new_token_and_is_out_of_livekit_too(
 ) -> None:
     olu, ann = await lit.person("olu"), await lit.person("ann")
     room_id = (await olu.post("/api/room/create", {})).body["room"]["id"]
-    phone = await ann.phone()
+    phone, tablet = await ann.phone(), await ann.phone("tablet")
+    await tablet.ask("join-room", roomId=room_id)
     token = (await phone.ask("join-room", roomId=room_id))["livekit"]["token"]
     identity = jwt.decode(token, API_SECRET, algorithms=["HS256"])["sub"]
     body = media.event("participant_joined", room_id, lit.clock.now(), sid="PA_p", identity=identity)
@@ -62,6 +63,8 @@ async def test_a_phone_that_leaves_has_no_new_token_and_is_out_of_livekit_too(
     assert (await lit.send("POST", "/api/livekit/webhook", data=body, headers=headers)).status == 200
     left = await phone.ask("leave-room", roomId=room_id)
     assert "livekit" not in left
+    assert [one["id"] for one in left["participants"]] == [ann.id], "with her tablet"
+    left = await tablet.ask("leave-room", roomId=room_id)
     assert left["participants"] == []
 
 

@@ -60,7 +60,7 @@ async def test_three_meet_in_a_room_and_the_one_who_comes_makes_the_offers(house
 async def test_e61_rooms_and_logs_say_nothing_of_where_somebody_is_to_whom_a_block_parts_from_them(
     house: House,
 ) -> None:
-    room_id, (ada, bob, eve), (_, b, e) = await meeting(house, "ada", "bob", "eve")
+    room_id, (ada, bob, eve), (a, b, e) = await meeting(house, "ada", "bob", "eve")
     kim = await house.person("kim")
     await ada.post(f"/api/room/{room_id}/invite", {"userIds": [kim.id]})
     assert (await bob.send("PUT", f"/api/users/{eve.id}/block")).status == 204
@@ -77,7 +77,10 @@ async def test_e61_rooms_and_logs_say_nothing_of_where_somebody_is_to_whom_a_blo
         assert where(log["participants"])[ada.id] == "in_call"
     seen = (await kim.get(f"/api/room/{room_id}")).body["room"]
     assert set(where(seen["participants"])) == {ada.id, eve.id}
+    await (await kim.phone()).ask("join-room", roomId=room_id)
     assert (await ada.send("PUT", f"/api/users/{eve.id}/block")).status == 204
+    left = await a.happens("user-disconnected")
+    assert (left["userId"], left["user"]["presence"]) == (eve.id, "offline")
     (listed,) = (await eve.get("/api/rooms")).body["items"]
     assert (listed["owner"]["presence"], listed["participants"]) == ("offline", [])
 
