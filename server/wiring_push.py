@@ -52,7 +52,7 @@ def wire_push(
 ) -> WiredPush:
     """Make it, once per process."""
     tokens, receipt_store = DeviceStore(db), ReceiptStore(db)
-    expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token)
+    expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token, now=clock.now)
     senders: dict[str, Sender] = {EXPO: expo}
     closes = [expo.close]
     if config.fcm_account is not None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from math import ceil
 from typing import Any, Protocol
 
 EXPO, FCM, APNS_VOIP = "EXPO", "FCM", "APNS_VOIP"
@@ -69,6 +70,12 @@ class Push:
     channel: str | None = None
     category: str | None = None
     collapse_id: str | None = None
+
+    def left_seconds(self, now: datetime) -> int:
+        """How long from ``now`` on a provider may hold it; 0 when it is over and must not be sent any more."""
+        if self.expires_at is None:
+            return self.ttl_seconds
+        return max(0, ceil((self.expires_at - now).total_seconds()))
 
 
 class Sent(StrEnum):

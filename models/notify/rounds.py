@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -68,8 +69,20 @@ class Rounds(Generic[T]):
         while len(batch) < BATCH_MAX and self._may():
             now = self._clock.now()
             until = now + timedelta(seconds=LEASE_SECONDS)
-            todo = await self._claim(now, lease=self._ids.new(), lease_until=until)
+            try:
+                todo = await self._claim(now, lease=self._ids.new(), lease_until=until)
+            except Exception:
+                if not batch:
+                    raise
+                break  # what is claimed already waits for no lease to end; the next claim shows whether it lasts
             if todo is None:
                 break
             batch.append(todo)
         return batch
+
+
+async def each(works: Iterable[Awaitable[None]]) -> None:
+    """Do all of it, whatever becomes of some of it; the first fault, when all is done, is the caller's."""
+    faults = [one for one in await asyncio.gather(*works, return_exceptions=True) if one is not None]
+    if faults:
+        raise faults[0]

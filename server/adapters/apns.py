@@ -41,10 +41,19 @@ CONNECTIONS_MAX = 3
 
 # A token goes into an address, so it is looked at first. Apple says only that they may grow longer than 32 bytes.
 _TOKEN = re.compile(r"(?:[0-9a-fA-F]{2}){8,200}")
-_GONE = frozenset(("BadDeviceToken", "DeviceTokenNotForTopic", "Unregistered", "ExpiredToken"))
-# These do not mend themselves.
+_GONE = frozenset(("Unregistered", "ExpiredToken"))
+# These do not mend themselves. The last two are said to a token of another app or of the other one of Apple's two
+# environments: with a wrong APNS_TOPIC or APNS_SANDBOX to every token that there is, so none is forgotten for it.
 _LOUD = frozenset(
-    ("InvalidProviderToken", "BadCertificateEnvironment", "BadTopic", "TopicDisallowed", "MissingTopic")
+    (
+        "InvalidProviderToken",
+        "BadCertificateEnvironment",
+        "BadTopic",
+        "TopicDisallowed",
+        "MissingTopic",
+        "DeviceTokenNotForTopic",
+        "BadDeviceToken",
+    )
 )
 
 
@@ -107,6 +116,8 @@ class ApnsSender:
             return _away("closed")
 
     async def _send(self, push: Push) -> Outcome:
+        if not push.left_seconds(self._clock.now()):
+            return Outcome(sent=Sent.LATER, reason="over")  # it would ring for a call that is none any more
         token = self._provider()
         answer = await self._ask(push, token)
         if answer.status_code == 403 and _said(answer).get("reason") == "ExpiredProviderToken":

@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, TypeVar
 
 import requests
@@ -21,6 +22,7 @@ import structlog
 from exponent_server_sdk import PushClient, PushMessage, PushServerError, PushTicket
 
 from models.notify.ports import Note, Outcome, Push, Sent
+from models.notify.rings.rules import RING_BACKOFF_SECONDS_MAX
 from models.notify.rules import SEND_SECONDS_MAX, is_expo_token
 from server.adapters.retry_after import retry_after_seconds
 from server.clock import SystemClock
@@ -36,8 +38,10 @@ OTHER_THREADS = 2
 # and that has ten seconds for everything.
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 6.0
-# However long Expo wishes to be left alone: a ring is asked for again after so long.
+# However long Expo wishes to be left alone, something is asked for again after so long. What it says to messages does
+# not silence rings, and a phone that is to ring does not wait for a minute.
 HOLD_SECONDS_MAX = 60.0
+PRESSING_HOLD_SECONDS_MAX = float(RING_BACKOFF_SECONDS_MAX)
 
 # Errors of a single push, as tickets and receipts name them. What is not here may pass.
 _ERRORS = {
@@ -56,12 +60,13 @@ class ExpoMessage(PushMessage):  # type: ignore[misc]
     """The library's message with the fields that it lacks, for every shape of token."""
 
     push: Push
+    ttl_seconds: int
 
     @classmethod
-    def of(cls, push: Push) -> ExpoMessage:
-        """The message of a push."""
+    def of(cls, push: Push, now: datetime) -> ExpoMessage:
+        """The message of a push that is sent ``now``, which may be later than it was made."""
         message: ExpoMessage = cls(to=push.token)
-        message.push = push
+        message.push, message.ttl_seconds = push, push.left_seconds(now)
         return message
 
     def get_payload(self) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class ExpoMessage(PushMessage):  # type: ignore[misc]
             "to": push.token,
             "data": dict(push.data),
             # Said always: the platforms' own defaults are "once, now" on iOS and four weeks on Android.
-            "ttl": push.ttl_seconds,
+            "ttl": self.ttl_seconds,
             # Normal priority does not wake a phone that dozes.
             "priority": "high" if push.title is not None else "normal",
         }
@@ -86,6 +91,15 @@ class ExpoMessage(PushMessage):  # type: ignore[misc]
             "interruptionLevel": "time-sensitive" if push.note is Note.RING else None,
         }
         return payload | {name: value for name, value in optional.items() if value is not None}
+
+
+class _Lane:
+    """The threads of one sort of pushes, and until when Expo wishes to hear nothing of that sort."""
+
+    def __init__(self, threads: int, name: str, *, hold_seconds_max: float) -> None:
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self.hold_seconds_max = hold_seconds_max
+        self.hold_until = float("-inf")
 
 
 class ExpoSender:
@@ -103,25 +117,26 @@ class ExpoSender:
         answer_seconds: float = ANSWER_SECONDS,
         total_seconds: float = SEND_SECONDS_MAX,
         monotonic: Callable[[], float] = SystemClock.monotonic,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self._access_token = access_token
         self._url = url.rstrip("/") if url else None
         self._timeout = (connect_seconds, answer_seconds)
         self._total_seconds = total_seconds
         self._monotonic = monotonic
-        self._pressing = ThreadPoolExecutor(PRESSING_THREADS, thread_name_prefix="expo-ring")
-        self._other = ThreadPoolExecutor(OTHER_THREADS, thread_name_prefix="expo")
+        self._now = now or SystemClock().now
+        self._pressing = _Lane(PRESSING_THREADS, "expo-ring", hold_seconds_max=PRESSING_HOLD_SECONDS_MAX)
+        self._other = _Lane(OTHER_THREADS, "expo", hold_seconds_max=HOLD_SECONDS_MAX)
         self._of_thread = threading.local()
-        self._hold_until = float("-inf")
         self._closed = False
 
     async def send(self, pushes: Sequence[Push]) -> list[Outcome]:
         """Hand pushes to Expo; one outcome for each, in order, within ``total_seconds``."""
         outcomes: dict[int, Outcome] = {}
 
-        async def hand_over(places: Sequence[int], threads: ThreadPoolExecutor) -> None:
+        async def hand_over(places: Sequence[int], lane: _Lane) -> None:
             chunk = [pushes[place] for place in places]
-            outcomes.update(zip(places, await self._in_time(chunk, threads), strict=True))
+            outcomes.update(zip(places, await self._in_time(chunk, lane), strict=True))
 
         pressing = [n for n, push in enumerate(pushes) if push.note.pressing]
         other = [n for n, push in enumerate(pushes) if not push.note.pressing]
@@ -139,71 +154,84 @@ class ExpoSender:
     async def close(self) -> None:
         """Send nothing more. A request that is on its way ends by its timeout, unheard."""
         self._closed = True
-        for threads in (self._pressing, self._other):
-            threads.shutdown(wait=False, cancel_futures=True)
+        for lane in (self._pressing, self._other):
+            lane.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_time(self, chunk: Sequence[Push], threads: ThreadPoolExecutor) -> Sequence[Outcome]:
-        outcomes = await self._threaded(threads, lambda until: self._send(chunk, until))
-        return outcomes if outcomes is not None else [self._later()] * len(chunk)
+    async def _in_time(self, chunk: Sequence[Push], lane: _Lane) -> Sequence[Outcome]:
+        outcomes = await self._threaded(lane, lambda until: self._send(chunk, lane, until))
+        return outcomes if outcomes is not None else [self._later(lane)] * len(chunk)
 
-    async def _threaded(self, threads: ThreadPoolExecutor, work: Callable[[float], T]) -> T | None:
+    async def _threaded(self, lane: _Lane, work: Callable[[float], T]) -> T | None:
         """``work(until)`` in one of the threads, or None: closed, held, or not in time."""
-        if self._closed or self._held():
+        if self._closed or self._held(lane):
             return None
         until = SystemClock.monotonic() + self._total_seconds
         try:
             async with asyncio.timeout(self._total_seconds):
-                return await asyncio.get_running_loop().run_in_executor(threads, work, until)
+                return await asyncio.get_running_loop().run_in_executor(lane.threads, work, until)
         except TimeoutError:
             log.warning("push provider too slow", provider="expo")
             return None
 
-    def _held(self) -> float:
-        """How long Expo still wishes to be left alone."""
-        return max(0.0, self._hold_until - self._monotonic())
+    def _held(self, lane: _Lane) -> float:
+        """How long Expo still wishes to be left alone with this sort."""
+        return max(0.0, lane.hold_until - self._monotonic())
 
-    def _later(self, reason: str | None = None) -> Outcome:
-        return Outcome(sent=Sent.LATER, reason=reason, retry_after_seconds=self._held() or None)
+    def _later(self, lane: _Lane, reason: str | None = None, wished: float | None = None) -> Outcome:
+        """Refused, or not asked. What Expo wishes is for who was refused; others wait as long as the lane is held."""
+        wait = wished if wished is not None else self._held(lane)
+        return Outcome(sent=Sent.LATER, reason=reason, retry_after_seconds=wait or None)
 
-    def _send(self, chunk: Sequence[Push], until: float) -> list[Outcome]:
-        """One chunk, in a thread. Tokens that are none are not sent: one would spoil the request of all."""
-        good = [push for push in chunk if is_expo_token(push.token)]
-        results = iter(self._request(good, until) if good else [])
-        gone = Outcome(sent=Sent.GONE, reason="NotAToken")
-        return [next(results) if is_expo_token(push.token) else gone for push in chunk]
+    def _send(self, chunk: Sequence[Push], lane: _Lane, until: float) -> list[Outcome]:
+        """One chunk, in a thread. Tokens that are none are not sent: one would spoil the request of all.
 
-    def _request(self, pushes: Sequence[Push], until: float) -> list[Outcome]:
-        if self._over(until):
-            return [self._later()] * len(pushes)
+        Nor is a ring that has ended while it waited for the thread.
+        """
+        now = self._now()
+        wrong = {
+            n: Outcome(sent=Sent.LATER, reason="over")
+            if is_expo_token(push.token)
+            else Outcome(sent=Sent.GONE, reason="NotAToken")
+            for n, push in enumerate(chunk)
+            if push.left_seconds(now) <= 0 or not is_expo_token(push.token)
+        }
+        good = [push for n, push in enumerate(chunk) if n not in wrong]
+        results = iter(self._request(good, lane, until) if good else [])
+        return [wrong[n] if n in wrong else next(results) for n in range(len(chunk))]
+
+    def _request(self, pushes: Sequence[Push], lane: _Lane, until: float) -> list[Outcome]:
+        if self._over(lane, until):
+            return [self._later(lane)] * len(pushes)
+        now = self._now()
         try:
-            tickets = self._client().publish_multiple([ExpoMessage.of(push) for push in pushes])
+            tickets = self._client().publish_multiple([ExpoMessage.of(push, now) for push in pushes])
         except (PushServerError, requests.HTTPError) as error:
-            status = self._refused(error)
+            status, wished = self._refused(error, lane)
             if status not in (400, 413):
-                return [self._later(f"HTTP {status}")] * len(pushes)
+                return [self._later(lane, f"HTTP {status}", wished)] * len(pushes)
             if len(pushes) == 1:
                 return [Outcome(sent=Sent.NEVER, reason=f"HTTP {status}")]
             # One bad message, or tokens of two Expo projects, which may not share a request: find out which.
             half = len(pushes) // 2
-            return self._request(pushes[:half], until) + self._request(pushes[half:], until)
+            return self._request(pushes[:half], lane, until) + self._request(pushes[half:], lane, until)
         except requests.RequestException as error:
             log.warning("push provider away", provider="expo", error=type(error).__name__)
-            return [self._later("away")] * len(pushes)
+            return [self._later(lane, "away")] * len(pushes)
         except (TypeError, AttributeError, KeyError) as error:
             # JSON, but not of the documented shape: the library stumbles over it.
             log.warning("push provider talks nonsense", provider="expo", error=repr(error))
-            return [self._later("nonsense")] * len(pushes)
+            return [self._later(lane, "nonsense")] * len(pushes)
         return [_outcome(ticket, ticket.id or None) for ticket in tickets]
 
     def _ask_receipts(self, receipt_ids: Sequence[str], until: float) -> dict[str, Outcome]:
-        if self._over(until):
+        if self._over(self._other, until):
             return {}
         tickets = [PushTicket(None, PushTicket.SUCCESS_STATUS, "", None, one) for one in receipt_ids]
         try:
             # The library's check_receipts would leave the access token out.
             found = self._client().check_receipts_multiple(tickets)
         except (PushServerError, requests.HTTPError) as error:
-            self._refused(error)
+            self._refused(error, self._other)
             return {}
         except requests.RequestException as error:
             log.warning("push provider away", provider="expo", error=type(error).__name__)
@@ -214,20 +242,22 @@ class ExpoSender:
         asked = set(receipt_ids)
         return {receipt.id: _outcome(receipt, None) for receipt in found if receipt.id in asked}
 
-    def _over(self, until: float) -> bool:
+    def _over(self, lane: _Lane, until: float) -> bool:
         """Whether nobody waits for the outcome any more, or Expo wishes none."""
-        return self._closed or self._held() > 0 or SystemClock.monotonic() >= until
+        return self._closed or self._held(lane) > 0 or SystemClock.monotonic() >= until
 
-    def _refused(self, error: PushServerError | requests.HTTPError) -> int:
-        """Note the refusal of a whole request; its status."""
+    def _refused(self, error: PushServerError | requests.HTTPError, lane: _Lane) -> tuple[int, float | None]:
+        """Note the refusal of a whole request; its status, and for how long Expo wishes to be left alone."""
         response = error.response
         status = response.status_code if response is not None else 0
         log.warning("push provider refused", provider="expo", status=status, codes=_codes(error))
-        if response is not None and status in (429, 503):
-            wished = retry_after_seconds(response.headers.get("Retry-After"))
-            if wished is not None:
-                self._hold_until = self._monotonic() + min(wished, HOLD_SECONDS_MAX)
-        return status
+        if response is None or status not in (429, 503):
+            return status, None
+        wished = retry_after_seconds(response.headers.get("Retry-After"))
+        if wished is not None:
+            wished = min(wished, HOLD_SECONDS_MAX)
+            lane.hold_until = self._monotonic() + min(wished, lane.hold_seconds_max)
+        return status, wished
 
     def _client(self) -> PushClient:
         """This thread's client: sessions of ``requests`` are not made to be shared."""

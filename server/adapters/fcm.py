@@ -115,6 +115,8 @@ class FcmSender:
             return _away("closed")
 
     async def _send(self, push: Push) -> Outcome:
+        if not push.left_seconds(self._clock.now()):
+            return Outcome(sent=Sent.LATER, reason="over")  # it has waited for its turn too long
         access = await self._access_token(None)
         answer = await self._ask(push, access)
         if answer.status_code == 401 and _error_code(answer) != "THIRD_PARTY_AUTH_ERROR":
@@ -128,7 +130,7 @@ class FcmSender:
             "data": data_texts(push),
             # High, or a phone that dozes hears nothing; it is for what the app shows, or stops showing, at once.
             # No collapse key: a device has four of those at most, so a fifth conversation would lose its message.
-            "android": {"priority": "high", "ttl": f"{push.ttl_seconds}s"},
+            "android": {"priority": "high", "ttl": f"{push.left_seconds(self._clock.now())}s"},
         }
         return await self._client.post(
             self._address, json={"message": message}, headers={"Authorization": f"Bearer {access}"}

@@ -215,6 +215,7 @@ async def pushing(db: Database, clock: VirtualClock, ids: CountingIds) -> AsyncI
         access_token="secret",
         url=expo.url,
         monotonic=lambda: clock.now().timestamp(),
+        now=clock.now,
     )
     built = World(db, clock, ids, expo, sender)
     built.drawer.put(BOB, PHONE)

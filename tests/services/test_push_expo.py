@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from models.notify.ports import Note, Push, Sent
-from server.adapters.expo import ExpoSender
+from server.adapters.expo import PRESSING_THREADS, ExpoSender
+from tests.fakes import VirtualClock
 from tests.standins.expo import ExpoStandIn
 
 
@@ -102,3 +106,28 @@ async def test_a_sender_that_is_closed_leaves_pushes_to_others(expo: ExpoStandIn
     await sender.close()
     assert await sent(sender, [push("a")]) == [Sent.LATER]
     assert expo.asked == 0
+
+
+async def test_a_ring_that_ends_while_it_waits_for_a_thread_is_not_sent(
+    expo: ExpoStandIn, clock: VirtualClock
+) -> None:
+    """All threads for rings are at a provider that hangs; others wait behind them until the call of one is over."""
+    sender = ExpoSender(url=expo.url, now=clock.now)
+
+    def ring(name: str, seconds: int) -> Push:
+        over = clock.now() + timedelta(seconds=seconds)
+        return replace(push(name), note=Note.RING, ttl_seconds=seconds, expires_at=over)
+
+    expo.hold = asyncio.Event()
+    busy = [asyncio.create_task(sender.send([ring(f"t{n}", 45)])) for n in range(PRESSING_THREADS)]
+    await expo.arrived.wait()
+    late = asyncio.create_task(sender.send([ring("short", 2), ring("long", 45)]))
+    await asyncio.sleep(0)
+    clock.pass_(2)
+    expo.hold.set()
+    assert [one.sent for one in await late] == [Sent.LATER, Sent.OK]
+    await asyncio.gather(*busy)
+    ttl = {message["to"]: message["ttl"] for message in expo.pushed}
+    assert ttl["ExponentPushToken[long]"] == 43
+    assert "ExponentPushToken[short]" not in ttl
+    await sender.close()

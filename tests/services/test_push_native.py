@@ -73,7 +73,7 @@ class Natives:
             case "FCM":
                 self.fcm.errors[token] = "UNREGISTERED" if dead else "SENDER_ID_MISMATCH"
             case _ if dead:
-                self.apns.errors[token] = "DeviceTokenNotForTopic"
+                self.apns.unregistered[token] = 4_000_000_000_000
             case _:
                 self.apns.errors[token] = "PayloadTooLarge"
 

@@ -138,9 +138,11 @@ def _cancelled(todo: Todo, token: str) -> Push:
 def next_try_at(todo: Todo, now: datetime, *, asked_seconds: float = 0, chance: str = "") -> datetime | None:
     """When to try again after ``todo.attempts`` tries, not before the provider wants it, or None: too late.
 
-    A ring takes no chances: what is left of it is short.
+    A ring takes no chances: what is left of it is short, and a wish that goes beyond its end is not kept.
     """
     if todo.what is What.RING:
+        if after(now, asked_seconds) >= todo.give_up_at:
+            asked_seconds = RING_BACKOFF_SECONDS_MAX
         wait = wait_seconds(todo.attempts, most=RING_BACKOFF_SECONDS_MAX, chance="")
     else:
         wait = wait_seconds(todo.attempts, most=LATE_BACKOFF_SECONDS_MAX, chance=chance)

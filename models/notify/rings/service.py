@@ -19,7 +19,7 @@ from models.notify.rings import rules
 from models.notify.rings.rules import Way
 from models.notify.rings.store import RingStore
 from models.notify.rings.todo import Todo, What
-from models.notify.rounds import Rounds
+from models.notify.rounds import Rounds, each
 from models.ports import Clock, Ids
 
 # A round lasts as long as its slowest provider, and a ring that has come since takes another one: as many as rings
@@ -130,11 +130,25 @@ class Rings:
         return await self._missed.run()
 
     async def _work(self, batch: Sequence[Todo]) -> None:
-        plans = await asyncio.gather(*(self._plan(todo) for todo in batch))
+        """Nobody's ring waits for a provider that it does not go by, nor for the database's fault with another's."""
+        groups: dict[frozenset[str], list[_Plan]] = {}
+
+        async def plan(todo: Todo) -> None:
+            made = await self._plan(todo)
+            groups.setdefault(frozenset(one.token.kind for _, one in made.mail), []).append(made)
+
+        fault = None
+        try:
+            await each(plan(todo) for todo in batch)
+        except Exception as error:  # of one, which is another worker's when its lease ends
+            fault = error
+        await each(self._send(plans) for plans in groups.values())
+        if fault is not None:
+            raise fault
+
+    async def _send(self, plans: Sequence[_Plan]) -> None:
         results = await self._delivery.deliver([[one for _, one in plan.mail] for plan in plans])
-        await asyncio.gather(
-            *(self._settle(plan, answers) for plan, answers in zip(plans, results, strict=True))
-        )
+        await each(self._settle(plan, answers) for plan, answers in zip(plans, results, strict=True))
 
     async def _plan(self, todo: Todo) -> _Plan:
         """What is to be sent for one to-do; nothing for a ring that is over."""
