@@ -163,17 +163,16 @@ async def chat_stop_typing(ctx: Context, ask: dict[str, Any]) -> None:
     takes=HistoryQuery,
     gives=MessageView,
     many=True,
-    refuses=["SELF_NOT_ALLOWED", "USER_UNKNOWN"],
+    refuses=["SELF_NOT_ALLOWED", "USER_UNKNOWN", "VALIDATION_FAILED"],
 )
 async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
-    """Messages between this person and you, newest first."""
+    """Messages between this person and you: newest first, below ``before`` if given; oldest first, above ``after``."""
+    way, last = _direction(ask)
+    number = number_in([last]) if isinstance(last, str) else last
     page = await ctx.services.chat.history(
-        ctx.user_id,
-        ask["user_id"],
-        before=number_in(decode_cursor(ask["cursor"], parts=1)),
-        limit=ask["limit"],
+        ctx.user_id, ask["user_id"], **{"before": None, way: number}, limit=ask["limit"]
     )
-    return await _page(ctx, page, lambda last: encode_cursor(str(last.message.seq)))
+    return await _page(ctx, page, lambda last: encode_cursor(way, str(last.message.seq)))
 
 
 @route(
@@ -189,18 +188,10 @@ async def conversation_messages(ctx: Context, ask: dict[str, Any]) -> Page:
 
     After ``gap: true`` in ``SYNC``, ``after`` is the last number that the device has.
     """
-    parts = decode_cursor(ask["cursor"])
-    way, number = ("after" if "after" in ask else "before"), ask.get("after", ask.get("before"))
-    if parts is not None:
-        way, number = parts[0], number_in(parts[1:])
-        if way not in ("before", "after"):
-            raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    way, last = _direction(ask)
+    number = number_in([last]) if isinstance(last, str) else last
     page = await ctx.services.chat.messages(
-        ctx.user_id,
-        ask["conversation_id"],
-        before=number if way == "before" else None,
-        after=number if way == "after" else None,
-        limit=ask["limit"],
+        ctx.user_id, ask["conversation_id"], **{way: number}, limit=ask["limit"]
     )
     return await _page(ctx, page, lambda last: encode_cursor(way, str(last.message.seq)))
 
@@ -214,19 +205,35 @@ async def conversation_messages(ctx: Context, ask: dict[str, Any]) -> Page:
     refuses=["CONVERSATION_UNKNOWN", "VALIDATION_FAILED"],
 )
 async def search_messages(ctx: Context, ask: dict[str, Any]) -> Page:
-    """Messages in which each word of ``query`` is the beginning of a word, newest first; case does not matter.
+    """Messages in which each word of ``query`` is the beginning of a word; case does not matter.
 
-    In one conversation, or in the 1,000 of yours that were active last. Encrypted and deleted messages are not found.
+    Newest first, older than the message ``before`` if given; or oldest first, newer than the message ``after``. In one
+    conversation, or in the 1,000 of yours that were active last. Encrypted and deleted messages are not found.
     """
-    parts = decode_cursor(ask["cursor"], parts=1)
+    way, last = _direction(ask)
     page = await ctx.services.chat.search(
         ctx.user_id,
         ask["query"],
         conversation_id=ask.get("conversation_id"),
-        before=parts[0] if parts else None,
+        **{way: last},
         limit=ask["limit"],
     )
-    return await _page(ctx, page, lambda last: encode_cursor(last.message.id))
+    return await _page(ctx, page, lambda last: encode_cursor(way, last.message.id))
+
+
+def _direction(ask: dict[str, Any]) -> tuple[str, Any]:
+    """``before`` or ``after`` what a list is to go on: by its cursor, else as it was asked for.
+
+    A cursor of one part is from before the lists had directions. Refuses with ``VALIDATION_FAILED``.
+    """
+    parts = decode_cursor(ask["cursor"])
+    if parts is None:
+        return ("after", ask["after"]) if "after" in ask else ("before", ask.get("before"))
+    if len(parts) == 1:
+        parts = ["before", *parts]
+    if len(parts) != 2 or parts[0] not in ("before", "after"):
+        raise Refusal("VALIDATION_FAILED", cursor=["Not a cursor of this list."])
+    return parts[0], parts[1]
 
 
 def _conversation(ctx: Context, ask: dict[str, Any]) -> str:

@@ -122,20 +122,8 @@ class TypingIn(Shape):
         _one_address(data)
 
 
-class HistoryQuery(PageQuery):
-    """Whose messages with oneself."""
-
-    user_id = Id(required=True)
-    example = {"userId": EXAMPLE_ID, "limit": 50}
-
-
-class MessagesQuery(PageQuery):
-    """A stretch of a conversation: below ``before`` (newest first), or above ``after`` (oldest first)."""
-
-    conversation_id = Id(required=True)
-    before = fields.Integer(validate=validate.Range(min=0, max=NUMBER_MAX))
-    after = fields.Integer(validate=validate.Range(min=0, max=NUMBER_MAX))
-    example = {"conversationId": EXAMPLE_ID, "after": 120, "limit": 50}
+class _Directed(PageQuery):
+    """A stretch in one direction."""
 
     @validates_schema
     def one_direction(self, data: Mapping[str, Any], **_: Any) -> None:
@@ -144,11 +132,37 @@ class MessagesQuery(PageQuery):
             raise ValidationError({"after": ["Either before or after."]})
 
 
-class MessageSearch(PageQuery):
-    """Beginnings of words, all of which a message must have; in all conversations or in one."""
+class _Numbered(_Directed):
+    """By numbers: below ``before`` (newest first), or above ``after`` (oldest first)."""
+
+    before = fields.Integer(validate=validate.Range(min=0, max=NUMBER_MAX))
+    after = fields.Integer(validate=validate.Range(min=0, max=NUMBER_MAX))
+
+
+class HistoryQuery(_Numbered):
+    """Whose messages with oneself: below ``before`` (newest first), or above ``after`` (oldest first)."""
+
+    user_id = Id(required=True)
+    example = {"userId": EXAMPLE_ID, "limit": 50}
+
+
+class MessagesQuery(_Numbered):
+    """A stretch of a conversation: below ``before`` (newest first), or above ``after`` (oldest first)."""
+
+    conversation_id = Id(required=True)
+    example = {"conversationId": EXAMPLE_ID, "after": 120, "limit": 50}
+
+
+class MessageSearch(_Directed):
+    """Beginnings of words, all of which a message must have; in all conversations or in one.
+
+    Older than the message ``before`` (newest first), or newer than the message ``after`` (oldest first).
+    """
 
     query = Text(required=True, least=1, most=256)
     conversation_id = Id()
+    before = Id()
+    after = Id()
     example = {"query": "good morn"}
 
 

@@ -76,7 +76,9 @@ class Reading:
         self._inbox = inbox
         self._users = users
 
-    async def with_user(self, user_id: str, other_id: str, *, before: int | None, limit: int) -> Page:
+    async def with_user(
+        self, user_id: str, other_id: str, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
         """See ``Chat.history``."""
         if other_id == user_id:
             raise Refusal("SELF_NOT_ALLOWED")
@@ -84,7 +86,7 @@ class Reading:
         if len(people) < 2:
             raise Refusal("USER_UNKNOWN")
         mine = Membership(conversation_id=rules.pair_id(user_id, other_id), user_id=user_id)
-        found = await self._messages.history(mine, before=before, most=limit + 1)
+        found = await self._messages.history(mine, before=before, after=after, most=limit + 1)
         items = [Written(message, people[message.sender_id]) for message in found[:limit]]
         return Page(items, more=len(found) > limit)
 
@@ -122,7 +124,14 @@ class Reading:
         return Unheard(conversation, (await self._written(told[-1:]))[0], len(told))
 
     async def search(
-        self, user_id: str, query: str, *, conversation_id: str | None, before: str | None, limit: int
+        self,
+        user_id: str,
+        query: str,
+        *,
+        conversation_id: str | None,
+        before: str | None,
+        after: str | None,
+        limit: int,
     ) -> Page:
         """See ``Chat.search``."""
         words = rules.query_words(query)
@@ -133,7 +142,7 @@ class Reading:
             if mine is None:
                 raise Refusal("CONVERSATION_UNKNOWN")
             places = [mine]
-        found = await self._messages.search(places, words, before=before, most=limit + 1)
+        found = await self._messages.search(places, words, before=before, after=after, most=limit + 1)
         return Page(await self._written(found[:limit]), more=len(found) > limit)
 
     async def conversations(

@@ -161,12 +161,15 @@ class Chat:
 
     # ------------------------------------------------------------------------------------------------------- reading
 
-    async def history(self, user_id: str, other_id: str, *, before: int | None, limit: int) -> Page:
-        """What the two have written to each other, newest first, below number ``before``.
+    async def history(
+        self, user_id: str, other_id: str, *, before: int | None, after: int | None = None, limit: int
+    ) -> Page:
+        """What the two have written to each other: newest first below number ``before``, or oldest first above
+        ``after``.
 
         Blocks and deletions of people hide nothing of it. Refuses with ``SELF_NOT_ALLOWED`` and ``USER_UNKNOWN``.
         """
-        return await self._reading.with_user(user_id, other_id, before=before, limit=limit)
+        return await self._reading.with_user(user_id, other_id, before=before, after=after, limit=limit)
 
     async def messages(
         self,
@@ -189,14 +192,15 @@ class Chat:
         *,
         conversation_id: str | None = None,
         before: str | None = None,
+        after: str | None = None,
         limit: int,
     ) -> Page:
-        """Messages with words that begin with each of the query's, newest first, older than the one with id
-        ``before``: in one conversation, or in those that were active last. Refuses with ``CONVERSATION_UNKNOWN`` and
-        ``VALIDATION_FAILED`` (no word).
+        """Messages with words that begin with each of the query's: newest first, older than the one with id
+        ``before``, or oldest first, newer than the one with id ``after``. In one conversation, or in those that were
+        active last. Refuses with ``CONVERSATION_UNKNOWN`` and ``VALIDATION_FAILED`` (no word).
         """
         return await self._reading.search(
-            user_id, query, conversation_id=conversation_id, before=before, limit=limit
+            user_id, query, conversation_id=conversation_id, before=before, after=after, limit=limit
         )
 
     async def conversations(

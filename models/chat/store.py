@@ -173,9 +173,18 @@ class ChatStore:
         return [message_of(row) async for row in self._messages.find(query, sort=order).limit(most)]
 
     async def search(
-        self, places: Sequence[Membership], words: Sequence[str], *, before: str | None, most: int
+        self,
+        places: Sequence[Membership],
+        words: Sequence[str],
+        *,
+        before: str | None,
+        after: str | None = None,
+        most: int,
     ) -> list[Message]:
-        """What one person sees in these conversations that has a word with each of the beginnings, newest first."""
+        """What one person sees in these conversations that has a word with each of the beginnings.
+
+        Newest first, older than the message ``before``; or oldest first, newer than the message ``after``.
+        """
         if not places:
             return []
         begins: list[Document] = [
@@ -189,10 +198,14 @@ class ChatStore:
         unseen = [window for place in places for window in _unseen(place)]
         if unseen:
             query["$nor"] = unseen
-        if before is not None:
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        elif before is not None:
             query["_id"] = {"$lt": before}
         # By the words, whatever the planner thinks of walking back through everybody's messages in order of their ids.
-        cursor = self._messages.find(query, sort=[("_id", -1)], hint=_BY_WORDS).limit(most)
+        cursor = self._messages.find(query, sort=[("_id", -1 if after is None else 1)], hint=_BY_WORDS).limit(
+            most
+        )
         return [message_of(document) async for document in cursor]
 
 

@@ -165,3 +165,32 @@ async def test_a_push_is_wired_to_say_what_a_message_says_when_it_goes_out(rest:
     assert (fresh.newest.preview, fresh.newest.sender["id"]) == ("hello", ada.id)
     await ada.send("DELETE", f"/api/chat/messages/{message['id']}")
     assert await rest.services.pushes.messages.fresh(bundle) is None
+
+
+@pytest.mark.parametrize("where", ["history", "search", "conversation"])
+async def test_a_history_and_a_search_are_read_in_both_directions(rest: House, where: str) -> None:
+    ada, bob = await two(rest)
+    said = [await say(ada, bob, f"word {n}") for n in range(7)]
+    path = {
+        "history": f"/api/chat/history/{ada.id}?",
+        "search": "/api/chat/search?query=word&",
+        "conversation": f"/api/chat/conversations/{said[0]['conversationId']}/messages?",
+    }[where]
+    name = "id" if where == "search" else "seq"
+
+    async def read(**first: object) -> list[object]:
+        """All pages of two, from the first one on."""
+        seen: list[object] = []
+        more = "".join(f"&{key}={value}" for key, value in first.items())
+        while True:
+            page = (await bob.get(f"{path}limit=2{more}")).body
+            seen += [one["seq"] for one in page["items"]]
+            if page["nextCursor"] is None:
+                return seen
+            more = f"&cursor={page['nextCursor']}"
+
+    assert await read() == [7, 6, 5, 4, 3, 2, 1]
+    assert await read(before=said[4][name]) == [4, 3, 2, 1]
+    assert await read(after=said[1][name]) == [3, 4, 5, 6, 7]
+    both = f"{path}before={said[0][name]}&after={said[0][name]}"
+    (await bob.get(both)).error(400, "VALIDATION_FAILED")
