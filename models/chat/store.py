@@ -34,6 +34,9 @@ MESSAGES = collection(
 
 # More than a request may take: until then the one who wrote the message is at it.
 TELL_SECONDS = 10
+# A search for one letter reads all the messages of somebody who has very many. It ends here, as if the database were
+# away for it, and takes nobody else's time.
+SEARCH_MS_MAX = 3_000
 # The server's code for it, in the faults of a write of many.
 DUPLICATE_KEY = 11000
 
@@ -203,10 +206,9 @@ class ChatStore:
         elif before is not None:
             query["_id"] = {"$lt": before}
         # By the words, whatever the planner thinks of walking back through everybody's messages in order of their ids.
-        cursor = self._messages.find(query, sort=[("_id", -1 if after is None else 1)], hint=_BY_WORDS).limit(
-            most
-        )
-        return [message_of(document) async for document in cursor]
+        order = [("_id", -1 if after is None else 1)]
+        found = self._messages.find(query, sort=order, hint=_BY_WORDS, limit=most, max_time_ms=SEARCH_MS_MAX)
+        return [message_of(document) async for document in found]
 
 
 _BY_WORDS = [("conversation_id", 1), ("words", 1), ("seq", -1)]

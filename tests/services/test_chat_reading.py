@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo.errors import ExecutionTimeout
 
+from models.chat import store as chat_store
 from models.chat.rules import pair_id
-from models.db import Database
+from models.db import Database, database_away
 from models.mailbox.store import KEPT_DAYS
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
 from tests.services.chat_house import ANN, BOB, EVE, NOBODY, Spoken, World, build, device, refused
@@ -200,3 +202,19 @@ async def test_who_is_in_a_conversation_for_other_features(world: World) -> None
     assert await chat.members(NOBODY) == ()
     assert (await chat.evidence(BOB, written.message.id)).text == "hello"
     assert await refused(chat.evidence(EVE, written.message.id)) == "MESSAGE_UNKNOWN"
+
+
+async def test_a_search_that_reads_too_much_ends_in_its_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = world.process()
+    await chat.say(device(ANN), to=BOB, text="word", op_id="1")
+    row = await world.db["messages"].find_one({})
+    assert row is not None
+    rows = [{**row, "_id": f"{n:08}", "seq": n, "op_id": f"op {n}"} for n in range(2, 20_000)]
+    await world.db["messages"].insert_many(rows)
+    assert len((await chat.search(BOB, "w", limit=50)).items) == 50
+    monkeypatch.setattr(chat_store, "SEARCH_MS_MAX", 1)
+    with pytest.raises(ExecutionTimeout) as late:
+        await chat.search(BOB, "w", limit=50)
+    assert database_away(late.value), "503: later, perhaps"
