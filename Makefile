@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench bench-peers profile sim picture format clean
+.PHONY: help run test check docs bench bench-peers profile sim chaos picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -44,6 +44,9 @@ profile: .venv/.installed-dev ## Flame graphs of the relay and of calls, anew, i
 
 sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against a model (SEED=n RUNS=n CRASH=n WORKERS=n)
 	@$(BIN)/python -m tests.sim --seed $(SEED) --runs $(RUNS) --workers $(WORKERS) $(if $(CRASH),--crash $(CRASH))
+
+chaos: .venv/.installed-dev tests/js/node_modules/.installed ## Calls over three processes with faults in the middle (ARGS='--quick', '--only kill --seed 2 --phones 80')
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's pictures, anew, from the demo in a real call and a real room
 	@$(BIN)/python -m tests.doors.picture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 import structlog
@@ -126,15 +126,16 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello; what follows is in ``data_received``."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self._reader, self._greeted = transport, hiredis.Reader(), False
+        # uvloop's are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+        self._reader, self._greeted = hiredis.Reader(), False
         if not self._wanted:
-            transport.close()
+            self._transport.close()
             return
         words = ["HELLO", "3"]
         if self._options.get("password"):
             words += ["AUTH", self._options.get("username") or "default", self._options["password"]]
-        transport.write(hiredis.pack_command((*words, "SETNAME", "ringmeter")))  # type: ignore[arg-type]
+        self._transport.write(hiredis.pack_command((*words, "SETNAME", "ringmeter")))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         """Take publications; the first answer is that to the hello."""

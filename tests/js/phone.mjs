@@ -36,12 +36,27 @@ function open({ phone, url, options }) {
   socket.on("disconnect", (reason) => tell(phone, "*disconnect", reason));
   socket.on("connect_error", (error) => tell(phone, "*connect_error", { message: error.message, data: error.data ?? null }));
   socket.onAny((event, ...args) => tell(phone, event, ...args));
+  if (options?.urls) follow(phone, socket, options);
   if (options?.frames) {
     // Every packet that leaves, so that a test can count resends.
     socket.io.on("open", () => {
       socket.io.engine.on("packetCreate", (packet) => tell(phone, "*frame", String(packet.data ?? "")));
     });
   }
+}
+
+// An app as the guide has it, behind a load balancer: it keeps `since`, and comes back by itself, to the next address.
+function follow(phone, socket, { urls, auth }) {
+  let since;
+  let tries = 0;
+  socket.auth = (give) => give({ ...auth, since });
+  socket.onAny((event, said) => {
+    since = said?.logSeq ?? (event === "SYNC" && (said.gap || !said.missed) ? said.seq : since);
+  });
+  const again = () => setTimeout(() => phones.get(phone) === socket && socket.io.reconnection() && socket.connect(), 200);
+  socket.on("disconnect", (reason) => reason === "io server disconnect" && again());
+  socket.on("connect_error", ({ data }) => data && again());
+  socket.io.on("reconnect_attempt", () => (socket.io.uri = urls[++tries % urls.length]));
 }
 
 const verbs = {
@@ -100,6 +115,18 @@ const verbs = {
   kill({ phone }) {
     const { transport } = found(phone).io.engine;
     transport.ws.terminate();
+  },
+
+  // Lose the network, and stay away until "back".
+  away({ phone }) {
+    const { io: manager } = found(phone);
+    manager.reconnection(false);
+    manager.engine?.transport?.ws?.terminate();
+  },
+
+  back({ phone }) {
+    found(phone).io.reconnection(true);
+    found(phone).connect();
   },
 
   forget({ phone }) {

@@ -1,0 +1,1 @@
+"""Faults under load: what the official client sees of them, and what is in the database afterwards."""
