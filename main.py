@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     modules = {
         "run": cli_run,
+        "worker": cli_run,
         "doctor": cli_doctor,
         "calls": cli_calls,
         "users": cli_users,
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "verify-receipt": cli_receipt,
         "docs": cli_docs,
     }
-    for module in modules.values():
+    for module in dict.fromkeys(modules.values()):
         module.add_parser(commands)
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words or ["run"])
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for sentence in fault.faults:
             print(f"  {sentence}", file=sys.stderr)
         return 2
-    runner = cli_run.event_loop_factory() if args.command == "run" else None
+    runner = cli_run.event_loop_factory() if args.command in ("run", "worker") else None
     with asyncio.Runner(loop_factory=runner) as loop:
         return loop.run(modules[args.command].run(args, config))
 

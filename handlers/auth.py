@@ -214,7 +214,7 @@ async def watch_revocations(services: Services) -> None:
     await services.accounts.watch_revocations()
 
 
-@job("accounts.tidy", every_seconds=60)
+@job("accounts.tidy", every_seconds=60, anywhere=True)
 async def tidy(services: Services) -> None:
     """Remove sign-ins that have expired, and finish deletions that a crash has interrupted."""
     await services.accounts.tidy()

@@ -93,7 +93,7 @@ async def renewals(services: Services) -> None:
     await services.billing.run_wanted()  # what a nudge could not do for want of a database
 
 
-@job("money", every_seconds=2.0)
+@job("money", every_seconds=2.0, anywhere=True)
 async def money(services: Services) -> None:
     """Settle what a process has ended and not lived to settle; clear earnings whose dispute window is over."""
     await services.calls.run_money()

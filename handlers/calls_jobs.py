@@ -10,7 +10,7 @@ BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 8.0
 
 
-@job("deadlines", every_seconds=1.0)
+@job("deadlines", every_seconds=1.0, anywhere=True)
 async def deadlines(services: Services) -> None:
     """Rings that time out, connections that do not come back, calls that are over: what no local alarm has done."""
     await services.calls.run_due()
@@ -22,7 +22,7 @@ async def leases(services: Services) -> None:
     await services.calls.run_leases(DEAD_AFTER_SECONDS)
 
 
-@job("untold", every_seconds=2.0)
+@job("untold", every_seconds=2.0, anywhere=True)
 async def untold(services: Services) -> None:
     """Tell what a process has written and not lived to tell."""
     await services.calls.run_untold()

@@ -266,7 +266,7 @@ def number_in(parts: list[str] | None) -> int | None:
 # ---------------------------------------------------------------------------------------------------------------- jobs
 
 
-@job("chat_untold", every_seconds=5)
+@job("chat_untold", every_seconds=5, anywhere=True)
 async def tell_untold_messages(services: Services) -> None:
     """Tell messages and markers whose process ended between keeping and telling them."""
     await services.chat.tell_untold()

@@ -160,14 +160,14 @@ class KeysTeller:
         await self._mailbox.post([letter])
 
 
-@job("keys.changes", every_seconds=1.0)
+@job("keys.changes", every_seconds=1.0, anywhere=True)
 async def tell_key_changes(services: Services) -> None:
     """Tell of keys that went with a sign-in, and of what a dead process has left untold."""
     await services.keys.tell_changes()
     await services.key_groups.tell_untold()
 
 
-@job("keys.tidy", every_seconds=3600.0)
+@job("keys.tidy", every_seconds=3600.0, anywhere=True)
 async def tidy_keys(services: Services) -> None:
     """Let go of the ids of one-time keys that were claimed a month ago."""
     await services.keys.tidy()

@@ -40,14 +40,14 @@ async def livekit_webhook(ctx: Context, ask: dict[str, Any]) -> dict[str, Any]:
     return {"received": True}
 
 
-@job("livekit_removals", every_seconds=2.0)
+@job("livekit_removals", every_seconds=2.0, anywhere=True)
 async def livekit_removals(services: Services) -> None:
     """Cut off at LiveKit whoever is no longer in our room."""
     if services.livekit is not None:
         await services.livekit.run_removals()
 
 
-@job("livekit_attendance", every_seconds=5.0)
+@job("livekit_attendance", every_seconds=5.0, anywhere=True)
 async def livekit_attendance(services: Services) -> None:
     """Find who has left LiveKit without our having been told."""
     if services.livekit is not None:

@@ -216,7 +216,7 @@ async def media_delete(ctx: Context, ask: dict[str, Any]) -> None:
     await ctx.services.media.delete(ctx.user_id, ask["id"])
 
 
-@job("media", every_seconds=30.0)
+@job("media", every_seconds=30.0, anywhere=True)
 async def media_due(services: Services) -> None:
     """Throw away what nobody has sent, what uploads left behind, and what deleted messages had."""
     await services.media.run_due()

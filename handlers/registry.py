@@ -86,12 +86,17 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Work that any process may do, every ``every_seconds``. Safe to run in several processes at once."""
+    """Timed work, every ``every_seconds``. Safe to run in several processes at once.
+
+    What is about the sockets and the memory of a process runs in each; what is done for all of them (``anywhere``)
+    mostly runs in one, and may be left to workers.
+    """
 
     name: str
     every_seconds: float
     handler: Callable[..., Awaitable[Any]]
     doc: str
+    anywhere: bool = False
 
 
 @dataclass(slots=True)
@@ -209,14 +214,18 @@ def notice(name: str, shape: type[Shape], doc: str) -> str:
     return name
 
 
-def job(name: str, *, every_seconds: float) -> Callable[[F], F]:
-    """Declare ``async def handler(services)`` as timed work."""
+def job(name: str, *, every_seconds: float, anywhere: bool = False) -> Callable[[F], F]:
+    """Declare ``async def handler(services)`` as timed work; see ``Job``."""
 
     def declare(handler: F) -> F:
         if name in catalogue.jobs:
             raise ValueError(f"job {name} is declared twice")
         catalogue.jobs[name] = Job(
-            name=name, every_seconds=every_seconds, handler=handler, doc=handler.__doc__ or ""
+            name=name,
+            every_seconds=every_seconds,
+            handler=handler,
+            doc=handler.__doc__ or "",
+            anywhere=anywhere,
         )
         return handler
 

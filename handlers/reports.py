@@ -284,7 +284,7 @@ class ReportsTeller:
         )
 
 
-@job("reports.owed", every_seconds=5.0)
+@job("reports.owed", every_seconds=5.0, anywhere=True)
 async def run_owed_reports(services: Services) -> None:
     """Tell reports, and do bans, that a process has left behind."""
     await services.reports.run_owed()

@@ -13,7 +13,7 @@ async def rooms_elsewhere(services: Services) -> None:
     await services.rooms.refresh()
 
 
-@job("room_deadlines", every_seconds=1.0)
+@job("room_deadlines", every_seconds=1.0, anywhere=True)
 async def room_deadlines(services: Services) -> None:
     """Lost connections that do not come back, places that nobody came to, empty rooms."""
     await services.rooms.run_due()
@@ -25,13 +25,13 @@ async def room_leases(services: Services) -> None:
     await services.rooms.run_leases(DEAD_AFTER_SECONDS)
 
 
-@job("rooms_untold", every_seconds=2.0)
+@job("rooms_untold", every_seconds=2.0, anywhere=True)
 async def rooms_untold(services: Services) -> None:
     """Tell what a process has written of a room and not lived to tell."""
     await services.rooms.run_untold()
 
 
-@job("room_messages_untold", every_seconds=5.0)
+@job("room_messages_untold", every_seconds=5.0, anywhere=True)
 async def room_messages_untold(services: Services) -> None:
     """Tell messages whose sender's process ended between keeping and telling them."""
     await services.talk.tell_untold()

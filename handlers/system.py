@@ -164,7 +164,7 @@ async def gone(ctx: Context, seen_at: datetime) -> None:
             await ctx.services.chat.typing.gone(ctx.user_id, ctx.device_id)
 
 
-@job("letters", every_seconds=3600.0)
+@job("letters", every_seconds=3600.0, anywhere=True)
 async def letters(services: Services) -> None:
     """Throw away letters that are too old to be replayed."""
     await services.mailbox.trim()

@@ -29,7 +29,9 @@ from server.health import Health
 from server.metrics import JOB_RUNS, CountedEnds, count_entries
 from server.rest import BODY_MAX, add_routes, answer_with
 from server.security import Origins, protect
+from server.siblings import Siblings
 from server.sockets import Sockets
+from server.turns import Turns
 from server.wiring import Edges, Wired, catalogue, wire
 
 log = structlog.get_logger(__name__)
@@ -48,10 +50,18 @@ BUS: web.AppKey[Bus] = web.AppKey("bus", Bus)
 TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
 
 
-def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.Application:
+def make_app(
+    config: Config,
+    uri: str,
+    *,
+    clock: Clock | None = None,
+    works: bool = True,
+    siblings: Siblings | None = None,
+) -> web.Application:
     """The whole server on the MongoDB at ``uri``; nothing is opened before the app starts.
 
-    ``clock`` is a test's own; without it time is the machine's.
+    ``clock`` is a test's own; without it time is the machine's. ``works``: it also does the jobs that are anybody's.
+    ``siblings`` are the other processes at the same port.
     """
     app = web.Application(client_max_size=BODY_MAX)
     clock, ids, tasks = clock or SystemClock(), SystemIds(), Tasks()
@@ -82,6 +92,8 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     wired = wire(config, db, edges)
     services = wired.services
     alarms.ring = lambda key: (services.rooms if key.startswith(ROOM_ALARM) else services.calls).alarm(key)
+    services.calls.works = works
+    turns = Turns(process, works=works, workers=lambda: services.calls.workers)
     services.ledger.listeners.append(count_entries)
     services.calls.announcer = CountedEnds(services.calls.announcer)
     sockets.bind(
@@ -108,6 +120,8 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
     add_documents(app, catalogue, WEB)
     _add_pages(app, production=config.production)
     sockets.sio.attach(app)
+    if siblings is not None:
+        siblings.join(app, sockets.sio.eio)
 
     app[WIRED], app[SOCKETS], app[DATABASE], app[HEALTH], app[TASKS] = wired, sockets, db, health, tasks
 
@@ -134,7 +148,7 @@ def make_app(config: Config, uri: str, *, clock: Clock | None = None) -> web.App
         await services.presence.run_leases(DEAD_AFTER_SECONDS)
         await services.rooms.run_leases(DEAD_AFTER_SECONDS)
         running = [
-            asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services), job.name))
+            asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services, turns), job.name))
             for job in catalogue.jobs.values()
         ]
         running.append(asyncio.create_task(tasks.every(SWEEP_SECONDS, sockets.sweep, "tokens")))
@@ -166,8 +180,10 @@ async def drain(app: web.Application) -> None:
     await app[TASKS].drain(DRAIN_SECONDS)
 
 
-def _turn(job: Job, services: Services):  # type: ignore[no-untyped-def]
+def _turn(job: Job, services: Services, turns: Turns):  # type: ignore[no-untyped-def]
     async def turn() -> None:
+        if not turns.mine(job):
+            return
         try:
             await job.handler(services)
         except Exception:

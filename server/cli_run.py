@@ -1,12 +1,16 @@
-"""``python main.py run``: the server, with the embedded MongoDB where none is given."""
+"""``python main.py run`` and ``worker``: the server, with the embedded MongoDB where none is given."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,7 +20,10 @@ from models.db import StandaloneServer, database_away
 from server.app import drain, make_app
 from server.config import Config, with_jwt_secret
 from server.logs import configure_logs
-from server.mongod import EmbeddedMongod, MongodFault
+from server.mongod import EmbeddedMongod, MongodFault, running_uri
+from server.processes import is_free
+from server.siblings import Siblings
+from server.supervisor import Supervisor, member_command, member_env, reserve
 
 log = structlog.get_logger(__name__)
 
@@ -26,19 +33,44 @@ EMBEDDED_IN_PRODUCTION = (
 )
 # What one request may still take once the sockets have been sent away.
 SHUTDOWN_SECONDS = 2.0
+# More than the cores of the machines on which one port is still the bottleneck of nothing.
+PROCESSES_MAX = 64
 
 
 def add_parser(commands: Any) -> None:
-    """``run [--host HOST] [--port PORT]``."""
-    parser: argparse.ArgumentParser = commands.add_parser("run", help="start the server (the default)")
+    """``run [--host HOST] [--port PORT] [--processes N]`` and ``worker``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="start the server (the default)",
+        epilog="SIGTERM and SIGINT send everybody away to come back, and end it. With several processes SIGHUP "
+        "replaces them one after the other while calls go on; WebSocket clients are spread over them, clients that "
+        "poll are passed on to the process that knows them. Set REDIS_URL, so that they reach each other at once.",
+    )
     parser.add_argument("--host", help="address to listen on (HOST)")
     parser.add_argument("--port", type=_port, help="port to listen on (PORT), 0 for any free one")
+    parser.add_argument("--processes", type=_count, default=1, metavar="N", help="processes at one port (1)")
+    parser.add_argument("--member", help=argparse.SUPPRESS)
+    commands.add_parser(
+        "worker",
+        help="do the timed jobs that any process may do, with no port",
+        epilog="Beside servers with JOBS=own, or with JOBS=all to take a share from them. It needs their MONGO_URI or "
+        "DATA_DIR. Exit status 0 after SIGTERM or SIGINT, 1 when it could not start.",
+    )
 
 
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65_535:
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= PROCESSES_MAX:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {PROCESSES_MAX}")
+    if number > 1 and not hasattr(socket, "SO_REUSEPORT"):
+        raise argparse.ArgumentTypeError("this system cannot share a port between processes")
     return number
 
 
@@ -59,11 +91,13 @@ async def run(args: argparse.Namespace, config: Config) -> int:
         print(f"DATA_DIR {config.data_dir} cannot be used: {fault.strerror or fault}.", file=sys.stderr)
         return 2
     configure_logs(config.log_level, production=config.production)
-    host, port = args.host or config.host, config.port if args.port is None else args.port
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if args.command == "worker":
+        return await _guarded(_work(config, stop))
+    host, port = args.host or config.host, config.port if args.port is None else args.port
     mongod = EmbeddedMongod(config.data_dir) if config.mongo_uri is None else None
     watch: asyncio.Task[None] | None = None
     try:
@@ -73,17 +107,11 @@ async def run(args: argparse.Namespace, config: Config) -> int:
                 log.warning(EMBEDDED_IN_PRODUCTION)
             uri = await mongod.start()
             watch = asyncio.create_task(_keep_alive(mongod))
-        return await _serve(config, uri, host, port, stop)
+        if args.processes > 1:
+            return await _supervise(config, uri, host, port, args.processes, stop)
+        return await _guarded(_serve(config, uri, host, port, stop, args.member))
     except MongodFault as fault:
         print(fault, file=sys.stderr)
-        return 1
-    except StandaloneServer as fault:
-        print(f"{fault}.", file=sys.stderr)
-        return 1
-    except Exception as fault:
-        if not database_away(fault):
-            raise
-        print("The database does not answer. Is MONGO_URI right, and is MongoDB running?", file=sys.stderr)
         return 1
     finally:
         if watch is not None:
@@ -92,19 +120,107 @@ async def run(args: argparse.Namespace, config: Config) -> int:
             await mongod.stop()
 
 
-async def _serve(config: Config, uri: str, host: str, port: int, stop: asyncio.Event) -> int:
+async def _guarded(serving: Coroutine[Any, Any, int]) -> int:
+    """What is wrong with the database, in a sentence."""
+    try:
+        return await serving
+    except StandaloneServer as fault:
+        print(f"{fault}.", file=sys.stderr)
+        return 1
+    except Exception as fault:
+        if not database_away(fault):
+            raise
+        print("The database does not answer. Is MONGO_URI right, and is MongoDB running?", file=sys.stderr)
+        return 1
+
+
+async def _work(config: Config, stop: asyncio.Event) -> int:
+    """The jobs alone."""
+    uri = config.mongo_uri or await running_uri(config.data_dir)
+    if uri is None:
+        print("No database: set MONGO_URI, or DATA_DIR to that of a server that runs.", file=sys.stderr)
+        return 1
     app = make_app(config, uri)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        log.info("working")
+        await stop.wait()
+        await drain(app)
+    finally:
+        await runner.cleanup()
+    log.info("stopped")
+    return 0
+
+
+async def _supervise(config: Config, uri: str, host: str, port: int, count: int, stop: asyncio.Event) -> int:
+    if config.redis_url is None:
+        log.warning(
+            "REDIS_URL is not set: the processes hear of each other within half a second, by the database"
+        )
+    try:
+        if port and not is_free(port):
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        held = reserve(host, port)
+    except OSError as fault:
+        return _cannot_listen(host, port, fault)
+    try:
+        port = held.getsockname()[1]
+        children = Supervisor(member_command(host, port), member_env(uri), count)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.roll)
+        running = asyncio.create_task(children.run(stop))
+        if not await children.start() and not stop.is_set():
+            stop.set()
+            await running
+            return 1
+        _say_where(config, host, port)
+        await running
+    finally:
+        held.close()
+    log.info("stopped")
+    return 0
+
+
+def _cannot_listen(host: str, port: int, fault: OSError) -> int:
+    why = fault.strerror or fault
+    print(f"Cannot listen on {host}:{port}: {why}. Set HOST and PORT to others.", file=sys.stderr)
+    return 1
+
+
+def _until_orphaned(stop: asyncio.Event) -> None:
+    """Whoever has started this process is gone when its standard input ends."""
+
+    def read() -> None:
+        if not os.read(0, 1024):
+            asyncio.get_running_loop().remove_reader(0)
+            stop.set()
+
+    asyncio.get_running_loop().add_reader(0, read)
+
+
+async def _serve(
+    config: Config, uri: str, host: str, port: int, stop: asyncio.Event, member: str | None
+) -> int:
+    siblings = None
+    if member is not None:
+        folder, _, number = member.rpartition(":")
+        siblings = Siblings(Path(folder), int(number))
+        _until_orphaned(stop)
+    app = make_app(config, uri, works=config.jobs == "all", siblings=siblings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
+        reuse_port = True if siblings is not None else None
+        site = web.TCPSite(runner, host, port, reuse_address=True, reuse_port=reuse_port)
         try:
             await site.start()
         except OSError as fault:
-            why = fault.strerror or fault
-            print(f"Cannot listen on {host}:{port}: {why}. Set HOST and PORT to others.", file=sys.stderr)
-            return 1
-        _say_where(config, host, runner.addresses[0][1])
+            return _cannot_listen(host, port, fault)
+        if siblings is None:
+            _say_where(config, host, runner.addresses[0][1])
+        else:
+            await web.UnixSite(runner, siblings.path).start()
+            print("ready", flush=True)
         await stop.wait()
         log.info("draining")
         # A client that is refused by Socket.IO stays away for good; one that finds nobody listening tries again.

@@ -65,6 +65,7 @@ class Config:
     port: int
     env: Literal["development", "production"]
     log_level: str
+    jobs: Literal["all", "own"]
     data_dir: Path
     mongo_uri: str | None = field(repr=False)  # None: embedded
     mongo_database: str
@@ -147,6 +148,9 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
             read.str("ENV", "development", validate=OneOf(["development", "production"], error=_ONE_OF)),
         ),
         log_level=read.str("LOG_LEVEL", "info", validate=OneOf(LOG_LEVELS, error=_ONE_OF)),
+        jobs=cast(
+            Literal["all", "own"], read.str("JOBS", "all", validate=OneOf(["all", "own"], error=_ONE_OF))
+        ),
         data_dir=Path(read.str("DATA_DIR", ".data")).expanduser(),
         mongo_uri=_optional(read, "MONGO_URI", url("mongodb", "mongodb+srv")),
         mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=database_name),

@@ -247,6 +247,7 @@ class Wire(asyncio.Protocol):
         socket.__class__, socket.wire = WiredSocket, self
         while not waiting.empty():
             pkt = waiting.get_nowait()
+            waiting.task_done()  # or whoever waits for it to be taken would wait for ever
             if pkt is not None and pkt.packet_type != packet.NOOP:
                 self.packet(pkt)
         self._at_once = True

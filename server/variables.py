@@ -26,6 +26,9 @@ VARIABLES: tuple[Variable, ...] = (
         "development, or production: no demo page, no made-up secret, no default origins",
     ),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error"),
+    Variable(
+        "JOBS", "all", "all; own: only those about a server's own phones, and `worker` processes do the rest"
+    ),
     Variable("DATA_DIR", ".data", "Folder of the embedded database and of generated secrets"),
     Variable("MONGO_URI", "", "Any replica set, 6.0 or newer; without it an embedded one in DATA_DIR", True),
     Variable("MONGO_DATABASE", "ringmeter", "Name of the database in that MongoDB"),

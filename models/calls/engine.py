@@ -101,6 +101,9 @@ class Engine:
         self._cut: dict[str, datetime] = {}
         # Whether another process serves the same database; found out with each beat.
         self.others_live = False
+        # Whether this process does what any process may do, and which ones do.
+        self.works = True
+        self.workers: list[str] = []
         self.board = Switchboard()
         self.announcer: Announcer
 

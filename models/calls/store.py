@@ -361,9 +361,15 @@ class CallStore:
 
     # ------------------------------------------------------------------------------------------------ process leases
 
-    async def beat(self, process: str, now: datetime) -> None:
-        """This process lives."""
-        await self._processes.update_one({"_id": process}, {"$set": {"beat_at": now}}, upsert=True)
+    async def beat(self, process: str, now: datetime, *, works: bool = True) -> None:
+        """This process lives, and does the jobs that are anybody's, or does not."""
+        beat = {"beat_at": now, "works": works}
+        await self._processes.update_one({"_id": process}, {"$set": beat}, upsert=True)
+
+    async def working(self, since: datetime) -> list[str]:
+        """The living processes that do the jobs that are anybody's."""
+        query = {"beat_at": {"$gte": since}, "works": {"$ne": False}}
+        return [d["_id"] async for d in self._processes.find(query, {"_id": 1})]
 
     async def living(self, since: datetime) -> dict[str, datetime]:
         """The processes that beat at or after ``since``, with their last beat."""

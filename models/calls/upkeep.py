@@ -262,7 +262,7 @@ class Upkeep(Engine):
 
     async def beat(self) -> None:
         """This process lives; sockets may be leased to it."""
-        await self._store.beat(self._process, self._clock.now())
+        await self._store.beat(self._process, self._clock.now(), works=self.works)
 
     async def refresh(self, call_ids: Collection[str]) -> None:
         """Look again at calls that another process has changed."""
@@ -279,6 +279,7 @@ class Upkeep(Engine):
         await self._catch_up()
         living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
         self.others_live = len(living) > 1
+        self.workers = await self._store.working(now - timedelta(seconds=dead_after_seconds))
 
         async def lose_legs_outside(call_id: str) -> None:
             await self._lose_legs(await self._loaded(call_id), set(living))

@@ -77,8 +77,15 @@ class ServerProcess:
     """
 
     def __init__(
-        self, folder: Path, *, mongo_uri: str | None = None, database: str | None = None, **env: str
+        self,
+        folder: Path,
+        *,
+        mongo_uri: str | None = None,
+        database: str | None = None,
+        words: tuple[str, ...] = (),
+        **env: str,
     ) -> None:
+        self.words = words
         self.folder = folder
         self.data_dir = folder / ".data"
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,21 +109,26 @@ class ServerProcess:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> ServerProcess:
-        """Start it and wait for its line. A second start takes the same port, so that clients find it again."""
-        began = time.monotonic()
-        if self.port:
-            self.env["PORT"] = str(self.port)
+    def begin(self, *words: str) -> None:
+        """Start ``python main.py words…``, and wait for nothing."""
         # Files, not pipes: nobody reads a pipe all the time, and a full one would stop the server.
         with open(self.folder / "server.log", "ab") as log, open(self.folder / "server.out", "wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(MAIN), "run"],
+                [sys.executable, str(MAIN), *words],
                 cwd=self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
             )
+
+    def start(self) -> ServerProcess:
+        """Start it and wait for its line. A second start takes the same port, so that clients find it again."""
+        began = time.monotonic()
+        if self.port:
+            self.env["PORT"] = str(self.port)
+        self.begin("run", *self.words)
+        assert self.process is not None
         self.line = self._first_line()
         found = re.search(r"http://[^\s/]+:(\d+)", self.line)
         if found is None:

@@ -45,6 +45,24 @@ def test_the_compose_file_has_services_that_compose_understands(compose: dict[st
             assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
 
 
+def test_the_kubernetes_file_runs_what_there_is_with_variables_that_exist() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+    assert [one["kind"] for one in documents].count("Deployment") == 2
+    for one in documents:
+        if one["kind"] != "Deployment":
+            continue
+        pod = one["spec"]["template"]
+        assert one["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+        (container,) = pod["spec"]["containers"]
+        assert {variable["name"] for variable in container["env"]} <= NAMES
+        load_config(
+            {variable["name"]: variable["value"] for variable in container["env"]} | {"JWT_SECRET": "x" * 32}
+        )
+        assert container["args"][:2] == ["python", "main.py"]
+        assert container["args"][2] in ("run", "worker")
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= 15, "a drain takes up to ten seconds"
+
+
 def test_the_composed_server_is_configured_by_variables_that_exist_and_hold(compose: dict[str, Any]) -> None:
     environment = compose["services"]["app"]["environment"]
     assert set(environment) <= NAMES

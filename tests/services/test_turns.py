@@ -1,0 +1,50 @@
+"""Who does the jobs that are anybody's."""
+
+from __future__ import annotations
+
+from handlers.registry import Job
+from server.turns import OTHERS_TURN, Turns
+
+
+async def nothing(services: object) -> None:
+    """Nothing."""
+
+
+def job(name: str, *, anywhere: bool = True) -> Job:
+    return Job(name=name, every_seconds=1, handler=nothing, doc="", anywhere=anywhere)
+
+
+def turns(process: str, living: list[str], *, works: bool = True) -> Turns:
+    return Turns(process, works=works, workers=lambda: living)
+
+
+def test_each_job_has_one_process_that_does_it_each_time_and_the_others_look_now_and_then() -> None:
+    living = [f"p{number}" for number in range(4)]
+    owners = []
+    for number in range(40):
+        taken = {}
+        for process in living:
+            mine = turns(process, living)
+            taken[process] = sum(mine.mine(job(f"job {number}")) for _ in range(2 * OTHERS_TURN))
+        assert sorted(taken.values()) == [2, 2, 2, 2 * OTHERS_TURN]
+        owners.append(max(taken, key=lambda process: taken[process]))
+    assert set(owners) == set(living), "they are spread"
+
+
+def test_when_a_process_goes_only_its_jobs_move() -> None:
+    living = [f"p{number}" for number in range(4)]
+
+    def owner(name: str, there: list[str]) -> str:
+        (found,) = [process for process in there if turns(process, there).mine(job(name))]
+        return found
+
+    for number in range(40):
+        before, after = owner(f"job {number}", living), owner(f"job {number}", living[:3])
+        assert after == before or before == "p3"
+
+
+def test_a_server_that_leaves_jobs_to_workers_does_only_those_about_itself() -> None:
+    mine = turns("web", ["worker"], works=False)
+    assert not any(mine.mine(job("pushes")) for _ in range(2 * OTHERS_TURN))
+    assert mine.mine(job("leases", anywhere=False))
+    assert turns("alone", []).mine(job("pushes"))
