@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from server import app
 from tests.bench.flames import draw
 from tests.bench.machine import ROOT, Cores, describe
-from tests.bench.peers import report, rounds
+from tests.bench.peers import bare, report, rounds
 from tests.bench.peers.__main__ import told_of
 from tests.bench.peers.contenders import NAMES, NODE_SERVER, contenders
 from tests.bench.peers.plan import Plan
@@ -50,7 +51,7 @@ async def test_a_contender_relays_all_that_it_is_given(name: str, mongo_uri: str
     assert all(done.figures["cpu_us"] > 0 for done in made.values())
     assert made["at_100"].figures["taken_us_p50"] > 0
     assert 240 <= made["flat_out"].figures["frame_bytes"] <= 340
-    if name == "aiohttp":
+    if name == "node":  # which starts soonest
         idle = (await rounds.idle(one, PLAN, cores, lambda share: None))["idle"]
         assert (idle.faults, idle.figures["connections"]) == ({}, 10)
         assert idle.figures["connect_us"] > 0
@@ -87,6 +88,10 @@ def test_the_report_says_what_was_met_and_what_was_no_limit_of_the_server() -> N
     assert "bare, flat out, round 1: server 60 % of its core" in said
     assert said.count("NOT the server's limit") == 1
     assert report.picture(about, results).count("<rect") == 4
+
+
+def test_the_bare_server_collects_garbage_as_this_one_does() -> None:
+    assert bare.GC_THRESHOLDS == app.GC_THRESHOLDS
 
 
 def test_a_round_in_doubt_does_not_count_where_another_is_not() -> None:

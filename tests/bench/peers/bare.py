@@ -11,10 +11,11 @@ import gc
 import sys
 
 import orjson
+import uvloop
 from aiohttp import web
 
-from server.app import GC_THRESHOLDS
-from server.cli_run import event_loop_factory
+# Those of server.app, whose import would be most of this program's start.
+GC_THRESHOLDS = (20_000, 20, 50)
 
 rooms: dict[str, list[web.WebSocketResponse]] = {}
 
@@ -40,9 +41,8 @@ async def relay(request: web.Request) -> web.WebSocketResponse:
 if __name__ == "__main__":
     app = web.Application()
     app.router.add_get("/socket.io/", relay)
-    make_loop = event_loop_factory()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    loop = make_loop() if make_loop else None
+    loop = uvloop.new_event_loop()
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, loop=loop)

@@ -24,7 +24,7 @@ TURN_SECONDS = 0.1
 LOST_SECONDS = 10.0
 RAMP_SHARE = 0.02
 ACK_ID = 7
-_EVENT, _ACK, _PING, _ERROR = b'42["ICE_CANDIDATE"', b"43", b"2", b'42["error"'
+_EVENT, _ACK, _PING, _CONNECTED = b'42["ICE_CANDIDATE"', b"43", b"2", b"40"
 _PONG = client_frame(b"3")
 
 
@@ -203,7 +203,7 @@ class Wires:
                 self._ack_size = len(text) + (2 if len(text) < 126 else 4)
             elif text == _PING:
                 os.write(fd, _PONG)
-            else:
+            elif not text.startswith(_CONNECTED):  # python-socketio says so after what it says in its handler
                 self.others[text[:120].decode(errors="replace")] += 1
 
     def _event(self, text: bytes, at: float) -> None:
