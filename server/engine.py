@@ -170,11 +170,16 @@ class Wire(asyncio.Protocol):
             return
         self._control(0x8, code.to_bytes(2, "big") + why)
         self._closing, self._at_once = True, False
-        self._end = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.transport.abort)
+        self._end = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
         if code == SLOW_READER:
             # Its end may never be read: what it is owed is the log's business from here on.
             reason = self.socket.server.reason.TRANSPORT_CLOSE
             self._spawn(self.socket.close(wait=False, abort=True, reason=reason), "slow reader")
+
+    def abort(self) -> None:
+        """Let the transport go at once, unless it has gone."""
+        if self._reader is not None:
+            self.transport.abort()
 
     async def drained(self) -> None:
         """Wait until the client has taken (nearly) all that was sent; for ever if it never does."""
@@ -353,5 +358,5 @@ class Pings:
     def abort(self) -> None:
         """Let all connections go at once."""
         for _, wire in self._turns:
-            wire.transport.abort()
+            wire.abort()
         self._turns.clear()

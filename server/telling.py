@@ -10,7 +10,7 @@ import structlog
 
 from handlers.context import Context
 from handlers.shapes import NUMBER_MAX
-from models.mailbox.service import Stretch
+from models.mailbox.service import Stretch, ThrownAway
 from models.ports import Letter
 from server.clock import Tasks
 from server.connection import Connection
@@ -66,6 +66,9 @@ class Telling:
                     self._tell(connection, letter)
                 if full:
                     await self._replay(connection, NUMBER_MAX)  # what found no place behind these
+        except ThrownAway:
+            self.send_back(connection)  # its next connection is told of the gap
+            return
         except Exception as error:
             fault(error, "catch up")
             self.send_back(connection)  # its next connection gets everything by replay

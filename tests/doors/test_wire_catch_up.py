@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -13,6 +14,7 @@ from models.mailbox import service as mailbox_service
 from models.mailbox.service import Stretch
 from models.mailbox.store import PAGE_MAX
 from models.ports import Letter
+from server import telling
 from server.app import SOCKETS
 from server.protocol import BEHIND_BYTES, WAITING_MAX
 from tests.doors.conftest import House, Person
@@ -151,3 +153,78 @@ async def test_e59_a_phone_that_is_too_far_behind_is_told_of_a_gap_and_reads_the
     assert (await phone.happens("NEWS"))["n"] == PAGE_MAX + 2
     near = await bob.dial("b2", since=2)
     assert (await near.happens("SYNC"))["gap"] is False
+
+
+async def test_what_is_thrown_away_while_a_phone_is_brought_up_is_a_gap_and_no_hole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await house.person("bob")
+    await post(house, bob, 3 * PAGE_MAX)
+    more = house.app[SOCKETS]._telling.more
+
+    async def trimmed_meanwhile(ctx: Context, seq: int) -> Stretch:
+        if seq == PAGE_MAX:
+            up_to = {"user_id": bob.id, "seq": {"$lte": 2 * PAGE_MAX}}
+            await house.db["letters"].delete_many(up_to)
+            await house.db["mailboxes"].update_one({"_id": bob.id}, {"$set": {"trimmed_to": 2 * PAGE_MAX}})
+        return await more(ctx, seq)
+
+    monkeypatch.setattr(house.app[SOCKETS]._telling, "more", trimmed_meanwhile)
+    phone = await bob.dial("b", since=0)
+    assert (await phone.happens("SYNC"))["gap"] is False
+    await phone.happens("*disconnect")
+    assert [told["n"] for told in phone.heard("NEWS")] == list(range(1, PAGE_MAX + 1))
+    monkeypatch.undo()
+    again = await bob.dial("b", since=PAGE_MAX)
+    sync = await again.happens("SYNC")
+    assert (sync["gap"], sync["missed"], sync["seq"]) == (True, 0, 3 * PAGE_MAX)
+
+
+async def test_a_letter_that_comes_before_the_one_before_it_waits_for_it(house: House) -> None:
+    """As it is when two processes post to one person: the log knows the order, and whoever is quicker does not."""
+    bob = await house.person("bob")
+    phone = await bob.phone("b")
+    mailbox = house.services.mailbox
+    letters = [Letter(user_id=bob.id, event="NEWS", payload={"n": n}, key=f"n{n}") for n in range(1, 4)]
+    numbers = await mailbox._store.append_all(letters, house.clock.now())
+    told = [replace(letter, seq=seq) for letter, seq in zip(letters, numbers, strict=True)]
+    await house.app[SOCKETS].deliver([told[2]])
+    await house.app[SOCKETS].deliver([told[0]])
+    for n in (1, 2, 3):
+        assert (await phone.happens("NEWS"))["n"] == n
+    await phone.settled()
+    assert [one["n"] for one in phone.heard("NEWS")] == [1, 2, 3]
+
+
+async def test_letters_beyond_those_that_wait_in_memory_come_from_the_log(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PENDING_MAX", 3)
+    bob = await house.person("bob")
+    phone = await bob.phone("b")
+    (connection,) = house.app[SOCKETS]._by_user[bob.id].values()
+    while connection.pending is not None:
+        await house.db.ping()
+    connection.pending = []  # as while something goes before them
+    await post(house, bob, 10)
+    assert len(connection.pending) == 3
+    await house.app[SOCKETS]._telling.catch_up(connection)
+    while len(phone.heard("NEWS")) < 10:
+        await phone.happens("NEWS")
+    assert [one["n"] for one in phone.heard("NEWS")] == list(range(1, 11))
+
+
+async def test_a_phone_that_misses_what_is_only_of_the_moment_begins_anew(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PENDING_MAX", 3)
+    bob = await house.person("bob")
+    phone = await bob.phone("b")
+    (connection,) = house.app[SOCKETS]._by_user[bob.id].values()
+    while connection.pending is not None:
+        await house.db.ping()
+    connection.pending = []
+    moment = Letter(user_id=bob.id, event="NEWS", payload={})
+    await house.app[SOCKETS].deliver([moment] * 4)
+    await phone.happens("*disconnect")
+    assert len(connection.pending) == 3
