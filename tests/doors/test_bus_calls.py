@@ -200,3 +200,68 @@ async def test_typing_messages_presence_and_the_end_of_a_sign_in_cross_at_once(t
         said = await phone.happens("error", seconds=3)
         assert said["error"]["code"] == "SESSION_ENDED"
         await phone.happens("*disconnect")
+
+
+async def test_with_redis_killed_in_a_call_local_traffic_goes_on_and_facts_arrive_and_then_all_is_as_before(
+    town: Town,
+) -> None:
+    one, two = await town.open(2)
+    ada, a, bob, b = await people(one, two)
+    _, c, dan, d = await people(one, one)
+    call_id, local_id = await accepted(a, b, bob), await accepted(c, d, dan)
+    await town.redis.kill()
+    await eventually(lambda: not any(house.app[BUS].reaches for house in town.houses), what="it is noticed")
+    # Within a process: at once. Between processes: by the log.
+    await c.ask("ICE_CANDIDATE", {"callId": local_id, "candidate": candidate(1, "aaaa")})
+    await d.happens("ICE_CANDIDATE")
+    await b.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(1, "bbbb")})
+    assert (await a.happens("ICE_CANDIDATE"))["candidate"] == candidate(1, "bbbb")
+    await a.ask("SESSION_DESCRIPTION", {"callId": call_id, "description": offer("cccc")})
+    assert (await b.happens("SESSION_DESCRIPTION"))["description"] == offer("cccc")
+    await b.ask("CHAT_MESSAGE", {"to": ada.id, "text": "while it is away", "opId": "1"})
+    assert (await a.happens("CHAT_MESSAGE"))["text"] == "while it is away"
+    assert (await one.send("GET", "/health")).body["redis"] == "down"
+
+    await town.redis.start()
+    await town.joined()
+    await town.still()
+    was = two.app[BUS].received["letter"]
+    await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(2, "cccc")})
+    assert (await b.happens("ICE_CANDIDATE"))["candidate"] == candidate(2, "cccc")
+    await town.still()
+    assert two.app[BUS].received["letter"] == was + 1
+    await a.ask("CALL_ENDED", callId=call_id)
+    await b.happens("CALL_ENDED")
+    assert len(b.heard("ICE_CANDIDATE")) == 1
+    assert len(a.heard("ICE_CANDIDATE")) == len(a.heard("CHAT_MESSAGE")) == len(b.heard("CALL_ENDED")) == 1
+
+
+async def test_a_redis_that_hangs_is_given_up(town: Town) -> None:
+    one, two = await town.open(2)
+    _, a, bob, b = await people(one, two)
+    call_id = await accepted(a, b, bob)
+    town.redis.freeze()
+    try:
+        await eventually(
+            lambda: not any(house.app[BUS].reaches for house in town.houses), what="it is noticed"
+        )
+        await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(1, "aaaa")})
+        await b.happens("ICE_CANDIDATE")
+        await a.ask("CALL_ENDED", callId=call_id)
+        await b.happens("CALL_ENDED")
+    finally:
+        town.redis.thaw()
+    await town.joined()
+    assert len(b.heard("CALL_ENDED")) == 1
+
+
+async def test_what_redis_lost_is_read_all_the_same(town: Town) -> None:
+    one, two = await town.open(2)
+    _, a, bob, b = await people(one, two)
+    await town.still()
+    one.app[BUS].carry = lambda letters: None  # type: ignore[method-assign]
+    for number in range(3):
+        await a.ask("CHAT_MESSAGE", {"to": bob.id, "text": f"{number}", "opId": f"{number}"})
+    for number in range(3):
+        assert (await b.happens("CHAT_MESSAGE"))["text"] == str(number)
+    assert two.app[BUS].received["letter"] == 0
