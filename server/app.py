@@ -92,7 +92,7 @@ def make_app(
     wired = wire(config, db, edges)
     services = wired.services
     alarms.ring = lambda key: (services.rooms if key.startswith(ROOM_ALARM) else services.calls).alarm(key)
-    services.calls.works = works
+    services.calls.works, services.calls.send_back = works, sockets.send_back
     turns = Turns(process, works=works, workers=lambda: services.calls.workers)
     services.ledger.listeners.append(count_entries)
     services.calls.announcer = CountedEnds(services.calls.announcer)
@@ -109,6 +109,7 @@ def make_app(
     if bus is not None:
         bus.bind(doors=sockets, ear=Hearer(services), others_live=lambda: services.calls.others_live)
         sockets.carry = bus.carry
+        sockets.relay_to(bus.towards)
         sockets.here = lambda user_id, connected: bus.here(user_id, connected=connected)
         app[BUS] = bus
 

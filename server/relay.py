@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -42,6 +43,8 @@ class Relay:
         self._busy = lanes.waiting
         self._reach = reach
         self._relayed = count.relayed
+        # The other end of a route at another process, as a connection that is there (``server.bus.far``).
+        self.far: Callable[[Route], Any] = lambda route: None
 
     def forward(self, sender: Connection, data: bytes) -> bool:
         """Forward the candidate in a frame (an Engine.IO message with an event) and ack it, if that can be done."""
@@ -88,7 +91,7 @@ class Relay:
         route: Route | None = self._calls.board.route(call_id, user_id, device_id)
         if route is None:
             return False
-        route.target = self._reach(route.to_user, route.to_device)
+        route.target = self._reach(route.to_user, route.to_device) or self.far(route)
         if route.target is None or sender.wire is None:
             return False
         sender.route, sender.head = route, data[at : end + len(_MIDDLE)]

@@ -21,6 +21,7 @@ from handlers.services import Services
 from handlers.shapes import NUMBER_MAX
 from handlers.system import Greeting
 from models.auth.service import Identity
+from models.calls.switchboard import Route
 from models.errors import Refusal
 from models.mailbox.service import Stretch
 from models.ports import Letter
@@ -121,6 +122,24 @@ class Sockets:
         for letter in letters:
             for connection in list(self._by_user.get(letter.user_id, {}).values()):
                 self._telling.deliver(connection, letter)
+
+    def pass_on(self, user_id: str, device_id: str, frame: bytes) -> bool:
+        """Send a frame of another process's relay, unless the device is not here or not in a state to take it."""
+        connection = self._reach(user_id, device_id)
+        if connection is None or connection.wire is None:
+            return False
+        connection.wire.text(frame)
+        return True
+
+    def send_back(self, user_id: str, device_id: str) -> None:
+        """Let a device connect anew."""
+        for connection in list(self._by_user.get(user_id, {}).values()):
+            if connection.ctx.device_id == device_id:
+                self._telling.send_back(connection)
+
+    def relay_to(self, far: Callable[[Route], Any]) -> None:
+        """Relay to other processes by ``far``."""
+        self._relay.far = far
 
     def online(self, user_id: str) -> bool:
         """Whether any device of the user is connected here."""

@@ -104,6 +104,8 @@ class Engine:
         # Whether this process does what any process may do, and which ones do.
         self.works = True
         self.workers: list[str] = []
+        # Set by the wiring: lets a device connect anew, whose socket is here and whose leg others have taken for lost.
+        self.send_back: Callable[[str, str], None] = lambda user_id, device_id: None
         self.board = Switchboard()
         self.announcer: Announcer
 

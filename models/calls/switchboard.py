@@ -46,6 +46,7 @@ class Route:
     from_user: str
     to_user: str
     to_device: str
+    to_process: str
     generations: frozenset[str]
     open: bool = True
     target: Any = None
@@ -186,7 +187,7 @@ class Switchboard:
         if line.held[role.other] or not self._ready(line, role.other):
             return None
         to_user = line.call.party(role.other).user_id
-        route = Route(call_id, user_id, to_user, other.device_id, line.current[role])
+        route = Route(call_id, user_id, to_user, other.device_id, other.process, line.current[role])
         line.routes.append(route)
         return route
 

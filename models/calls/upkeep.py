@@ -288,13 +288,21 @@ class Upkeep(Engine):
         await self._each([call.id for call in self.board.calls()], self._lose_legs_here)
 
     async def _lose_legs_here(self, call_id: str) -> None:
-        """The legs that are leased to this process and have no socket in it."""
+        """The legs that are leased to this process and have no socket in it.
+
+        And the other way round: where others took this process for dead, while it or the database stood still, a
+        device's leg is lost and its socket is not. It is sent back, so that the app takes its leg up again.
+        """
         call = self.board.call(call_id)
         for role in (Role.CALLER, Role.CALLEE):
             leg = call.leg(role) if call is not None and call.live else None
-            if call is None or leg is None or leg.process != self._process or leg.lost_at is not None:
+            if call is None or leg is None or leg.process != self._process:
                 continue
-            if not self._doors.connected(call.party(role).user_id, leg.device_id):
+            user_id = call.party(role).user_id
+            here = self._doors.connected(user_id, leg.device_id)
+            if here and leg.orphaned and leg.lost_at is not None:
+                self.send_back(user_id, leg.device_id)
+            elif not here and leg.lost_at is None:
                 lost = c.Lose(role, leg.device_id, self._process, self._clock.now())
                 await self._apply(call_id, lost)
 

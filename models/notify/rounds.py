@@ -77,6 +77,8 @@ class Rounds(Generic[T]):
                 break  # what is claimed already waits for no lease to end; the next claim shows whether it lasts
             if todo is None:
                 break
+            if self._clock.now() >= until:
+                break  # this process stood still: the to-do is another worker's by now
             batch.append(todo)
         return batch
 

@@ -150,9 +150,13 @@ class Upkeep(Engine):
         room = self.board.room(room_id)
         for one in room.participants if room else ():
             for seat in one.seats:
-                if seat.process != self._process or seat.lost_at is not None:
+                if seat.process != self._process:
                     continue
-                if not self._doors.connected(one.user_id, seat.device_id):
+                here = self._doors.connected(one.user_id, seat.device_id)
+                if here and seat.lost_at is not None:
+                    # Others took this process for dead, while it or the database stood still.
+                    await self.attached(one.user_id, seat.device_id, self._process)
+                elif not here and seat.lost_at is None:
                     await self._lose(room_id, one.user_id, seat.device_id, seat.process, self._clock.now())
 
     async def refresh(self) -> None:

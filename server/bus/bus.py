@@ -18,8 +18,10 @@ from typing import Any, Literal, Protocol
 import orjson
 import structlog
 
+from models.calls.switchboard import Route
 from models.ports import Doors, Letter
 from server.bus import frames
+from server.bus.far import Far
 from server.bus.line import Line
 from server.clock import Tasks
 
@@ -63,6 +65,10 @@ class Sockets(Doors, Protocol):
 
     def deliver_now(self, letters: Sequence[Letter]) -> None:
         """As ``deliver``, within this turn of the loop."""
+        ...
+
+    def pass_on(self, user_id: str, device_id: str, frame: bytes) -> bool:
+        """Send a frame as it stands; False where the device is not here, or not in a state to take it."""
         ...
 
 
@@ -161,6 +167,16 @@ class Bus:
                     channel = f"{self._prefix}p:{letter.at}"
             kept = letter.seq is not None
             self._publish(channel, "letter", frames.letter_frame(self._me, letter), kept=kept)
+
+    def towards(self, route: Route) -> Far | None:
+        """The other end of a route that ends at another process: what is relayed is published as it is sent there."""
+        if route.to_process == self._process or not self.reaches:
+            return None
+        channel = f"{self._prefix}p:{route.to_process}"
+        head = frames.frame_head(self._me, route.to_user, route.to_device)
+        return Far(
+            lambda frame: self._publish(channel, "frame", head + frame, kept=False), lambda: self.reaches
+        )
 
     def close(self, user_id: str, *, session_ids: Collection[str] | None, code: str) -> None:
         """See ``models.ports.Courier``."""
@@ -270,7 +286,13 @@ class Bus:
     def _take(self, kind: bytes, rest: bytes, *, direct: bool) -> None:
         if kind == frames.LETTER:
             self.received["letter"] += 1
-            self._deliver(frames.read_letter(rest), rest, direct=direct)
+            self._deliver(frames.read_letter(rest), direct=direct)
+            return
+        if kind == frames.FRAME:
+            self.received["frame"] += 1
+            user_id, device_id, frame = frames.read_frame(rest)
+            if not self._doors.pass_on(user_id, device_id, frame):
+                self._deliver(frames.letter_of(user_id, device_id, frame), direct=direct)
             return
         said = orjson.loads(rest)
         if kind == frames.CHANGED:
@@ -287,11 +309,11 @@ class Bus:
             self._settle()
             self._ear.another()
 
-    def _deliver(self, letter: Letter, rest: bytes, *, direct: bool) -> None:
+    def _deliver(self, letter: Letter, *, direct: bool) -> None:
         device = letter.only_device
         if direct and device is not None and not self._doors.connected(letter.user_id, device):
             # It has moved since its peer learned where it is; whoever holds it now listens for its user.
-            moved = b"".join((frames.LETTER, self._me, b"\n", rest))
+            moved = frames.letter_frame(self._me, letter)
             self._publish(f"{self._prefix}u:{letter.user_id}", "moved", moved, kept=False)
             return
         self._doors.deliver_now([letter])

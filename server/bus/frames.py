@@ -13,12 +13,30 @@ import orjson
 
 from models.ports import Letter
 
-LETTER, CHANGED, CLOSE, STIRRED, BEAT, HELLO = b"L", b"C", b"X", b"S", b"B", b"H"
+LETTER, FRAME, CHANGED, CLOSE, STIRRED, BEAT, HELLO = b"L", b"F", b"C", b"X", b"S", b"B", b"H"
 
 
 def frame(kind: bytes, process: bytes, *said: Any) -> bytes:
     """A message of one kind."""
     return b"".join((kind, process, b"\n", orjson.dumps(said)))
+
+
+def frame_head(process: bytes, user_id: str, device_id: str) -> bytes:
+    """What goes before an Engine.IO frame with an event that is ready for that device."""
+    return b"".join((FRAME, process, b"\n", orjson.dumps((user_id, device_id)), b"\n"))
+
+
+def read_frame(rest: bytes) -> tuple[str, str, bytes]:
+    """For whom a frame is, and the frame."""
+    head, _, text = rest.partition(b"\n")
+    user_id, device_id = orjson.loads(head)
+    return user_id, device_id, text
+
+
+def letter_of(user_id: str, device_id: str, frame: bytes) -> Letter:
+    """The letter that a frame (``42["EVENT",{…}]``) would have been."""
+    event, payload = orjson.loads(frame[2:])
+    return Letter(user_id=user_id, event=event, payload=payload, only_device=device_id)
 
 
 def letter_frame(process: bytes, letter: Letter) -> bytes:

@@ -148,8 +148,8 @@ async def test_a_relayed_message_is_published_once_and_wakes_one_other_process(
     await town.still()
     published = [house.app[BUS].published - was for house, (was, _) in zip(houses, before, strict=True)]
     received = [house.app[BUS].received - was for house, (_, was) in zip(houses, before, strict=True)]
-    assert published == [Counter(letter=20), *[Counter()] * (count - 1)]
-    assert received == [*[Counter()] * (count - 1), Counter(letter=20)]
+    assert published == [Counter(frame=20), *[Counter()] * (count - 1)]
+    assert received == [*[Counter()] * (count - 1), Counter(frame=20)]
 
 
 async def test_two_at_one_process_cost_the_others_nothing(town: Town) -> None:
@@ -162,7 +162,7 @@ async def test_two_at_one_process_cost_the_others_nothing(town: Town) -> None:
         await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(number, "aaaa")})
         await b.happens("ICE_CANDIDATE")
     assert one.app[BUS].published == was
-    assert two.app[BUS].received["letter"] == 0
+    assert two.app[BUS].received["letter"] == two.app[BUS].received["frame"] == 0
 
 
 async def test_who_has_moved_since_hears_what_was_sent_to_their_old_process(town: Town) -> None:
@@ -225,11 +225,11 @@ async def test_with_redis_killed_in_a_call_local_traffic_goes_on_and_facts_arriv
     await town.redis.start()
     await town.joined()
     await town.still()
-    was = two.app[BUS].received["letter"]
+    was = two.app[BUS].received["frame"]
     await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(2, "cccc")})
     assert (await b.happens("ICE_CANDIDATE"))["candidate"] == candidate(2, "cccc")
     await town.still()
-    assert two.app[BUS].received["letter"] == was + 1
+    assert two.app[BUS].received["frame"] == was + 1
     await a.ask("CALL_ENDED", callId=call_id)
     await b.happens("CALL_ENDED")
     assert len(b.heard("ICE_CANDIDATE")) == 1

@@ -94,6 +94,17 @@ async def test_a_device_of_another_means_is_nobodys_socket(house: RoomHouse) -> 
 # --------------------------------------------------------------------------------------------------- other processes
 
 
+async def test_who_was_at_a_process_that_only_slept_keeps_their_place(house: RoomHouse) -> None:
+    p1, p2 = await house.process("p1"), await house.process("p2")
+    a, b = house.phone(p1, "ada"), house.phone(p2, "bob")
+    await met(house, a, b)
+    await p1.jobs()
+    await house.pass_(DEAD_AFTER_SECONDS + 4, p1)  # the other one sleeps, and its seat is lost
+    await house.pass_(house.timers.grace + 20, p2, p1)
+    assert a.comings_and_goings() == ["+bob"]
+    await house.audit()
+
+
 async def test_people_at_two_processes_meet(house: RoomHouse) -> None:
     p1, p2 = await house.process("p1"), await house.process("p2")
     a, b = house.phone(p1, "ada"), house.phone(p2, "bob")
