@@ -33,6 +33,7 @@ STOPWATCH_FILES = {
     "server/health.py",
     "server/limits.py",
     "server/mongod.py",
+    "server/relay.py",
 }
 # Only the port of time and what runs outside the loop's business: programs that are started, and their waiting.
 SLEEP_FILES = {"server/clock.py", "server/mongod.py", "server/cli_run.py", "server/supervisor.py"}

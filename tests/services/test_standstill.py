@@ -1,4 +1,4 @@
-"""A process that stood still for longer than its leases and wakes up: it does nothing with what is no longer its own."""
+"""A process that stood still for longer than its leases and wakes up: what is no longer its own it leaves alone."""
 
 from __future__ import annotations
 
