@@ -49,7 +49,10 @@ async def elsewhere(services: Services) -> None:
 
     What is heard of at once anyway is read now and then all the same, for what may have been lost on its way.
     """
-    if services.calls.others_live and not services.courier.may_wait("letters"):
+    if not services.calls.others_live:
+        return
+    await services.calls.refresh_held()
+    if not services.courier.may_wait("letters"):
         fetched = await services.mailbox.fetch()
         await services.calls.refresh({letter.call_id for letter in fetched if letter.call_id is not None})
         services.billing.moved_elsewhere({one.user_id for one in fetched if one.event == WALLET_UPDATED})

@@ -101,6 +101,10 @@ class Switchboard:
         """The live calls."""
         return (line.call for line in list(self._lines.values()))
 
+    def holding(self) -> list[Call]:
+        """The live calls for whose sides candidates wait here."""
+        return [line.call for line in self._lines.values() if any(line.held.values())]
+
     def call(self, call_id: str) -> Call | None:
         """The newest version known here, also for a while after the end."""
         line = self._lines.get(call_id)

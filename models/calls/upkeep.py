@@ -272,6 +272,16 @@ class Upkeep(Engine):
                 if call is not None:
                     await self._learn(call)
 
+    async def refresh_held(self) -> None:
+        """Look again at calls whose candidates wait here, though none of their people has a socket here.
+
+        They were sent by REST. Who is connected elsewhere is spoken of there, and nobody would say here that the
+        other side can use them now.
+        """
+        for call in self.board.holding():
+            if not (self._doors.online(call.caller.user_id) or self._doors.online(call.callee.user_id)):
+                await self.refresh([call.id])
+
     async def run_leases(self, dead_after_seconds: float) -> None:
         """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
         now = self._clock.now()

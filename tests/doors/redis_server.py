@@ -14,7 +14,8 @@ from tests.doors.serverprocess import eventually, program
 class RedisServer:
     """``url`` is good from the first start on; each start begins with nothing, as a broker without a disk does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, password: str | None = None) -> None:
+        self._password = password
         self._program = program("redis-server", "redis-server")
         self._folder = folder
         self.port = free_port()
@@ -22,11 +23,21 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        who = f":{self._password}@" if self._password else ""
+        return f"redis://{who}127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """By a socket in the folder."""
+        who = f":{self._password}@" if self._password else ""
+        return f"unix://{who}{self._folder / 'redis.sock'}"
 
     async def start(self) -> RedisServer:
         """Start it and wait until it listens."""
         words = f"--port {self.port} --bind 127.0.0.1 --save  --appendonly no --loglevel warning".split(" ")
+        words += ["--unixsocket", str(self._folder / "redis.sock")]
+        if self._password:
+            words += ["--requirepass", self._password]
         self._process = subprocess.Popen(
             [self._program, *words], cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

@@ -165,6 +165,18 @@ async def test_two_at_one_process_cost_the_others_nothing(town: Town) -> None:
     assert two.app[BUS].received["letter"] == two.app[BUS].received["frame"] == 0
 
 
+async def test_candidates_sent_by_rest_to_a_process_of_neither_find_their_way(town: Town) -> None:
+    one, two, three = await town.open(3)
+    ada, a, bob, b = await people(one, two)
+    call = await a.ask("CALL_REQUEST", {"to": bob.id, "type": "audio", "offer": offer("aaaa")})
+    await b.happens("CALL_REQUEST")
+    body = {"callId": call["id"], "candidate": candidate(1, "aaaa")}
+    sent = await at(three, ada).post("/api/calls/signal", body, headers={"X-Device-Id": "a"})
+    assert sent.status in (200, 204), sent.body
+    await b.ask("CALL_ACCEPT", {"callId": call["id"], "answer": answer("bbbb")})
+    assert (await b.happens("ICE_CANDIDATE"))["candidate"] == candidate(1, "aaaa")
+
+
 async def test_who_has_moved_since_hears_what_was_sent_to_their_old_process(town: Town) -> None:
     one, two, three = await town.open(3)
     _, a, bob, b = await people(one, two)
@@ -196,6 +208,7 @@ async def test_typing_messages_presence_and_the_end_of_a_sign_in_cross_at_once(t
     assert two.app[BUS].received["stirred"] == 1
     b2 = await at(one, bob).phone("b2")
     assert (await at(one, bob).post("/api/auth/logout")).status == 204
+    assert two.app[BUS].received["close"] + one.app[BUS].received["close"] == 1
     for phone in (b, b2):
         said = await phone.happens("error", seconds=3)
         assert said["error"]["code"] == "SESSION_ENDED"
