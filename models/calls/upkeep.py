@@ -106,8 +106,11 @@ class Upkeep(Engine):
         ending = asyncio.ensure_future(self.tick(call_id))
         done, _ = await asyncio.wait({ending}, timeout=CUT_OFF_PATIENCE)
         if not done or ending.exception() is not None:
-            over = rules.step(call, c.Tick(), role=Role.SERVER, now=self._clock.now(), timers=self._timers)
-            if over.call.ended_at is not None:
+            now = self._clock.now()
+            over = rules.step(call, c.Tick(), role=Role.SERVER, now=now, timers=self._timers)
+            # Later than others wait for a renewal: this process stood still, and they know what it does not.
+            late = timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
+            if over.call.ended_at is not None and now - over.call.ended_at <= late:
                 if self._holds_a_leg(call):
                     self._cut[call_id] = over.call.ended_at
                 await self.announcer.cut(over.call)

@@ -36,7 +36,8 @@ def main() -> int:
     asked = parser.parse_args()
     phones = QUICK_PHONES if asked.quick else asked.phones + asked.phones % 2
     names = asked.only or (["kill", "redis"] if asked.quick else list(FAULTS))
-    console = Console()
+    # Where nobody looks on there is no width: the table's own.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as folder:
         kept = asked.keep or Path(folder)
         results = asyncio.run(_play_all(names, Plan(phones=phones, seed=asked.seed), kept, console))
@@ -72,7 +73,7 @@ async def _play_all(names: list[str], plan: Plan, folder: Path, console: Console
 
 def _tell(results: list[Played], console: Console) -> None:
     table = Table(title="Faults under load", padding=(0, 0, 0, 1))
-    table.add_column("fault")
+    table.add_column("fault", no_wrap=True)
     heads = ("phones", "calls", "hit", "resumed", "ended", "events", "lost", "doubled", "audit", "wrong", "s")
     for head in heads:
         table.add_column(head, justify="right", min_width=len(head))

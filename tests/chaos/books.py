@@ -45,7 +45,7 @@ class Books:
         self.violations.append(said)
 
 
-async def read(town: Town, pairs: Sequence[Pair], money: int) -> Books:
+async def read(town: Town, pairs: Sequence[Pair], money: int, *, beside: bool = True) -> Books:
     """Look everything through."""
     books = Books(violations=[said for pair in pairs for said in pair.violations])
     await _all_over(town, books)
@@ -54,7 +54,7 @@ async def read(town: Town, pairs: Sequence[Pair], money: int) -> Books:
     for pair in pairs:
         _messages(pair, books)
     await _money(town, pairs, money, books)
-    books.audit, said = await town.audit()
+    books.audit, said = await town.audit(beside=beside)
     if books.audit != 0:
         books.wrong(f"audit: {said[-2000:]}")
     return books

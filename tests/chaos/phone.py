@@ -52,7 +52,7 @@ class ChaosPhone:
         self.name = f"chaos/{person.username}"
         self.device = f"phone-{person.username}"
         self.connected = self.leaving = False
-        self.connects = 0
+        self.connects = self.asking = 0
         self.first: int | None = None
         self.told: list[Told] = []
         self.calls: dict[str, dict[str, Any]] = {}
@@ -65,8 +65,8 @@ class ChaosPhone:
 
     @property
     def since(self) -> int:
-        """The last number handled."""
-        return self.told[-1].number if self.told else self.first or 0
+        """The highest number handled."""
+        return max((one.number for one in self.told), default=self.first or 0)
 
     # ------------------------------------------------------------------------------------------- coming and going
 
@@ -79,6 +79,16 @@ class ChaosPhone:
         }
         await self._exchange.ask("open", phone=self.name, url=self._urls[0], options=options)
         await self.wait(lambda: self.first is not None, "the first greeting")
+
+    def begins_at(self, url: str) -> bool:
+        """Whether this is the address that it tries first."""
+        return self._urls[0] == url
+
+    async def elsewhere(self) -> None:
+        """Lose the network for a moment; back once it was greeted at the next address."""
+        before = self.connects
+        await self._exchange.ask("kill", phone=self.name)
+        await self.wait(lambda: self.connects > before, "a greeting elsewhere")
 
     async def away(self) -> None:
         """Lose the network and do not look for it."""
@@ -160,9 +170,13 @@ class ChaosPhone:
 
     async def ask(self, event: str, *, seconds: float = ACK_SECONDS, **payload: Any) -> dict[str, Any]:
         """Send once; the ack's data. ``PhoneFault`` without an ack, ``Denied`` when it says no."""
-        (ack,) = await self._exchange.ask(
-            "emit", phone=self.name, event=event, args=[payload], withinMs=round(seconds * 1000)
-        )
+        self.asking += 1
+        try:
+            (ack,) = await self._exchange.ask(
+                "emit", phone=self.name, event=event, args=[payload], withinMs=round(seconds * 1000)
+            )
+        finally:
+            self.asking -= 1
         if not ack["ok"]:
             raise Denied(event, ack["error"])
         data: dict[str, Any] = ack["data"]

@@ -68,7 +68,7 @@ async def play(name: str, fault: Fault, town: Town, plan: Plan, exchange: Exchan
         said(fault.says, 0.3)
         for pair in pairs:
             pair.strike()
-        striking = asyncio.ensure_future(fault.strike(town, plan))
+        striking = asyncio.ensure_future(fault.strike(town, plan, phones))
         await asyncio.gather(*(pair.leave() for pair in pairs if pair.leaves))
         await striking
         stage.healed.set()
@@ -80,7 +80,7 @@ async def play(name: str, fault: Fault, town: Town, plan: Plan, exchange: Exchan
         await tasks.drain(10)
         said("books", 0.85)
         await town.joined()
-        found = await bookkeeping.read(town, pairs, MONEY)
+        found = await bookkeeping.read(town, pairs, MONEY, beside=plan.audit_beside)
         for task in running:
             if task.cancelled():
                 found.wrong("a pair came to no end")

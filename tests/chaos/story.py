@@ -16,20 +16,24 @@ from tests.doors.talk import answer, candidate, offer
 
 @dataclass(slots=True)
 class Plan:
-    """How much of it. Seconds of talk are chosen between the two bounds."""
+    """How much of it."""
 
     phones: int = 40
     seed: int = 1
-    talk: tuple[float, float] = (8.0, 14.0)
+    # Seconds of a talk are chosen between the two; None: until the fault is over.
+    talk: tuple[float, float] | None = (8.0, 14.0)
     # How many calls of each pair, in the mean, have begun when the fault comes.
     calls_before: float = 1.8
     candidate_every: float = 0.5
     message_every: float = 1.0
     # Each so-many-th pair loses its network in the fault and does not come back before the call is over.
     leaves_every: int = 4
-    # How long a fault lasts that has a length.
-    length: float = 20.0
-    redis_away: float = 5.0
+    # How long a process is frozen; None: until all who were there have come back elsewhere.
+    frozen: float | None = 20.0
+    # How long a killed process or Redis is away.
+    away: float = 5.0
+    # Whether the audit is the command beside the servers, or the same within this process.
+    audit_beside: bool = True
 
 
 @dataclass(slots=True)
@@ -139,26 +143,27 @@ class Pair:
         self.now = None
 
     async def _talk(self, call_id: str, *, proof: bool) -> None:
-        loop = asyncio.get_running_loop()
-        least, most = self._plan.talk
-        until = loop.time() + (0 if proof else self._chance.uniform(least, most))
         if proof:
             await self._candidates_arrive(call_id)
             await self._write()
             return
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._write_until(until, call_id))
-            both.create_task(self._relay_until(until, call_id))
+        loop = asyncio.get_running_loop()
+        until = None if self._plan.talk is None else loop.time() + self._chance.uniform(*self._plan.talk)
 
-    async def _relay_until(self, until: float, call_id: str) -> None:
-        loop, number = asyncio.get_running_loop(), 0
-        while loop.time() < until and not self._cut(call_id):
+        def on() -> bool:
+            over = self._stage.healed.is_set() if until is None else loop.time() >= until
+            return not over and not any(phone.over(call_id) for phone in self.both)
+
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._write_while(on))
+            both.create_task(self._relay_while(on, call_id))
+
+    async def _relay_while(self, on: Callable[[], bool], call_id: str) -> None:
+        number = 0
+        while on():
             number += 1
             await asyncio.gather(*(self._candidate(phone, call_id, number) for phone in self.both))
             await asyncio.sleep(self._plan.candidate_every)
-
-    def _cut(self, call_id: str) -> bool:
-        return any(phone.over(call_id) for phone in self.both)
 
     async def _candidate(self, phone: ChaosPhone, call_id: str, number: int) -> bool:
         """Only of the moment: what is lost with a process is lost."""
@@ -183,9 +188,8 @@ class Pair:
             else:
                 raise Stuck(f"no candidate of {one.name} arrives in {call_id}")
 
-    async def _write_until(self, until: float, call_id: str) -> None:
-        loop = asyncio.get_running_loop()
-        while loop.time() < until and not self._cut(call_id):
+    async def _write_while(self, on: Callable[[], bool]) -> None:
+        while on():
             await self._write()
             await asyncio.sleep(self._plan.message_every)
 
