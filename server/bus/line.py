@@ -1,7 +1,7 @@
 """One connection to Redis: subscriptions and publications on the same one (RESP3, Redis 6 or newer), parsed by hiredis.
 
-Everything happens in callbacks of the loop. What is sent in one turn of the loop is one write. Redis is told to answer
-nothing but what is published to us, so a publication costs this process no wake-up of its own.
+Everything happens in callbacks of the loop. Redis is told to answer nothing but what is published to us, so a
+publication costs this process no wake-up of its own.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class Line(asyncio.Protocol):
         self._wanted = False
         self._tries = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._out: list[bytes] = []
-        self._out_bytes = 0
 
     # ----------------------------------------------------------------------------------------------- coming and going
 
@@ -67,7 +65,6 @@ class Line(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
-            self._flush()
             self._transport.close()
 
     def abort(self) -> None:
@@ -104,23 +101,15 @@ class Line(asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """How much has been sent that Redis has not taken yet."""
-        return self._out_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
+        return self._transport.get_write_buffer_size() if self._transport else 0
 
     def send(self, *words: str | bytes) -> None:
-        """Send a command with the others of this turn of the loop. Without a connection it is lost."""
-        if not self._greeted:
-            return
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
-        packed = hiredis.pack_command(words)  # type: ignore[arg-type]
-        self._out.append(packed)
-        self._out_bytes += len(packed)
+        """Send a command. Without a connection it is lost.
 
-    def _flush(self) -> None:
-        if self._out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        self._out_bytes = 0
+        uvloop collects what is written in one turn of the loop and writes it at the turn's end.
+        """
+        if self._greeted and self._transport is not None:
+            self._transport.write(hiredis.pack_command(words))  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
@@ -157,8 +146,6 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Begin anew."""
         was, self._greeted, self._transport = self._greeted, False, None
-        self._out.clear()
-        self._out_bytes = 0
         if was:
             self._closed()
         self._again()
