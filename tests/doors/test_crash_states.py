@@ -177,7 +177,14 @@ async def set_up(pair: Pair, op_id: str, told: Callable[[], None]) -> None:
     await caller.told("CALL_ACCEPT", pair.call_id, within=30)
     told()
     for phone in pair.both:
-        await phone.insist("CALL_CONNECTED", callId=pair.call_id)
+        try:
+            await phone.insist("CALL_CONNECTED", callId=pair.call_id)
+        except Refused as no:
+            # The server was away for so long that the leg counted as lost.
+            if no.code != "CALL_WRONG_STATE":
+                raise
+            await phone.insist("CALL_RESUME", callId=pair.call_id)
+            await phone.insist("CALL_CONNECTED", callId=pair.call_id)
         told()
 
 
