@@ -13,7 +13,7 @@ import pytest
 from models.db import Database
 from server.mongod import number_in
 from server.processes import KILL, send_signal
-from tests.doors.pyphone import ANSWER, OFFER, Pair
+from tests.doors.pyphone import ANSWER, OFFER, Pair, Refused
 from tests.doors.serverprocess import ServerProcess, eventually
 
 STATES = ["unheard", "ringing", "accepted", "active", "reconnecting"]
