@@ -72,12 +72,14 @@ class Town:
 @pytest.fixture
 async def town(mongo_uri: str, db: Database, exchange: Exchange, tmp_path: Path) -> AsyncIterator[Town]:
     redis = await RedisServer(tmp_path).start()
-    async with AsyncExitStack() as stack:
-        built = Town(mongo_uri, db.db.name, exchange, redis, stack)
-        yield built
-        phones = [phone for house in built.houses for phone in house.phones]
-        snapshots_rise(phones)
-    await redis.kill()
+    try:
+        async with AsyncExitStack() as stack:
+            built = Town(mongo_uri, db.db.name, exchange, redis, stack)
+            yield built
+            phones = [phone for house in built.houses for phone in house.phones]
+            snapshots_rise(phones)
+    finally:
+        await redis.kill()
 
 
 def at(house: House, person: Person) -> Person:

@@ -51,14 +51,16 @@ async def several(mongo_uri: str, folder: Path, count: int) -> AsyncIterator[Ser
         REDIS_URL=redis.url,
         JWT_SECRET="a secret of the tests, long enough for HS256",
     )
-    await asyncio.to_thread(one.start)
-    yield one
-    if one.process is not None:
-        children = [pid for pid in serving(one).values() if alive(pid)]
-        assert await asyncio.to_thread(one.drain) == 0
-        assert not any(alive(pid) for pid in children)
-    await asyncio.to_thread(one.stop)
-    await redis.kill()
+    try:
+        await asyncio.to_thread(one.start)
+        yield one
+        if one.process is not None:
+            children = [pid for pid in serving(one).values() if alive(pid)]
+            assert await asyncio.to_thread(one.drain) == 0
+            assert not any(alive(pid) for pid in children)
+    finally:
+        await asyncio.to_thread(one.stop)
+        await redis.kill()
     db = Database(mongo_uri, database)
     await db.client.drop_database(database)
     await db.close()

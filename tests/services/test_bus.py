@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -63,6 +64,25 @@ async def bus(url: str, process: str) -> AsyncIterator[tuple[Bus, Sockets, Ear]]
         await tasks.drain(5)
 
 
+class Servers(Protocol):
+    """Makes a Redis, which is gone at the end of the test."""
+
+    def __call__(self, *, password: str | None = None) -> RedisServer: ...
+
+
+@pytest.fixture
+async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
+    made: list[RedisServer] = []
+
+    def make(*, password: str | None = None) -> RedisServer:
+        made.append(RedisServer(tmp_path, password=password))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.kill()
+
+
 async def answered(bus: Bus) -> None:
     """What it has sent by now has been done, and what was sent to it has come."""
     before = bus.beats
@@ -72,8 +92,8 @@ async def answered(bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("way", ["url", "unix_url"])
-async def test_by_tcp_and_by_a_socket_with_a_password(tmp_path: Path, way: str) -> None:
-    redis = await RedisServer(tmp_path, password="between us").start()
+async def test_by_tcp_and_by_a_socket_with_a_password(servers: Servers, way: str) -> None:
+    redis = await servers(password="between us").start()
     url = getattr(redis, way)
     async with bus(url, "p1") as (one, _, _), bus(url, "p2") as (two, doors, ear):
         inbox = doors.connect("ann", "phone")
@@ -91,22 +111,20 @@ async def test_by_tcp_and_by_a_socket_with_a_password(tmp_path: Path, way: str) 
         await answered(one)
         await answered(two)
         assert len(inbox) == 1
-    await redis.kill()
 
 
-async def test_a_wrong_password_is_no_connection(tmp_path: Path) -> None:
-    redis = await RedisServer(tmp_path, password="between us").start()
+async def test_a_wrong_password_is_no_connection(servers: Servers) -> None:
+    redis = await servers(password="between us").start()
     async with bus(f"redis://:wrong@127.0.0.1:{redis.port}/0", "p1") as (one, _, _):
         refused = asyncio.get_running_loop().time() + 0.5
         await eventually(lambda: asyncio.get_running_loop().time() > refused)
         assert not one.reaches
         one.carry([Letter(user_id="ann", event="HELLO", payload={})])
         assert not one.published
-    await redis.kill()
 
 
-async def test_what_redis_does_not_take_is_dropped_what_is_of_the_moment_first(tmp_path: Path) -> None:
-    redis = await RedisServer(tmp_path).start()
+async def test_what_redis_does_not_take_is_dropped_what_is_of_the_moment_first(servers: Servers) -> None:
+    redis = await servers().start()
     async with bus(redis.url, "p1") as (one, _, _):
         await eventually(lambda: one.reaches)
         text = "x" * 100_000
@@ -128,11 +146,10 @@ async def test_what_redis_does_not_take_is_dropped_what_is_of_the_moment_first(t
             redis.thaw()
         before = one.beats
         await eventually(lambda: one.reaches and one.beats > before + 1)
-    await redis.kill()
 
 
-async def test_what_is_not_understood_is_left_alone(tmp_path: Path) -> None:
-    redis = await RedisServer(tmp_path).start()
+async def test_what_is_not_understood_is_left_alone(servers: Servers) -> None:
+    redis = await servers().start()
     async with bus(redis.url, "p1") as (one, _, ear), bus(redis.url, "p2") as (two, _, _):
         await eventually(lambda: one.reaches and two.reaches)
         for message in (b"", b"L", b"L\n\n", b"Zp9\n{}", b"Cp9\n[1]", frames.frame(b"L", b"p9", 1)):
@@ -140,4 +157,3 @@ async def test_what_is_not_understood_is_left_alone(tmp_path: Path) -> None:
         two.changed("room", "r1", 1, processes=["p1"])
         await eventually(lambda: ("room", "r1", 1) in ear.heard)
         assert one.reaches
-    await redis.kill()
