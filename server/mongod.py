@@ -226,6 +226,7 @@ class EmbeddedMongod:
             *("--replSet", SET_NAME, "--keyFile", str(self._secret_file)),
             *("--wiredTigerCacheSizeGB", str(CACHE_GB), "--oplogSize", str(16 if self.fast else OPLOG_MB)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # 100 MB of disk for nobody
+            *("--setParameter", "transactionLifetimeLimitSeconds=6"),  # the locks of who died in one
             # After SIGTERM a primary waits 15 s for others to take over, and there are none.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500"),
             *(FOR_TESTS if self.fast else ()),

@@ -18,7 +18,7 @@ from rich.table import Table
 from tests.chaos.faults import FAULTS
 from tests.chaos.play import Played, play
 from tests.chaos.story import Plan
-from tests.chaos.town import open_town
+from tests.chaos.town import PROCESSES, open_town
 from tests.doors.phones import Exchange
 
 QUICK_PHONES = 16
@@ -40,7 +40,8 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as folder:
         kept = asked.keep or Path(folder)
-        results = asyncio.run(_play_all(names, Plan(phones=phones, seed=asked.seed), kept, console))
+        plan = Plan(phones=phones, seed=asked.seed, victim=asked.seed % PROCESSES)
+        results = asyncio.run(_play_all(names, plan, kept, console))
     _tell(results, console)
     return 1 if any(one.books.violations for one in results) else 0
 

@@ -180,6 +180,8 @@ def _charged(pair: Pair, call: dict[str, Any], books: Books) -> None:
             books.resumed += 1
         else:
             books.ended[reason] += 1
+            if pair.talked_at_strike and not pair.leaves:
+                books.wrong(f"call {call['id']} of two who came back at once ended {reason}")
     spans = [
         (datetime.fromisoformat(i["start"]), datetime.fromisoformat(i["end"])) for i in call["intervals"]
     ]

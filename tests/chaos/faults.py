@@ -23,9 +23,9 @@ class Fault:
 
 async def kill_one(town: Town, plan: Plan, phones: Sequence[ChaosPhone]) -> None:
     """SIGKILL; the others are alone for a while, then it comes back under its address."""
-    await town.kill(1)
+    await town.kill(plan.victim)
     await asyncio.sleep(plan.away)
-    await town.start(1)
+    await town.start(plan.victim)
 
 
 async def roll(town: Town, plan: Plan, phones: Sequence[ChaosPhone]) -> None:
@@ -51,18 +51,26 @@ async def step_down(town: Town, plan: Plan, phones: Sequence[ChaosPhone]) -> Non
 
 async def freeze_one(town: Town, plan: Plan, phones: Sequence[ChaosPhone]) -> None:
     """SIGSTOP; all that it held goes to others, then it wakes up and knows nothing of that."""
-    town.freeze(1)
+    town.freeze(plan.victim)
+    try:
+        await _while_frozen(town, plan, phones)
+    finally:
+        town.thaw(plan.victim)
+
+
+async def _while_frozen(town: Town, plan: Plan, phones: Sequence[ChaosPhone]) -> None:
     if plan.frozen is not None:
         await asyncio.sleep(plan.frozen)
     else:
         there = [
-            phone for phone in phones if phone.connects == 1 and phone.begins_at(town.servers[1].address)
+            phone
+            for phone in phones
+            if phone.connects == 1 and phone.begins_at(town.servers[plan.victim].address)
         ]
         assert there, "somebody was there"
         # What they have just sent is in the frozen process's hands, and it reads it when it wakes up.
         await eventually(lambda: all(phone.asking for phone in there), what="all wait for an answer")
         await asyncio.gather(*(phone.elsewhere() for phone in there))
-    town.thaw(1)
 
 
 FAULTS = {

@@ -18,8 +18,6 @@ from tests.doors.phones import Exchange
 from tests.doors.serverprocess import eventually
 
 MONEY = 1_000_000
-# So many of the pairs have to be in the middle of a call when the fault comes.
-TALKING = 0.6
 SECONDS_MAX = 240.0
 
 Said = Callable[[str, float], None]
@@ -59,11 +57,11 @@ async def play(name: str, fault: Fault, town: Town, plan: Plan, exchange: Exchan
         running = [asyncio.create_task(pair.run()) for pair in pairs]
         await eventually(
             lambda: (
-                sum(pair.talking for pair in pairs) >= TALKING * len(pairs)
+                sum(pair.talking for pair in pairs) >= plan.talking * len(pairs)
                 and sum(len(pair.calls) for pair in pairs) >= plan.calls_before * len(pairs)
             ),
             within=120,
-            what=f"{TALKING:.0%} of {len(pairs)} pairs talk: {[pair.violations for pair in pairs]}",
+            what=f"{plan.talking:.0%} of {len(pairs)} pairs talk: {[pair.violations for pair in pairs]}",
         )
         said(fault.says, 0.3)
         for pair in pairs:

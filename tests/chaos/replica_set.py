@@ -46,6 +46,7 @@ class ReplicaSet:
                 *("--dbpath", str(folder), "--port", str(port), "--bind_ip", "127.0.0.1"),
                 *("--replSet", SET_NAME, "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                *("--setParameter", "transactionLifetimeLimitSeconds=6"),
                 *(*FOR_TESTS, "--noscripting", "--quiet", "--nounixsocket"),
             ]
             with open(self._folder / f"m{number}.log", "wb") as log:

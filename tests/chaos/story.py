@@ -20,10 +20,14 @@ class Plan:
 
     phones: int = 40
     seed: int = 1
+    # Which of the processes it is that suffers.
+    victim: int = 1
     # Seconds of a talk are chosen between the two; None: until the fault is over.
     talk: tuple[float, float] | None = (8.0, 14.0)
     # How many calls of each pair, in the mean, have begun when the fault comes.
     calls_before: float = 1.8
+    # So many of the pairs are in the middle of a call then.
+    talking: float = 0.6
     candidate_every: float = 0.5
     message_every: float = 1.0
     # Each so-many-th pair loses its network in the fault and does not come back before the call is over.
@@ -56,6 +60,7 @@ class Pair:
         self.calls: list[str] = []
         self.now: str | None = None
         self.live_at_strike: str | None = None
+        self.talked_at_strike = False
         self.gone_at: float | None = None
         self.left: str | None = None
         self._doing: asyncio.Task[None]
@@ -77,6 +82,7 @@ class Pair:
         call = self.now
         if call is not None and not any(phone.over(call) for phone in self.both):
             self.live_at_strike = call
+            self.talked_at_strike = self.talking
 
     async def run(self) -> None:
         """Call after call, until one has been made from beginning to end after the fault."""
@@ -94,6 +100,8 @@ class Pair:
                     self.proven = fresh
         except (Stuck, Denied, PhoneFault) as fault:
             self.violations.append(f"pair {self.number}: {fault}")
+        except ExceptionGroup as several:
+            self.violations.append(f"pair {self.number}: {several.exceptions}")
 
     async def leave(self) -> None:
         """Both are gone without a word."""

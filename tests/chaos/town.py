@@ -35,7 +35,7 @@ ENV = {
     "JWT_SECRET": "a secret of the tests, long enough for HS256",
     "RING_SECONDS": "15",
     "CONNECT_SECONDS": "15",
-    "RECONNECT_SECONDS": "25",
+    "RECONNECT_SECONDS": "30",
     "CALLER_GRACE_SECONDS": "10",
     "LOG_LEVEL": "warning",
 }

@@ -22,6 +22,7 @@ SMALL = Plan(
     phones=6,
     talk=None,
     calls_before=1,
+    talking=1.0,
     candidate_every=0.2,
     message_every=0.2,
     leaves_every=0,

@@ -17,6 +17,7 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
+from models.db import TRANSACTION_SECONDS
 from server import mongod as module
 from server.mongod import EmbeddedMongod, MongodFault, find_mongod, put_away, running_uri
 
@@ -234,3 +235,23 @@ async def test_one_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.
 def test_it_is_found_without_importing_the_application_of_that_name() -> None:
     assert os.access(find_mongod(), os.X_OK)
     assert "fiftyone" not in sys.modules
+
+
+async def test_what_a_killed_server_had_begun_locks_nobody_out_for_long(mongo_uri: str) -> None:
+    """A transaction outlives the process that began it; MongoDB's own limit is a minute, and half of one to notice."""
+    async with AsyncMongoClient[dict[str, Any]](mongo_uri) as client:
+        name = "transactionLifetimeLimitSeconds"
+        limit = (await client.admin.command("getParameter", 1, **{name: 1}))[name]
+        assert TRANSACTION_SECONDS < limit <= 2 * TRANSACTION_SECONDS, "longer than any of ours takes"
+        held, free = client.start_session(), client.t.locked
+        await free.insert_one({"_id": 1})
+        async with held:
+            await held.start_transaction()
+            await free.update_one({"_id": 1}, {"$set": {"n": 1}}, session=held)
+            # Nobody ends it: the next writer waits until MongoDB does.
+            async with asyncio.timeout(2 * limit + 5):
+                await free.update_one({"_id": 1}, {"$set": {"n": 2}})
+            with pytest.raises(OperationFailure):
+                await held.commit_transaction()
+        assert await free.find_one({"_id": 1}) == {"_id": 1, "n": 2}
+        await client.drop_database("t")
