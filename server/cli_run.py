@@ -42,9 +42,10 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "run",
         help="start the server (the default)",
-        epilog="SIGTERM and SIGINT send everybody away to come back, and end it. With several processes SIGHUP "
-        "replaces them one after the other while calls go on; WebSocket clients are spread over them, clients that "
-        "poll are passed on to the process that knows them. Set REDIS_URL, so that they reach each other at once.",
+        epilog="SIGTERM and SIGINT send everybody away to come back, and end it. So does SIGHUP; with several "
+        "processes it replaces them one after the other while calls go on, WebSocket clients are spread over them, and "
+        "clients that poll are passed on to the process that knows them. Set REDIS_URL, so that they reach each "
+        "other at once.",
     )
     parser.add_argument("--host", help="address to listen on (HOST)")
     parser.add_argument("--port", type=_port, help="port to listen on (PORT), 0 for any free one")
@@ -58,15 +59,19 @@ def add_parser(commands: Any) -> None:
     )
 
 
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() else -1
+
+
 def _port(text: str) -> int:
-    number = int(text)
+    number = _number(text)
     if not 0 <= number <= 65_535:
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return number
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = _number(text)
     if not 1 <= number <= PROCESSES_MAX:
         raise argparse.ArgumentTypeError(f"a number from 1 to {PROCESSES_MAX}")
     if number > 1 and not hasattr(socket, "SO_REUSEPORT"):
@@ -84,7 +89,7 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def run(args: argparse.Namespace, config: Config) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; 0. 1 when it could not start, with a sentence that says why."""
+    """Serve until a signal, then drain; 0. 1 when it could not start, with a sentence that says why."""
     try:
         config = with_jwt_secret(config)
     except OSError as fault:
@@ -95,6 +100,10 @@ async def run(args: argparse.Namespace, config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        # A terminal that closes tells all of its processes: those of a parent leave the answer to it.
+        member = args.command == "run" and args.member
+        loop.add_signal_handler(signal.SIGHUP, (lambda: None) if member else stop.set)
     if args.command == "worker":
         return await _guarded(_work(config, stop))
     host, port = args.host or config.host, config.port if args.port is None else args.port

@@ -30,6 +30,7 @@ from server.config_checks import (
     ice,
     long_enough,
     origin,
+    redis_url,
     url,
     within,
 )
@@ -154,7 +155,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         data_dir=Path(read.str("DATA_DIR", ".data")).expanduser(),
         mongo_uri=_optional(read, "MONGO_URI", url("mongodb", "mongodb+srv")),
         mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=database_name),
-        redis_url=_optional(read, "REDIS_URL", url("redis", "rediss", "unix")),
+        redis_url=_optional(read, "REDIS_URL", redis_url),
         jwt_secret=_optional(read, "JWT_SECRET", long_enough),
         cors_origins=_words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, origin),
         trusted_proxy_hops=_whole(read, "TRUSTED_PROXY_HOPS", 0, 10),

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from babel.numbers import is_currency
 from marshmallow import ValidationError
+from redis.asyncio.connection import parse_url
 
 JWT_SECRET_BYTES_MIN = 32  # RFC 7518 §3.2: a key for HS256 is at least as long as its hash
 
@@ -23,6 +24,15 @@ def url(*schemes: str) -> Callable[[str], None]:
             raise ValidationError("names no host.")
 
     return check
+
+
+def redis_url(text: str) -> None:
+    """A check of a Redis address by the parser that reads it later: its port, database and options."""
+    url("redis", "rediss", "unix")(text)
+    try:
+        parse_url(text)
+    except ValueError:
+        raise ValidationError("is not of the form redis://user:password@host:port/database.") from None
 
 
 def ice(*schemes: str) -> Callable[[str], None]:

@@ -29,7 +29,7 @@ async def database(mongo_uri: str) -> AsyncIterator[str]:
     await db.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_drains_the_server_and_the_official_client_comes_back_to_the_next_one(
     mongo_uri: str, database: str, tmp_path: Path, exchange: Exchange, number: signal.Signals
 ) -> None:

@@ -98,6 +98,18 @@ def test_a_secret_is_measured_in_bytes() -> None:
     assert faults_of({"JWT_SECRET": "e" * 31}) == ["JWT_SECRET must be at least 32 bytes."]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["http://h", "redis://", "redis://h:port", "redis://h:6379/zero?db=one", "redis://u:tell-nobody@h:99999"],
+)
+def test_what_is_no_redis_address_is_refused(wrong: str) -> None:
+    (fault,) = faults_of({"REDIS_URL": wrong})
+    assert fault.startswith("REDIS_URL ")
+    assert "tell-nobody" not in fault
+    for right in ("redis://h", "rediss://u:p@h:6380/2", "unix:///run/redis.sock", "redis://[::1]:6379/0"):
+        assert load_config({"REDIS_URL": right}).redis_url == right
+
+
 def test_turn_wants_both_or_neither() -> None:
     assert faults_of({"TURN_URLS": "turn:a.example:3478"})[0].startswith("TURN_SECRET ")
     assert faults_of({"TURN_SECRET": "x"})[0].startswith("TURN_URLS ")

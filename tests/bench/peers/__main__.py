@@ -110,8 +110,12 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the CPU per message there as SVG")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), help="these contenders")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="these parts")
-    for name in ("rounds", "pairs", "idle"):
-        parser.add_argument(f"--{name}", type=int, metavar="N")
+    for name, what in (
+        ("rounds", "rounds of the relay"),
+        ("pairs", "calls, each of two connections"),
+        ("idle", "idle connections"),
+    ):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=what)
     args = parser.parse_args()
     given = {name: value for name in ("rounds", "pairs", "idle") if (value := getattr(args, name))}
     plan = replace(QUICK if args.quick else Plan(), **given)
