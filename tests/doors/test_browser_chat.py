@@ -19,7 +19,11 @@ _FIND = """[...document.querySelectorAll("[data-test=message]")]
 _LINE = (
     f"([text, state]) => {{ const line = {_FIND}; return line && (!state || line.dataset.state === state); }}"
 )
-_ACT = f"([text, act]) => {_FIND}.querySelector(`[data-test=message-${{act}}]`).click()"
+_ACT = f"""([text, act]) => {{
+  const button = {_FIND}?.querySelector(`[data-test=message-${{act}}]`);
+  button?.click();
+  return button !== undefined && button !== null;
+}}"""
 _PRESENCE = "(state) => document.querySelector('[data-test=presence]').dataset.presence === state"
 _TEXTS = """() => [...document.querySelectorAll("[data-test=message] .bubble")]
   .map((one) => [...one.children].map((part) => part.innerText).join(" / "))"""
@@ -117,7 +121,7 @@ def test_two_chat_with_typing_ticks_an_edit_a_reply_and_a_deletion(stage: Stage)
     ada.until(_LINE, ["Just a momemt", ""])
     ada.until("() => document.querySelector('[data-test=chat-typing]').innerText === ''")
 
-    bea.run(_ACT, ["Just a momemt", "edit"])
+    bea.until(_ACT, ["Just a momemt", "edit"])
     assert "Editing" in bea.text("chat-strip")
     write(bea, "Just a moment")
     for page in (ada, bea):
@@ -125,13 +129,13 @@ def test_two_chat_with_typing_ticks_an_edit_a_reply_and_a_deletion(stage: Stage)
         page.until_text("chat-log", "edited")
         assert "momemt" not in page.text("chat-log")
 
-    ada.run(_ACT, ["Just a moment", "reply"])
+    ada.until(_ACT, ["Just a moment", "reply"])
     write(ada, "Take your time")
     for page in (ada, bea):
         page.until(_LINE, ["Take your time", ""])
         assert f"{bea.name}: Just a moment / Take your time" in page.run(_TEXTS)
 
-    bea.run(_ACT, ["Just a moment", "delete"])
+    bea.until(_ACT, ["Just a moment", "delete"])
     for page in (ada, bea):
         page.until(_LINE, ["Message deleted", ""])
         assert page.run(_TEXTS)[1:] == ["Message deleted", f"{bea.name}: Message deleted / Take your time"]
