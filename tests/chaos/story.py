@@ -173,28 +173,27 @@ class Pair:
             await asyncio.gather(*(self._candidate(phone, call_id, number) for phone in self.both))
             await asyncio.sleep(self._plan.candidate_every)
 
-    async def _candidate(self, phone: ChaosPhone, call_id: str, number: int) -> bool:
-        """Only of the moment: what is lost with a process is lost."""
-        if not phone.connected:
-            return False
-        try:
-            await phone.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(number))
-        except (Denied, PhoneFault):
-            return False
-        return True
+    async def _candidate(self, phone: ChaosPhone, call_id: str, number: int) -> str:
+        """Only of the moment: what is lost with a process is lost. What became of it."""
+        if phone.connected:
+            try:
+                await phone.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(number))
+            except (Denied, PhoneFault) as why:
+                return str(why)
+        return "sent" if phone.connected else "not connected"
 
     async def _candidates_arrive(self, call_id: str) -> None:
         """The relay works in both directions, over whichever processes."""
         for one, other in (self.both, self.both[::-1]):
             for number in range(1, 40):
-                await self._candidate(one, call_id, number)
+                why = await self._candidate(one, call_id, number)
                 try:
                     await other.wait(lambda o=other: o.candidates[call_id] > 0, "a candidate", within=1.5)
                 except Stuck:
                     continue
                 break
             else:
-                raise Stuck(f"no candidate of {one.name} arrives in {call_id}")
+                raise Stuck(f"no candidate of {one.name} arrives in {call_id}: {why}")
 
     async def _write_while(self, on: Callable[[], bool]) -> None:
         while on():
