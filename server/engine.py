@@ -31,6 +31,10 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 SLOW_READER = WSCloseCode.TRY_AGAIN_LATER
 # After our close frame, for the client's.
 CLOSE_SECONDS = 2.0
+# From the handshake of an upgrade to its end.
+UPGRADE_SECONDS = 10.0
+# Frames dealt with at once in one callback; what more has come with them waits, so that others get their turn.
+AT_ONCE_MAX = 200
 # Frames that wait for the library; beyond this nothing is read from the client.
 BACKLOG_MAX = 256
 
@@ -61,6 +65,7 @@ class Wire(asyncio.Protocol):
         "_closing",
         "_drained",
         "_end",
+        "_left",
         "_paused",
         "_probing",
         "_reader",
@@ -96,6 +101,9 @@ class Wire(asyncio.Protocol):
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
         self._end: asyncio.TimerHandle | None = None
+        self._left = AT_ONCE_MAX
+        if upgrades:
+            self._end = asyncio.get_running_loop().call_later(UPGRADE_SECONDS, self._give_up)
         self._sink: _Sink | None = _Sink(self, 1, loop=asyncio.get_running_loop())
         self._reader: WebSocketReader | None = WebSocketReader(
             self._sink, socket.server.max_http_buffer_size, False, False
@@ -107,6 +115,7 @@ class Wire(asyncio.Protocol):
         """Bytes of the client."""
         if self._reader is None:
             return
+        self._left = AT_ONCE_MAX
         broken, _ = self._reader.feed_data(data)
         if broken and self._closing:
             self.transport.close()  # whatever it says to our goodbye is no longer to be understood
@@ -133,7 +142,8 @@ class Wire(asyncio.Protocol):
             self._end.cancel()
         self.resume_writing()
         if self._probing is not None:
-            self.socket.upgrading = False  # a probe that failed leaves the polling session as it was
+            if not self.socket.upgraded:
+                self.socket.upgrading = False  # a probe that failed leaves the polling session as it was
         else:
             reason = self.socket.server.reason.TRANSPORT_CLOSE
             self._spawn(self.socket.close(wait=False, abort=True, reason=reason), "transport lost")
@@ -170,6 +180,8 @@ class Wire(asyncio.Protocol):
             return
         self._control(0x8, code.to_bytes(2, "big") + why)
         self._closing, self._at_once = True, False
+        if self._end is not None:
+            self._end.cancel()
         self._end = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
         if code == SLOW_READER:
             # Its end may never be read: what it is owed is the log's business from here on.
@@ -202,7 +214,8 @@ class Wire(asyncio.Protocol):
 
     def frame(self, kind: WSMsgType, data: Any) -> None:
         """One frame of the client, whole."""
-        if self._at_once and kind is _TEXT:
+        if self._at_once and kind is _TEXT and self._left:
+            self._left -= 1
             if data[:2] == _EVENT and self._shortcut(self, data):
                 return
             if data[:1] == b"3":
@@ -218,7 +231,10 @@ class Wire(asyncio.Protocol):
             self.close(data or WSCloseCode.OK)
             self.transport.close()
         elif kind is WSMsgType.PING:
-            self._control(0xA, data)
+            if (
+                not self._paused
+            ):  # who does not read gets no pongs either (RFC 6455 §5.5.3: the latest is enough)
+                self._control(0xA, data)
         elif kind is _TEXT or kind is _BINARY:
             if self._probing is not None:
                 self._upgrade(data)
@@ -232,7 +248,8 @@ class Wire(asyncio.Protocol):
 
     def _upgrade(self, data: bytes) -> None:
         """One step of the upgrade from polling."""
-        if data != self._probing:
+        socket = self.socket
+        if data != self._probing or socket.closed or socket.closing or socket.upgraded:
             self.close(WSCloseCode.POLICY_VIOLATION)
         elif data == b"2probe":
             self.socket.upgrading = True
@@ -243,25 +260,40 @@ class Wire(asyncio.Protocol):
             self._probing = None
             self.open()
 
+    def _give_up(self) -> None:
+        """The upgrade has not come to its end."""
+        self.close(WSCloseCode.POLICY_VIOLATION)
+
     def open(self) -> None:
         """From here on the socket is this wire: what has been waiting for it goes first."""
         socket = self.socket
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        polled, waiting = socket.connected, socket.queue
         socket.connected = socket.upgraded = True
         socket.upgrading = False
-        waiting, socket.queue = socket.queue, None
         socket.__class__, socket.wire = WiredSocket, self
         while not waiting.empty():
             pkt = waiting.get_nowait()
             waiting.task_done()  # or whoever waits for it to be taken would wait for ever
             if pkt is not None and pkt.packet_type != packet.NOOP:
                 self.packet(pkt)
+        if polled:
+            waiting.put_nowait(packet.Packet(packet.NOOP))  # ends the poll that is under way, if one still is
+        else:
+            socket.queue = None
         self._at_once = True
         socket.server.pings.add(self)
 
     async def _work(self, backlog: deque[tuple[WSMsgType, bytes]]) -> None:
         """Give to the library what waits for it, one after the other."""
+        done = 0
         try:
             while backlog:
+                done += 1
+                if done % AT_ONCE_MAX == 0:
+                    await asyncio.sleep(0)
                 kind, data = backlog.popleft()
                 try:
                     encoded = data.decode() if kind is _TEXT else data

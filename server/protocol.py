@@ -172,9 +172,7 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
         if len(waiting) <= WAITING_MAX and sum(len(one.data or "") for one in waiting) <= WAITING_BYTES_MAX:
             return False
         log.info("slow reader cut off", waiting=len(waiting))
-        transport = self.environ[eio_sid]["aiohttp.request"].transport if eio_sid in self.environ else None
-        if transport is not None:
-            transport.abort()
+        self.show_out(eio_sid, "does not come for what waits")
         return True
 
     def show_out(self, eio_sid: str, why: str) -> None:

@@ -183,7 +183,7 @@ class Sockets:
         self._by_user.setdefault(ctx.user_id, {})[sid] = connection
         SOCKETS.set(len(self._by_sid))
         for old in older:
-            old.replaced = True
+            old.replaced, old.open = True, False
         since = auth.get("since")
         if not isinstance(since, int) or isinstance(since, bool) or since < 0:
             since = None
@@ -306,7 +306,7 @@ class Sockets:
     def _reach(self, user_id: str, device_id: str) -> Connection | None:
         """A device that takes letters at once, by a WebSocket of ours."""
         for connection in self._by_user.get(user_id, {}).values():
-            if connection.ctx.device_id == device_id and connection.pending is None:
+            if connection.open and connection.ctx.device_id == device_id and connection.pending is None:
                 connection.wire = connection.wire or self.sio.wire(connection.eio_sid)
                 return connection if connection.wire is not None else None
         return None
@@ -331,12 +331,14 @@ class Sockets:
             self._reply(connection, namespace, ack_id, asked.name, answer)
         else:
             name, refusal = asked
-            self._reply(connection, namespace, ack_id, name, Answer(refusal=refusal))
+            self._reply(
+                connection, namespace, ack_id, name, Answer(refusal=self._counted(connection, refusal))
+            )
 
     async def _work(self, connection: Connection, namespace: str, ack_id: int | None, asked: Asked) -> None:
         connection.starting -= 1
         if asked.door is None:
-            answer = Answer(refusal=self._unknown(connection))
+            answer = Answer(refusal=self._counted(connection, Refusal("EVENT_UNKNOWN")))
         else:
             answer = await self._funnel.run(asked.door, connection.ctx, asked.payload)
         self._reply(connection, namespace, ack_id, asked.name, answer)
@@ -369,12 +371,13 @@ class Sockets:
             return name, Refusal("VALIDATION_FAILED", _arguments=["One object is expected."])
         return Asked(name, door, args[0] if args else {})
 
-    def _unknown(self, connection: Connection) -> Refusal:
+    def _counted(self, connection: Connection, no: Refusal) -> Refusal:
+        """The refusal of what comes to no door, which counts as an event all the same."""
         try:
-            self._funnel.limits.check("event", connection.ctx, None, "unknown")
+            self._funnel.limits.check("event", connection.ctx, None, "")
         except Refusal as too_many:
             return too_many
-        return Refusal("EVENT_UNKNOWN")
+        return no
 
 
 def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:

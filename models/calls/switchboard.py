@@ -75,13 +75,19 @@ class _Line:
     )
     described: set[Role] = field(default_factory=set)
     seen: Negotiation | None = None
-    routes: list[Route] = field(default_factory=list)
+    routes: dict[tuple[str, str], Route] = field(default_factory=dict)
 
     def close_routes(self) -> None:
         """Something has changed: what was found out holds no longer."""
-        for route in self.routes:
+        for route in self.routes.values():
             route.open = False
         self.routes.clear()
+
+    def close_route(self, user_id: str, device_id: str) -> None:
+        """The one way of a device, since it looks for another."""
+        route = self.routes.pop((user_id, device_id), None)
+        if route is not None:
+            route.open = False
 
 
 class Switchboard:
@@ -176,11 +182,10 @@ class Switchboard:
             if len(waiting) >= HELD_MAX:
                 raise Refusal("TOO_MANY_CANDIDATES", held=HELD_MAX)
             waiting.append((device_id, candidate))
-            line.close_routes()  # what comes now waits behind it
         return passing
 
     def route(self, call_id: str, user_id: str, device_id: str) -> Route | None:
-        """The straight way of a device's candidates: it holds its leg, the other side is ready, and nothing waits."""
+        """The straight way of a device's candidates: it holds its leg, and the other side is ready."""
         line = self._lines.get(call_id)
         role = line.call.role_of(user_id) if line else None
         if line is None or role is None:
@@ -188,11 +193,12 @@ class Switchboard:
         leg, other = line.call.leg(role), line.call.leg(role.other)
         if leg is None or leg.device_id != device_id or other is None or other.process is None:
             return None
-        if line.held[role.other] or not self._ready(line, role.other):
+        if not self._ready(line, role.other):
             return None
         to_user = line.call.party(role.other).user_id
         route = Route(call_id, user_id, to_user, other.device_id, other.process, line.current[role])
-        line.routes.append(route)
+        line.close_route(user_id, device_id)
+        line.routes[user_id, device_id] = route
         return route
 
     def _remove(self, call: Call) -> None:

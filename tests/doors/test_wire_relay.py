@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 
-from server.app import SOCKETS, TASKS
+from server.app import SOCKETS, TASKS, WIRED
+from server.packets import FRAME_MAX
 from server.relay import Relay
 from tests.doors.conftest import House
 from tests.doors.phones import Phone
@@ -204,3 +205,49 @@ async def test_nothing_overtakes_a_description_that_came_before_it(
     await b.happens("ICE_CANDIDATE", lambda told: told["candidate"] == candidate(2))
     told = [name for name in b.names() if name in ("SESSION_DESCRIPTION", "ICE_CANDIDATE")]
     assert told == ["ICE_CANDIDATE", "SESSION_DESCRIPTION", "ICE_CANDIDATE"]
+
+
+async def test_a_call_that_has_ended_has_no_way_left(house: House, shortest: list[bool]) -> None:
+    _, a, bob, b = await pair(house)
+    call_id = await talk(a, b, bob, offer=offer())
+    await a.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(1))
+    await b.ask("CALL_ENDED", callId=call_id)
+    no = await a.refused("ICE_CANDIDATE", callId=call_id, candidate=candidate(2))
+    assert no["code"] == "CALL_ENDED"
+    assert shortest == [True, False]
+
+
+async def test_a_candidate_waits_for_a_request_that_is_in_the_lane_of_its_call(
+    house: House, shortest: list[bool]
+) -> None:
+    _, a, bob, b = await pair(house)
+    call_id = await talk(a, b, bob, offer=offer())
+    await a.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(1))
+    async with house.app[WIRED].funnel.lanes.turn(call_id):
+        await by_hand(a, call_id, json.dumps(candidate(2)))
+        await a.settled()
+        await b.settled()
+        assert len(b.heard("ICE_CANDIDATE")) == 1
+    await b.happens("ICE_CANDIDATE", lambda told: told["candidate"] == candidate(2))
+    assert shortest == [True, False]
+
+
+async def test_a_candidate_in_too_large_a_frame_is_refused_however_it_comes(house: House) -> None:
+    _, a, bob, b = await pair(house)
+    call_id = await talk(a, b, bob, offer=offer())
+    await a.ask("ICE_CANDIDATE", callId=call_id, candidate=candidate(1))
+    await by_hand(a, call_id, json.dumps(candidate(2)) + " " * FRAME_MAX)
+    assert (await a.happens("error"))["error"]["code"] == "PAYLOAD_TOO_LARGE"
+    await b.settled()
+    assert len(b.heard("ICE_CANDIDATE")) == 1
+
+
+async def test_a_device_that_looks_for_its_way_again_and_again_has_one(house: House) -> None:
+    ada, a, bob, b = await pair(house)
+    call_id = await talk(a, b, bob, offer=offer())
+    board = house.services.calls.board
+    routes = [board.route(call_id, ada.id, "a") for _ in range(10)]
+    assert [route.open for route in routes] == [False] * 9 + [True]
+    assert len(board._lines[call_id].routes) == 1
+    await a.ask("CALL_ENDED", callId=call_id)
+    assert not routes[-1].open

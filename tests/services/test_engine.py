@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, WSMsgType, web
 
 import server.engine
 import server.protocol
@@ -353,6 +353,44 @@ async def test_an_upgrade_from_polling_loses_nothing_and_keeps_the_order() -> No
             assert isinstance(home.sio.eio.sockets[sid], WiredSocket)
 
 
+async def test_an_upgrade_that_goes_no_further_is_closed_and_one_of_a_session_that_has_gone_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server.engine, "UPGRADE_SECONDS", 0.05)
+    async with served() as home, ClientSession() as http:
+        async with http.get(f"{home.url}&transport=polling") as answer:
+            sid = Json.loads((await answer.text())[1:])["sid"]
+        async with dialled(home, sid=sid, connects=False) as hand:
+            assert await hand.closed() == 1008
+        monkeypatch.setattr(server.engine, "UPGRADE_SECONDS", 20)
+        async with dialled(home, sid=sid, connects=False) as hand:
+            await hand.say("2probe")
+            assert await hand.text() == "3probe"
+            await home.sio.eio.disconnect(sid)
+            await hand.say("5")
+            assert await hand.closed() == 1008
+    assert not home.sio.eio.pings._turns
+
+
+async def test_of_two_upgrades_of_a_session_the_first_to_finish_has_it() -> None:
+    async with served() as home, ClientSession() as http:
+        async with http.get(f"{home.url}&transport=polling") as answer:
+            sid = Json.loads((await answer.text())[1:])["sid"]
+        async with (
+            dialled(home, sid=sid, connects=False) as first,
+            dialled(home, sid=sid, connects=False) as second,
+        ):
+            for hand in (first, second):
+                await hand.say("2probe")
+                assert await hand.text() == "3probe"
+            await first.say("5", "40")
+            assert (await first.text()).startswith("40{")
+            await second.say("5")
+            assert await second.closed() == 1008
+            await first.say('421["SAY",1]')
+            assert await first.text() == '431[{"ok":true}]'
+
+
 async def test_an_upgrade_that_fails_leaves_the_polling_as_it_was() -> None:
     async with served() as home, ClientSession() as http:
         async with http.get(f"{home.url}&transport=polling") as answer:
@@ -381,6 +419,44 @@ async def test_a_client_that_does_not_read_is_told_to_come_back(monkeypatch: pyt
         hand._writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert await hand.closed() == 1013
     assert home.gone == [home.sio.reason.TRANSPORT_CLOSE]
+
+
+async def test_who_does_not_read_gets_no_pongs() -> None:
+    async with served() as home, dialled(home) as hand:
+        (socket,) = home.sio.eio.sockets.values()
+        hand.pause()
+        home.sio.tell(socket.sid, "NEWS", "x" * 4_000_000)
+        assert socket.wire._paused
+        waiting = socket.wire.waiting()
+        for _ in range(100):
+            socket.wire.frame(WSMsgType.PING, b"x" * 125)
+        assert socket.wire.waiting() == waiting
+
+
+async def test_a_read_of_very_many_frames_gives_others_their_turn_and_keeps_the_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server.engine, "AT_ONCE_MAX", 5)
+    async with served() as home, dialled(home) as hand:
+        (socket,) = home.sio.eio.sockets.values()
+        home.takes_shortcuts = True
+        socket.wire.data_received(b"".join(masked(TEXT, f'42["SAY",{n}]'.encode()) for n in range(20)))
+        assert len(home.shortcuts) == 5
+        await home.tasks.drain(5)
+        assert [event[1] for event in home.events] == list(range(5, 20))
+
+
+async def test_who_polls_and_does_not_come_for_what_waits_is_sent_away() -> None:
+    async with served() as home, ClientSession() as http:
+        async with http.get(f"{home.url}&transport=polling") as answer:
+            sid = Json.loads((await answer.text())[1:])["sid"]
+        async with http.post(f"{home.url}&transport=polling&sid={sid}", data="40") as answer:
+            assert await answer.text() == "OK"
+        for n in range(server.protocol.WAITING_MAX + 10):
+            home.sio.tell(sid, "NEWS", n)
+        await home.tasks.drain(1)
+        assert sid not in home.sio.eio.sockets or home.sio.eio.sockets[sid].closed
+        assert home.gone == [home.sio.reason.SERVER_DISCONNECT]
 
 
 async def test_who_answers_pings_stays_and_who_does_not_goes() -> None:

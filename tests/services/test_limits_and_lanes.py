@@ -11,6 +11,7 @@ from handlers.context import Context
 from models.errors import Refusal
 from server.funnel import Limits
 from server.lanes import Lanes
+from server.limits import TokenBucket
 
 
 def guesses(limits: Limits, asks: list[dict[str, Any]]) -> int:
@@ -75,3 +76,12 @@ async def test_a_place_in_a_lane_that_is_given_up_as_its_turn_comes_is_just_give
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert lanes.free("call")
+
+
+def test_who_was_quiet_for_long_has_the_burst_and_no_more() -> None:
+    bucket = TokenBucket(rate=50, burst=200)
+    allowance = bucket.of("a device", 0.0)
+    assert all(allowance.take(1_000_000.0) for _ in range(200))
+    assert not allowance.take(1_000_000.0)
+    assert bucket.take("a device", 1_000_000.0) == 20, "it is one allowance, whoever takes from it"
+    assert bucket.take("another", 1_000_000.0) == 0
