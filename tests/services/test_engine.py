@@ -437,7 +437,7 @@ async def test_a_read_of_very_many_frames_gives_others_their_turn_and_keeps_the_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server.engine, "AT_ONCE_MAX", 5)
-    async with served() as home, dialled(home) as hand:
+    async with served() as home, dialled(home):
         (socket,) = home.sio.eio.sockets.values()
         home.takes_shortcuts = True
         socket.wire.data_received(b"".join(masked(TEXT, f'42["SAY",{n}]'.encode()) for n in range(20)))
