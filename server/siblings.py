@@ -9,6 +9,7 @@ for another's transport passes it on, by a socket in a folder of this machine.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,11 @@ class Siblings:
                 if request.headers.get("Upgrade", "").lower() == "websocket":
                     return await self._join_ends(owner, request)
                 return await self._ask(owner, request)
-            except (aiohttp.ClientConnectionError, FileNotFoundError) as fault:
-                log.info("a transport's process is gone", number=owner, error=repr(fault))
+            except (aiohttp.ClientError, FileNotFoundError, TimeoutError) as fault:
+                # Its process is gone or stands still, or refuses to let the transport become a WebSocket.
+                log.info("a transport is not passed on", number=owner, error=repr(fault))
+                if _nobody_listens(fault):
+                    await self._forget(owner)
                 # What the reference server says of an id that it does not know; the client begins anew.
                 return web.json_response({"code": 1, "message": "Session ID unknown"}, status=400)
 
@@ -81,9 +85,13 @@ class Siblings:
         if request.path != PATH:
             return None
         _, dot, number = request.query.get("sid", "").rpartition(".")
-        if not dot or not number.isdigit() or len(number) > 9 or int(number) == self._number:
+        if not dot or not number.isascii() or not number.isdecimal() or len(number) > 9:
             return None
-        return int(number)
+        owner = int(number)
+        # Anybody can make up a number: nothing is made or kept for one that no process has had.
+        if owner == self._number or not Path(self._path(owner)).exists():
+            return None
+        return owner
 
     def _session(self, number: int) -> aiohttp.ClientSession:
         if number not in self._sessions:
@@ -95,6 +103,11 @@ class Siblings:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._sessions[number]
+
+    async def _forget(self, number: int) -> None:
+        session = self._sessions.pop(number, None)
+        if session is not None:
+            await session.close()
 
     async def _ask(self, number: int, request: web.Request) -> web.Response:
         headers = {
@@ -135,6 +148,14 @@ class Siblings:
     async def _close(self, _: web.Application) -> None:
         for session in self._sessions.values():
             await session.close()
+
+
+def _nobody_listens(fault: Exception) -> bool:
+    """Whether a process is gone for good; not so when it only has too much to do."""
+    return isinstance(fault, FileNotFoundError | aiohttp.ClientConnectorError) and fault.errno in (
+        errno.ENOENT,
+        errno.ECONNREFUSED,
+    )
 
 
 async def _pump(source: Any, sink: Any) -> None:
