@@ -22,7 +22,7 @@ RENEWED_BY_OTHERS_AFTER_SECONDS = 2
 # Renewals at the same time: most of one is waiting for the database, which has other things to do as well. What a
 # second brings is done by few, each the quicker for it; where very many have come together, as after a time without a
 # database, more get on faster.
-RENEWED_AT_ONCE = 2
+RENEWED_AT_ONCE = 4
 RENEWED_AT_ONCE_OF_MANY = 8
 MANY_RENEWALS = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from models.mailbox.store import PAGE_MAX, MailboxStore
@@ -16,6 +16,8 @@ CATCH_UP_MAX = 10_000
 
 # How far ``fetch`` looks back: more than the job's turn, a stalled loop and the clocks' difference together.
 FETCH_SECONDS = 10
+# A process that stood still for longer has lost its phones, which come back and say what they have.
+STOOD_STILL_SECONDS_MAX = 60
 FETCHED_MAX = 50_000
 
 
@@ -57,6 +59,7 @@ class Mailbox:
         self._clock = clock
         self._courier = courier or NoCourier()
         self._fetched: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._looked_at: datetime | None = None
 
     async def post(self, letters: Sequence[Letter], *, again: bool = False) -> None:
         """Keep the letters that have a key, then tell all to the devices that are connected.
@@ -161,13 +164,16 @@ class Mailbox:
         This is what several processes have without a broker, in a rolling restart: late by one turn of the job, but
         nothing lost. A device that was greeted meanwhile is not told again what its replay brought.
         """
-        since = self._clock.now() - timedelta(seconds=FETCH_SECONDS)
-        recent = self._store.from_others(since)
+        now = self._clock.now()
+        # From the look before on: this process may have stood still meanwhile, and its phones are still here.
+        looked = max(self._looked_at or now, now - timedelta(seconds=STOOD_STILL_SECONDS_MAX))
+        recent = self._store.from_others(looked - timedelta(seconds=FETCH_SECONDS))
         fresh = [x async for x in recent if (x.user_id, x.seq or 0) not in self._fetched]
         for letter in fresh:
             self._fetched[letter.user_id, letter.seq or 0] = None
         while len(self._fetched) > FETCHED_MAX:
             self._fetched.popitem(last=False)
+        self._looked_at = now
         await self._doors.deliver(fresh)
         return fresh
 
