@@ -50,6 +50,7 @@ class Line(asyncio.Protocol):
         self._greeted = False
         self._wanted = False
         self._tries = 0
+        # Until the next try, or until the hello has to have been answered.
         self._timer: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------- coming and going
@@ -62,8 +63,7 @@ class Line(asyncio.Protocol):
     def stop(self) -> None:
         """Send what waits, and be gone."""
         self._wanted = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._rest()
         if self._transport is not None:
             self._transport.close()
 
@@ -71,6 +71,11 @@ class Line(asyncio.Protocol):
         """Cut a connection that says nothing any more; another one follows."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _connect(self) -> None:
         try:
@@ -125,6 +130,14 @@ class Line(asyncio.Protocol):
         if self._options.get("password"):
             words += ["AUTH", self._options.get("username") or "default", self._options["password"]]
         self._transport.write(hiredis.pack_command((*words, "SETNAME", "ringmeter")))  # type: ignore[arg-type]
+        self._rest()
+        self._timer = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._unanswered)
+
+    def _unanswered(self) -> None:
+        """Somebody takes connections there and says nothing: a Redis that is frozen, or a proxy without one."""
+        if self._tries == 0:
+            log.warning("Redis does not answer", error="it took the connection and said nothing")
+        self.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take publications; the first answer is that to the hello."""
@@ -140,11 +153,13 @@ class Line(asyncio.Protocol):
                 return
             elif not self._greeted:
                 self._greeted = True
+                self._rest()
                 self.send("CLIENT", "REPLY", "OFF")
                 self._opened()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Begin anew."""
+        self._rest()
         was, self._greeted, self._transport = self._greeted, False, None
         if was:
             self._closed()
