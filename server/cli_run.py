@@ -178,11 +178,12 @@ async def _supervise(config: Config, uri: str, host: str, port: int, count: int,
         children = Supervisor(member_command(host, port), member_env(uri), count)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.roll)
         running = asyncio.create_task(children.run(stop))
-        if not await children.start() and not stop.is_set():
+        if await children.start():
+            _say_where(config, host, port)
+        elif not stop.is_set():
             stop.set()
             await running
             return 1
-        _say_where(config, host, port)
         await running
     finally:
         held.close()

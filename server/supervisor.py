@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,16 @@ READY = b"ready\n"
 
 @dataclass(eq=False)
 class Child:
-    """A process that serves; ``leaving`` when it was told to go."""
+    """A process that serves; ``leaving`` when it was told to go, ``begun`` when it is clear whether it came to serve.
+
+    ``failures``: how many in its place have not lasted, one after the other, just before it.
+    """
 
     number: int
     process: asyncio.subprocess.Process
+    failures: int = 0
     leaving: bool = False
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Supervisor:
@@ -57,23 +62,25 @@ class Supervisor:
         self._folder = tempfile.TemporaryDirectory(prefix="ringmeter-")
 
     async def start(self) -> bool:
-        """Start all; False when the first one could not."""
+        """Start all; False when the first one could not, or when it is time to stop."""
         if await self._new() is None:
             return False
-        await asyncio.gather(*(self._new() for _ in range(self._count - 1)))
-        for _ in range(self._count - len(self._children)):
-            self._spawn(self._replace(0))
-        return True
+        for child in await asyncio.gather(*(self._new() for _ in range(self._count - 1))):
+            if child is None and not self._stopping.is_set():
+                self._spawn(self._replace(1))
+        return not self._stopping.is_set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep them until ``stop``, then send all away and wait for them."""
         await stop.wait()
         self._stopping.set()
-        for task in self._work:
+        work = list(self._work)
+        for task in work:
             task.cancel()
         for child in self._children:
             self._send(child, signal.SIGTERM)
         await asyncio.gather(*(self._gone(child) for child in list(self._children)))
+        await asyncio.gather(*work, return_exceptions=True)  # one may have been starting a child
         self._folder.cleanup()
 
     def roll(self) -> None:
@@ -84,42 +91,59 @@ class Supervisor:
     async def _roll(self) -> None:
         async with self._rolling:
             for old in sorted(self._children, key=lambda child: child.number):
+                await old.begun.wait()
+                if old not in self._children:
+                    continue  # it has died, and another one takes its place
                 new = await self._new()
                 if new is None:
                     log.error("the new process does not serve; the old ones stay")
                     return
+                if old not in self._children:
+                    # It has died meanwhile. The one that takes its place may be there already: the new one is too many.
+                    old = new
                 self._send(old, signal.SIGTERM)
                 await self._gone(old)
             log.info("all processes are new", processes=[child.process.pid for child in self._children])
 
-    async def _new(self) -> Child | None:
+    async def _new(self, failures: int = 0) -> Child | None:
         """A child that serves, or None when it does not come to that."""
+        if self._stopping.is_set():
+            return None
         self._numbers += 1
-        child = Child(
-            self._numbers,
-            await asyncio.create_subprocess_exec(
+        number = self._numbers
+        try:
+            process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--member",
-                f"{self._folder.name}:{self._numbers}",
+                f"{self._folder.name}:{number}",
                 env=self._env,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-            ),
-        )
-        self._children.add(child)
-        assert child.process.stdout is not None
-        said = b""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(READY_SECONDS):
-                said = await child.process.stdout.readline()
-        if said != READY:
-            child.leaving = True
-            self._send(child, signal.SIGKILL)
-            await self._gone(child)
+            )
+        except (
+            OSError
+        ) as fault:  # too many processes or open files, no memory, or the program is being replaced
+            log.error("a process cannot be started", error=repr(fault))
             return None
-        log.info("a process serves", number=child.number, pid=child.process.pid)
+        child = Child(number, process, failures)
+        self._children.add(child)
+        try:
+            if self._stopping.is_set() or not await self._serves(child):
+                self._send(child, signal.SIGKILL)
+                await self._gone(child)
+                return None
+        finally:
+            child.begun.set()
+        log.info("a process serves", number=child.number, pid=process.pid)
         self._spawn(self._watch(child))
         return child
+
+    async def _serves(self, child: Child) -> bool:
+        assert child.process.stdout is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                return await child.process.stdout.readline() == READY
+        return False
 
     async def _watch(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
@@ -129,13 +153,13 @@ class Supervisor:
             return
         self._children.discard(child)
         log.error("a process has died; starting another", pid=child.process.pid, status=status)
-        await self._replace(0 if loop.time() - began > LIVED_SECONDS else 1)
+        await self._replace(0 if loop.time() - began > LIVED_SECONDS else child.failures + 1)
 
     async def _replace(self, failures: int) -> None:
         while not self._stopping.is_set():
             if failures:
                 await asyncio.sleep(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS)) - 1])
-            if await self._new() is not None:
+            if await self._new(failures) is not None:
                 return
             failures += 1
 
@@ -160,7 +184,11 @@ class Supervisor:
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """A socket that holds a port for the children and takes no connection. Raises ``OSError``."""
+    """A socket that holds a port for the children and takes no connection. Raises ``OSError``.
+
+    It holds it against whoever asks for the port for himself alone. A program that sets SO_REUSEADDR may still listen
+    there as long as no child does, and one of the same user that sets SO_REUSEPORT may at any time.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     held = socket.socket(family, kind, protocol)
     try:
