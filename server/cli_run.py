@@ -220,6 +220,15 @@ async def _serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False)
     await runner.setup()
     try:
+        if siblings is not None:
+            try:
+                await web.UnixSite(runner, siblings.path).start()
+            except OSError as fault:
+                why = fault.strerror or fault
+                print(
+                    f"Cannot listen on {siblings.path}: {why}. Set TMPDIR to another folder.", file=sys.stderr
+                )
+                return 1
         reuse_port = True if siblings is not None else None
         site = web.TCPSite(runner, host, port, reuse_address=True, reuse_port=reuse_port)
         try:
@@ -229,7 +238,6 @@ async def _serve(
         if siblings is None:
             _say_where(config, host, runner.addresses[0][1])
         else:
-            await web.UnixSite(runner, siblings.path).start()
             print("ready", flush=True)
         await stop.wait()
         log.info("draining")

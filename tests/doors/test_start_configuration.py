@@ -168,3 +168,15 @@ def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
     assert "is for development" in " ".join(done.stdout.split())
     fresh.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
     assert "does not answer: ConnectionError" in fresh.command("doctor").stdout
+
+
+def test_a_folder_for_sockets_that_is_too_deep_is_said_in_a_sentence(
+    mongo_uri: str, fresh: ServerProcess, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    fresh.env |= {"MONGO_URI": mongo_uri, "TMPDIR": str(deep)}
+    done = fresh.command("run", "--port", str(free_port()), "--processes", "2")
+    assert done.returncode == 1
+    assert "Set TMPDIR to another folder." in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
