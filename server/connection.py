@@ -15,7 +15,7 @@ from server.limits import Allowance
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One connected device, from its connect to its disconnect (``open``).
+    """One connected device. It is ``open`` from its connect until it disconnects or a newer socket is the device.
 
     ``pending`` collects letters while others go before them, and is None otherwise. Letters up to ``told_seq`` have
     been told here or were for another device of the user. ``waits`` is there while a long replay waits for the client

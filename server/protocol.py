@@ -173,6 +173,10 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
             return False
         log.info("slow reader cut off", waiting=len(waiting))
         self.show_out(eio_sid, "does not come for what waits")
+        # The library's own writer of a WebSocket hangs in the very bytes that are not taken, and so would the goodbye.
+        request = self.environ.get(eio_sid, {}).get("aiohttp.request") if socket.upgraded else None
+        if request is not None and request.transport is not None:
+            request.transport.abort()
         return True
 
     def show_out(self, eio_sid: str, why: str) -> None:

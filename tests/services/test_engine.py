@@ -494,4 +494,15 @@ async def test_with_versions_that_were_not_tried_the_library_serves_and_says_so(
             await hand.say('421["SAY",1]')
             assert await hand.text() == '431[{"ok":true}]'
             assert home.events == [["SAY", 1]]
+            hand.pause()  # and who does not read is cut off there, too
+            transport = home.sio.environ[socket.sid]["aiohttp.request"].transport
+            for sent in range(5_000):
+                home.sio.tell(socket.sid, "NEWS", "x" * 50_000)
+                if sent % 50 == 0:
+                    await asyncio.sleep(0)
+                if transport.is_closing():
+                    break
+            assert transport.is_closing()
+            await home.tasks.drain(2)
+            assert home.gone
     assert [line["found"] for line in lines if line["log_level"] == "warning"] == [["aiohttp 4.0.0"]]
