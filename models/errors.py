@@ -83,7 +83,24 @@ CODES: dict[str, Code] = {
     "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it."),
     "PIN_UNSET": Code(409, "There is no PIN yet; create a wallet with one."),
     "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in with this gateway here."),
+    "GATEWAY_AWAY": Code(503, "The payment gateway does not answer; nothing was charged. Try again.", 2000),
+    "GATEWAY_REFUSED": Code(422, "The payment gateway does not accept this."),
     "PAYMENT_UNKNOWN": Code(404, "There is no such payment."),
+    "PAYOUT_UNKNOWN": Code(404, "There is no such withdrawal."),
+    "PAYOUT_LIMIT": Code(409, "This is more than may be withdrawn in a day, or less than the least."),
+    "PAYOUT_COOLING_OFF": Code(
+        403, "After a change of the PIN or of a bank account nothing can be withdrawn for some time."
+    ),
+    "BANK_ACCOUNT_UNKNOWN": Code(404, "There is no such bank account."),
+    "BANK_ACCOUNT_EXISTS": Code(409, "You have this bank account already."),
+    "BANK_ACCOUNT_REFUSED": Code(422, "The bank knows no account of this number."),
+    "CARD_UNKNOWN": Code(404, "There is no such card."),
+    "FX_UNAVAILABLE": Code(409, "There is no rate between these currencies."),
+    "FX_AWAY": Code(503, "The source of the rates does not answer; try again shortly.", 2000),
+    "QUOTE_UNKNOWN": Code(404, "There is no such quote."),
+    "QUOTE_EXPIRED": Code(409, "This quote has expired; ask for another."),
+    "QUOTE_USED": Code(409, "This quote was used already."),
+    "POINTS_INSUFFICIENT": Code(402, "There are not enough points for this."),
     "IDEMPOTENCY_KEY_REQUIRED": Code(
         400, "This moves money: send an Idempotency-Key, so that a retry cannot move it twice."
     ),

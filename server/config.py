@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from dotenv import dotenv_values
-from environs import Env, EnvValidationError
+from environs import EnvValidationError
 from marshmallow.validate import OneOf
 
 from server.adapters.credentials import ServiceAccount, apns_private_key, service_account
@@ -32,9 +32,10 @@ from server.config_checks import (
     origin,
     redis_url,
     url,
-    within,
 )
-from server.variables import PUBLIC_STUN, VARIABLES
+from server.config_money import WHOLES, MoneyConfig, money_config
+from server.config_read import DEFAULTS, ONE_OF, Mapped, optional, optional_whole, parse, whole, words
+from server.variables import PUBLIC_STUN
 
 TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
 DEVELOPMENT_ORIGINS = (
@@ -118,93 +119,84 @@ class Config:
     refresh_token_days: int
     bcrypt_rounds: int
     auth_per_minute: int
+    money: MoneyConfig
 
     @property
     def production(self) -> bool:
         return self.env == "production"
 
 
-class _Mapped(Env):
-    """environs over a mapping of ours, so that a test need not touch the process's environment."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        super().__init__(eager=False)  # collect every fault instead of stopping at the first
-        self._given = {name: value.strip() for name, value in values.items() if value.strip()}
-
-    def _get_value(self, env_key: str, default: Any) -> Any:
-        return self._given.get(env_key, default)
-
-
 def load_config(env: Mapping[str, str] | None = None) -> Config:
     """Read `env`, or the process's environment over a `.env` file. Raises `ConfigFault` with every fault."""
     if env is None:
         env = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
-    read = _Mapped(env)
+    read = Mapped(env)
     production = env.get("ENV", "").strip() == "production"
     config = Config(
         host=read.str("HOST", "127.0.0.1"),
-        port=_whole(read, "PORT", 0, 65_535),
+        port=whole(read, "PORT", 0, 65_535),
         env=cast(
             Literal["development", "production"],
-            read.str("ENV", "development", validate=OneOf(["development", "production"], error=_ONE_OF)),
+            read.str("ENV", "development", validate=OneOf(["development", "production"], error=ONE_OF)),
         ),
-        log_level=read.str("LOG_LEVEL", "info", validate=OneOf(LOG_LEVELS, error=_ONE_OF)),
+        log_level=read.str("LOG_LEVEL", "info", validate=OneOf(LOG_LEVELS, error=ONE_OF)),
         jobs=cast(
-            Literal["all", "own"], read.str("JOBS", "all", validate=OneOf(["all", "own"], error=_ONE_OF))
+            Literal["all", "own"], read.str("JOBS", "all", validate=OneOf(["all", "own"], error=ONE_OF))
         ),
         data_dir=Path(read.str("DATA_DIR", ".data")).expanduser(),
-        mongo_uri=_optional(read, "MONGO_URI", url("mongodb", "mongodb+srv")),
+        mongo_uri=optional(read, "MONGO_URI", url("mongodb", "mongodb+srv")),
         mongo_database=read.str("MONGO_DATABASE", "ringmeter", validate=database_name),
-        redis_url=_optional(read, "REDIS_URL", redis_url),
-        jwt_secret=_optional(read, "JWT_SECRET", long_enough),
-        cors_origins=_words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, origin),
-        trusted_proxy_hops=_whole(read, "TRUSTED_PROXY_HOPS", 0, 10),
-        stun_urls=_words(read, "STUN_URLS", (PUBLIC_STUN,), ice("stun", "stuns")),
-        turn_urls=_words(read, "TURN_URLS", (), ice("turn", "turns")),
-        turn_secret=_optional(read, "TURN_SECRET"),
-        turn_ttl_seconds=_whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
+        redis_url=optional(read, "REDIS_URL", redis_url),
+        jwt_secret=optional(read, "JWT_SECRET", long_enough),
+        cors_origins=words(read, "CORS_ORIGINS", () if production else DEVELOPMENT_ORIGINS, origin),
+        trusted_proxy_hops=whole(read, "TRUSTED_PROXY_HOPS", 0, 10),
+        stun_urls=words(read, "STUN_URLS", (PUBLIC_STUN,), ice("stun", "stuns")),
+        turn_urls=words(read, "TURN_URLS", (), ice("turn", "turns")),
+        turn_secret=optional(read, "TURN_SECRET"),
+        turn_ttl_seconds=whole(read, "TURN_TTL_SECONDS", 60, TURN_TTL_SECONDS_MAX),
         turn_in_calls_only=bool(
-            _parse(read, "TURN_IN_CALLS_ONLY", flag, default=_DEFAULTS["TURN_IN_CALLS_ONLY"])
+            parse(read, "TURN_IN_CALLS_ONLY", flag, default=DEFAULTS["TURN_IN_CALLS_ONLY"])
         ),
-        expo_access_token=_optional(read, "EXPO_ACCESS_TOKEN"),
-        expo_url=_optional(read, "EXPO_URL", url("http", "https")),
-        fcm_account=_parse(read, "FCM_SERVICE_ACCOUNT", service_account, default=None),
-        fcm_url=_optional(read, "FCM_URL", url("http", "https")),
-        apns_key=_parse(read, "APNS_KEY", apns_private_key, default=None),
-        apns_key_id=_optional(read, "APNS_KEY_ID", apple_id),
-        apns_team_id=_optional(read, "APNS_TEAM_ID", apple_id),
-        apns_topic=_optional(read, "APNS_TOPIC", bundle_id),
-        apns_sandbox=bool(_parse(read, "APNS_SANDBOX", flag, default=_DEFAULTS["APNS_SANDBOX"])),
-        apns_url=_optional(read, "APNS_URL", url("https")),
-        livekit_url=_optional(read, "LIVEKIT_URL", url("ws", "wss")),
-        livekit_api_key=_optional(read, "LIVEKIT_API_KEY"),
-        livekit_api_secret=_optional(read, "LIVEKIT_API_SECRET", long_enough),
+        expo_access_token=optional(read, "EXPO_ACCESS_TOKEN"),
+        expo_url=optional(read, "EXPO_URL", url("http", "https")),
+        fcm_account=parse(read, "FCM_SERVICE_ACCOUNT", service_account, default=None),
+        fcm_url=optional(read, "FCM_URL", url("http", "https")),
+        apns_key=parse(read, "APNS_KEY", apns_private_key, default=None),
+        apns_key_id=optional(read, "APNS_KEY_ID", apple_id),
+        apns_team_id=optional(read, "APNS_TEAM_ID", apple_id),
+        apns_topic=optional(read, "APNS_TOPIC", bundle_id),
+        apns_sandbox=bool(parse(read, "APNS_SANDBOX", flag, default=DEFAULTS["APNS_SANDBOX"])),
+        apns_url=optional(read, "APNS_URL", url("https")),
+        livekit_url=optional(read, "LIVEKIT_URL", url("ws", "wss")),
+        livekit_api_key=optional(read, "LIVEKIT_API_KEY"),
+        livekit_api_secret=optional(read, "LIVEKIT_API_SECRET", long_enough),
         currency=read.str("CURRENCY", "NGN", validate=currency),
-        call_rate_minor=_whole(read, "CALL_RATE_MINOR", 0, MINOR_MAX),
-        call_video_rate_minor=_optional_whole(read, "CALL_VIDEO_RATE_MINOR", 0, MINOR_MAX),
-        call_first_block_seconds=_whole(read, "CALL_FIRST_BLOCK_SECONDS", 1, 3600),
-        call_block_seconds=_whole(read, "CALL_BLOCK_SECONDS", 1, 3600),
-        call_minimum_minor=_whole(read, "CALL_MINIMUM_MINOR", 0, MINOR_MAX),
-        call_connect_fee_minor=_whole(read, "CALL_CONNECT_FEE_MINOR", 0, MINOR_MAX),
-        platform_share_bps=_whole(read, "PLATFORM_SHARE_BPS", 0, 10_000),
-        dispute_window_seconds=_whole(read, "DISPUTE_WINDOW_SECONDS", 0, 31_536_000),
-        receipt_secret=_optional(read, "RECEIPT_SECRET", long_enough),
-        pin_pepper=_optional(read, "PIN_PEPPER", long_enough),
-        ring_seconds=_whole(read, "RING_SECONDS", 1, 600),
-        connect_seconds=_whole(read, "CONNECT_SECONDS", 1, 600),
-        reconnect_seconds=_whole(read, "RECONNECT_SECONDS", 1, 600),
-        call_max_seconds=_whole(read, "CALL_MAX_SECONDS", 10, 86_400),
-        caller_grace_seconds=_whole(read, "CALLER_GRACE_SECONDS", 1, 600),
-        payee_proof_seconds=_whole(read, "PAYEE_PROOF_SECONDS", 0, 86_400),
-        media_bytes_max=_whole(read, "MEDIA_BYTES_MAX", 1, MEDIA_BYTES_MOST),
-        media_user_bytes_max=_whole(read, "MEDIA_USER_BYTES_MAX", 1, 10**15 - 1),
-        room_capacity=_whole(read, "ROOM_CAPACITY", 2, 100),
-        room_grace_seconds=_whole(read, "ROOM_GRACE_SECONDS", 1, 600),
-        room_empty_seconds=_whole(read, "ROOM_EMPTY_SECONDS", 60, 31_536_000),
-        access_token_seconds=_whole(read, "ACCESS_TOKEN_SECONDS", 1, 86_400),
-        refresh_token_days=_whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
-        bcrypt_rounds=_whole(read, "BCRYPT_ROUNDS", 4, 16),
-        auth_per_minute=_whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
+        call_rate_minor=whole(read, "CALL_RATE_MINOR", 0, MINOR_MAX),
+        call_video_rate_minor=optional_whole(read, "CALL_VIDEO_RATE_MINOR", 0, MINOR_MAX),
+        call_first_block_seconds=whole(read, "CALL_FIRST_BLOCK_SECONDS", 1, 3600),
+        call_block_seconds=whole(read, "CALL_BLOCK_SECONDS", 1, 3600),
+        call_minimum_minor=whole(read, "CALL_MINIMUM_MINOR", 0, MINOR_MAX),
+        call_connect_fee_minor=whole(read, "CALL_CONNECT_FEE_MINOR", 0, MINOR_MAX),
+        platform_share_bps=whole(read, "PLATFORM_SHARE_BPS", 0, 10_000),
+        dispute_window_seconds=whole(read, "DISPUTE_WINDOW_SECONDS", 0, 31_536_000),
+        receipt_secret=optional(read, "RECEIPT_SECRET", long_enough),
+        pin_pepper=optional(read, "PIN_PEPPER", long_enough),
+        ring_seconds=whole(read, "RING_SECONDS", 1, 600),
+        connect_seconds=whole(read, "CONNECT_SECONDS", 1, 600),
+        reconnect_seconds=whole(read, "RECONNECT_SECONDS", 1, 600),
+        call_max_seconds=whole(read, "CALL_MAX_SECONDS", 10, 86_400),
+        caller_grace_seconds=whole(read, "CALLER_GRACE_SECONDS", 1, 600),
+        payee_proof_seconds=whole(read, "PAYEE_PROOF_SECONDS", 0, 86_400),
+        media_bytes_max=whole(read, "MEDIA_BYTES_MAX", 1, MEDIA_BYTES_MOST),
+        media_user_bytes_max=whole(read, "MEDIA_USER_BYTES_MAX", 1, 10**15 - 1),
+        room_capacity=whole(read, "ROOM_CAPACITY", 2, 100),
+        room_grace_seconds=whole(read, "ROOM_GRACE_SECONDS", 1, 600),
+        room_empty_seconds=whole(read, "ROOM_EMPTY_SECONDS", 60, 31_536_000),
+        access_token_seconds=whole(read, "ACCESS_TOKEN_SECONDS", 1, 86_400),
+        refresh_token_days=whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
+        bcrypt_rounds=whole(read, "BCRYPT_ROUNDS", 4, 16),
+        auth_per_minute=whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
+        money=money_config(read, production=production),
     )
     faults: dict[str, list[str]] = {}
     try:
@@ -218,7 +210,9 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults.setdefault("TURN_SECRET", []).append("is required because TURN_URLS is set.")
     if config.turn_secret and not config.turn_urls and "TURN_URLS" not in faults:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
-    for whose, names in _WHOLES.items():
+    if config.production and config.money.gateway == "sandbox":
+        faults["GATEWAY"] = ["is the sandbox, which collects nothing, with ENV=production."]
+    for whose, names in {**_WHOLES, **WHOLES}.items():
         lacking = [name for name in names if not env.get(name, "").strip()]
         if len(lacking) < len(names):
             faults |= {name: [f"is required because {whose} other variables are set."] for name in lacking}
@@ -258,39 +252,3 @@ _WHOLES = {
     "LiveKit's": ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"),
     "APNs'": ("APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"),
 }
-_DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
-_ONE_OF = "must be one of: {choices}."
-
-
-def _whole(read: Env, name: str, least: int, most: int) -> int:
-    # A fault is kept by environs and told by seal(); until then the default stands in.
-    parsed = _parse(read, name, within(least, most), default=_DEFAULTS[name])
-    return cast(int, parsed) if parsed is not None else int(_DEFAULTS[name])
-
-
-def _optional_whole(read: Env, name: str, least: int, most: int) -> int | None:
-    return cast("int | None", _parse(read, name, within(least, most), default=None))
-
-
-def _optional(read: Env, name: str, check: Callable[[str], None] | None = None) -> str | None:
-    return read.str(name, None, validate=check)
-
-
-def _words(read: Env, name: str, default: tuple[str, ...], check: Callable[[str], None]) -> tuple[str, ...]:
-    def split(text: str) -> tuple[str, ...]:
-        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-        if words == ("none",):
-            return ()
-        for word in words:
-            check(word)
-        return words
-
-    parsed = _parse(read, name, split, default=None)
-    return cast(tuple[str, ...], parsed) if parsed is not None else default
-
-
-def _parse(read: Env, name: str, parser: Callable[[str], Any], default: str | None) -> Any:
-    """`parser` applied to the variable's text. None when it is not set and has no default, or has a fault."""
-    if not hasattr(read, f"parse_{name}"):
-        read.add_parser(f"parse_{name}", lambda text, **_: None if text is None else parser(text))
-    return getattr(read, f"parse_{name}")(name, default)

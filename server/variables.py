@@ -89,6 +89,60 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "PIN_PEPPER", "", "Goes into wallet PINs, 32 bytes or more; without it made from JWT_SECRET", True
     ),
+    Variable(
+        "PUBLIC_URL",
+        "",
+        "Where clients reach this server, https://…, for checkout pages; in development http://127.0.0.1:PORT",
+    ),
+    Variable(
+        "GATEWAY",
+        "",
+        "The payment gateway when a client names none; without it the first of those below, else the sandbox",
+    ),
+    Variable("MONNIFY_API_KEY", "", "Monnify's API key, MK_TEST_… or MK_PROD_…"),
+    Variable("MONNIFY_SECRET_KEY", "", "Its secret key; goes with MONNIFY_API_KEY", True),
+    Variable("MONNIFY_CONTRACT_CODE", "", "The contract that collects; goes with MONNIFY_API_KEY"),
+    Variable("MONNIFY_ACCOUNT", "", "The Monnify wallet that withdrawals are paid from; without it none are"),
+    Variable("MONNIFY_URL", "", "Another address for Monnify, for tests; without it Monnify's own"),
+    Variable("PAYSTACK_SECRET_KEY", "", "Paystack's secret key, sk_test_… or sk_live_…", True),
+    Variable("PAYSTACK_URL", "", "Another address for Paystack, for tests; without it Paystack's own"),
+    Variable("STRIPE_SECRET_KEY", "", "Stripe's secret key, sk_test_… or sk_live_…", True),
+    Variable(
+        "STRIPE_WEBHOOK_SECRETS",
+        "",
+        "The webhook's signing secrets, comma-separated while one is replaced; goes with STRIPE_SECRET_KEY",
+        True,
+    ),
+    Variable("STRIPE_URL", "", "Another address for Stripe, for tests; without it Stripe's own"),
+    Variable("WITHDRAWAL_MINOR_MIN", "10000", "The least that is withdrawn at once"),
+    Variable("WITHDRAWAL_DAILY_MINOR_MAX", "100000000", "The most that a person withdraws in 24 hours"),
+    Variable("WITHDRAWAL_FEE_MINOR", "0", "What a withdrawal costs on top"),
+    Variable(
+        "WITHDRAWAL_COOL_OFF_SECONDS",
+        "",
+        "How long nothing is withdrawn after a change of the PIN or a new bank account; without it 86400 in "
+        "production and 0 in development",
+    ),
+    Variable(
+        "FX_RATES",
+        "",
+        "Fixed rates, comma-separated like USD/NGN=1600.5; without them and FX_URL a few in development",
+    ),
+    Variable(
+        "FX_URL", "", "Where rates are asked for, with {base} for the currency: JSON with base and rates"
+    ),
+    Variable("FX_SPREAD_BPS", "100", "What a conversion costs, in hundredths of a percent"),
+    Variable("FX_QUOTE_SECONDS", "60", "How long a quote holds"),
+    Variable(
+        "REWARD_POINTS_PER_MINUTE", "1", "Points for the payer of a completed call, for each minute charged"
+    ),
+    Variable("REWARD_POINT_MINOR", "10", "What a point is worth as call credits, in minor units"),
+    Variable("SMTP_URL", "", "Mail relay for notices, smtp://user:password@host:587 or smtps://…:465", True),
+    Variable("MAIL_FROM", "", "The sender of notices; goes with SMTP_URL"),
+    Variable("TWILIO_ACCOUNT_SID", "", "Twilio's account, for notices by SMS"),
+    Variable("TWILIO_AUTH_TOKEN", "", "Its token; goes with TWILIO_ACCOUNT_SID", True),
+    Variable("TWILIO_FROM", "", "The sending number, +…; goes with TWILIO_ACCOUNT_SID"),
+    Variable("TWILIO_URL", "", "Another address for Twilio, for tests; without it Twilio's own"),
     Variable("RING_SECONDS", "45", "How long a call rings before it counts as not answered"),
     Variable("CONNECT_SECONDS", "30", "How long an accepted call may take until media flows"),
     Variable("RECONNECT_SECONDS", "30", "How long a call waits for a phone that lost its connection"),

@@ -32,7 +32,15 @@ _NAMES: Mapping[Kind, str] = {
     Kind.CLEAR: r"call:{c}:clear",
     Kind.REFUND: r"call:{c}:refund:.+",
     Kind.DEPOSIT: r"pay:[^:]+:.+",
+    Kind.REVERSAL: r"rev:[^:]+:.+",
+    Kind.CREDITS: r"cr:[^:]+:.+",
     Kind.TRANSFER: r"tr:[^:]+:.+",
+    Kind.WITHDRAW_HOLD: r"wd:[^:]+:hold",
+    Kind.WITHDRAWAL: r"wd:[^:]+:ok",
+    Kind.WITHDRAW_VOID: r"wd:[^:]+:void",
+    Kind.WITHDRAW_RETURN: r"wd:[^:]+:rev",
+    Kind.EXCHANGE: r"fx:[^:]+",
+    Kind.REWARD: r"rw:[^:]+:.+",
 }
 _OTHER_ACCOUNTS = re.compile(r"(?:platform:[a-z_]+|gateway:[^:]+:[a-z_]+|escrow:.+)")
 

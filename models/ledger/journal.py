@@ -33,12 +33,26 @@ class Kind(StrEnum):
     CLEAR = "earning"
     REFUND = "refund"
     DEPOSIT = "deposit"
+    REVERSAL = "reversal"
+    CREDITS = "call_credits"
     TRANSFER = "transfer"
+    WITHDRAW_HOLD = "withdrawal_hold"
+    WITHDRAWAL = "withdrawal"
+    WITHDRAW_VOID = "withdrawal_void"
+    WITHDRAW_RETURN = "withdrawal_returned"
+    EXCHANGE = "exchange"
+    REWARD = "reward"
 
 
 # Platform accounts. They have no balance document: their balance is the sum of their legs, so no payment waits for
 # another one's platform leg.
 COMMISSION = "platform:commission"
+WITHDRAW_FEES = "platform:withdrawal_fees"
+GATEWAY_FEES = "platform:gateway_fees"
+# What conversions between currencies have taken in of one and given out of the other, and what they have earned.
+EXCHANGE_POOL = "platform:exchange"
+EXCHANGE_SPREAD = "platform:exchange_spread"
+REWARDS = "platform:rewards"
 
 
 def escrow(call_id: str) -> str:
