@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from models.mailbox.service import Mailbox
     from models.media.service import MediaFiles
     from models.notify.service import Pushes
+    from models.payments.service import Payments
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
     from models.reports.service import Reports
@@ -51,6 +52,7 @@ class Services:
     pushes: Pushes
     ledger: Ledger
     wallets: Wallets
+    payments: Payments
     billing: Billing
     receipts: Receipts
     doors: Doors

@@ -78,6 +78,7 @@ from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
 from server.wiring_media import WiredMedia, wire_media
+from server.wiring_money import WiredMoney, wire_money
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
 
@@ -110,6 +111,7 @@ class Wired:
     push: WiredPush
     media: WiredMedia
     rooms: WiredRooms
+    money: WiredMoney
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -117,6 +119,7 @@ class Wired:
         await self.push.close()
         await self.media.close()
         await self.rooms.close()
+        await self.money.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -255,6 +258,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         sandbox=not config.production,
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
+    money = wire_money(config, db, clock=clock)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     reports = Reports(
@@ -291,6 +295,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         pushes=pushes,
         ledger=ledger,
         wallets=wallets,
+        payments=money.payments,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)
@@ -301,7 +306,13 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
     return Wired(
-        services=services, funnel=funnel, passwords=passwords, push=push, media=media, rooms=wired_rooms
+        services=services,
+        funnel=funnel,
+        passwords=passwords,
+        push=push,
+        media=media,
+        rooms=wired_rooms,
+        money=money,
     )
 
 

@@ -21,7 +21,6 @@ from handlers.billing import tick_letters
 from handlers.calls_views import CallTeller
 from handlers.context import Context
 from handlers.presence import PresenceTeller
-from handlers.services import Services
 from handlers.system import welcome
 from handlers.wallet import WALLET_UPDATED, WalletTeller
 from models.billing.meter import WalletMeter
@@ -416,25 +415,16 @@ class Phone:
 async def greeting(phone: Phone, since: int | None) -> tuple[dict[str, Any], Sequence[Letter]]:
     """What a device is told when it connects: SYNC, and the letters after it."""
     town, process = phone.process.town, phone.process
-    services: Any = Services(
-        accounts=None,  # type: ignore[arg-type]
+    # Only what a greeting reads.
+    services: Any = SimpleNamespace(
         users=process.users,
         calls=process.calls,
-        ice=None,  # type: ignore[arg-type]
-        chat=None,  # type: ignore[arg-type]
-        keys=None,  # type: ignore[arg-type]
-        key_groups=None,  # type: ignore[arg-type]
-        reports=None,  # type: ignore[arg-type]
         mailbox=process.mailbox,
         presence=process.presence,
-        rooms=SimpleNamespace(board=Board()),  # type: ignore[arg-type]
-        talk=None,  # type: ignore[arg-type]
-        media=None,  # type: ignore[arg-type]
-        pushes=None,  # type: ignore[arg-type]
+        rooms=SimpleNamespace(board=Board()),
         ledger=process.ledger,
         wallets=process.wallets,
         billing=process.billing,
-        receipts=None,  # type: ignore[arg-type]
         doors=process.doors,
         clock=town.clock,
     )
