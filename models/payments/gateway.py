@@ -35,11 +35,13 @@ class GatewayNo(Exception):
     """The gateway has understood and certainly not done it. ``code`` is its own word, for logs and the operator.
 
     ``taken`` is True when the reference is known to it already: an earlier try had arrived.
+    ``later`` is True when the very same thing may be taken later: Monnify's D07, the same amount to the same account
+    within two minutes. Then it is asked for again by and by, after a look by its reference; else it has failed.
     """
 
-    def __init__(self, code: str, said: str = "", *, taken: bool = False) -> None:
+    def __init__(self, code: str, said: str = "", *, taken: bool = False, later: bool = False) -> None:
         super().__init__(f"{code}: {said}" if said else code)
-        self.code, self.said, self.taken = code, said, taken
+        self.code, self.said, self.taken, self.later = code, said, taken, later
 
 
 class NoticeInvalid(Exception):
