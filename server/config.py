@@ -1,8 +1,9 @@
 """Environment → one frozen `Config`. Every fault is found before a port opens, and all are told at once.
 
 A value is looked for in the environment first and in a `.env` file of the working folder second; an empty
-value counts as not set. `VARIABLES` names every variable with its default and meaning: the README's table and
-`.env.example` are made from it, and a test holds that no other variable is read.
+value counts as not set. Every secret is also taken from the file that its name with `_FILE` names. `VARIABLES` names
+every variable with its default and meaning: the README's table and `.env.example` are made from it, and a test holds
+that no other variable is read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,18 @@ from server.config_checks import (
     url,
 )
 from server.config_money import WHOLES, MoneyConfig, money_config
-from server.config_read import DEFAULTS, ONE_OF, Mapped, optional, optional_whole, parse, whole, words
+from server.config_read import (
+    DEFAULTS,
+    FILE,
+    ONE_OF,
+    Mapped,
+    optional,
+    optional_whole,
+    parse,
+    whole,
+    with_files,
+    words,
+)
 from server.variables import PUBLIC_STUN
 
 TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
@@ -130,6 +142,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
     """Read `env`, or the process's environment over a `.env` file. Raises `ConfigFault` with every fault."""
     if env is None:
         env = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+    env, misread = with_files(env)
     read = Mapped(env)
     production = env.get("ENV", "").strip() == "production"
     config = Config(
@@ -204,9 +217,12 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
     except EnvValidationError as fault:
         told = cast(dict[str, list[str]], fault.error_messages)
         faults = {name: list(sentences) for name, sentences in told.items()}
-    if config.production and not config.jwt_secret and "JWT_SECRET" not in faults:
+    faults |= {name: [said] for name, said in misread.items()}
+    # What was to come from a file that is at fault is not missing besides.
+    env |= {name.removesuffix(FILE): name for name in misread}
+    if config.production and not env.get("JWT_SECRET", "").strip():
         faults["JWT_SECRET"] = [f"is required with ENV=production, at least {JWT_SECRET_BYTES_MIN} bytes."]
-    if config.turn_urls and not config.turn_secret:
+    if config.turn_urls and not env.get("TURN_SECRET", "").strip():
         faults.setdefault("TURN_SECRET", []).append("is required because TURN_URLS is set.")
     if config.turn_secret and not config.turn_urls and "TURN_URLS" not in faults:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]

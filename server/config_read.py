@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from environs import Env
@@ -12,6 +13,50 @@ from server.variables import VARIABLES
 
 DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 ONE_OF = "must be one of: {choices}."
+# Every secret is also read from the file that NAME_FILE names, as orchestrators hand them to a container.
+FILE = "_FILE"
+# The longest secret is a service account's JSON of some 2 KB; another file is a mistake.
+FILE_BYTES_MAX = 64 * 1024
+
+
+def with_files(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """`env` with the secrets that stand in files, and the faults of those: variable → end of a sentence.
+
+    No sentence holds any of a file's content. One newline at the end of a file is not part of the secret.
+    """
+    values, faults = dict(env), {}
+    for variable in VARIABLES:
+        name = variable.name + FILE
+        path = env.get(name, "").strip()
+        if not variable.secret or not path:
+            continue
+        if env.get(variable.name, "").strip():
+            faults[name] = f"is set, and {variable.name} as well: take one of the two away."
+            continue
+        try:
+            values[variable.name] = _content(Path(path).expanduser())
+        except OSError as fault:
+            faults[name] = f"names a file that cannot be read: {fault.strerror or type(fault).__name__}."
+        except ValueError as fault:
+            faults[name] = f"names a file that {fault}."
+    return values, faults
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        raw = file.read(FILE_BYTES_MAX + 1)
+    if len(raw) > FILE_BYTES_MAX:
+        raise ValueError(f"is larger than {FILE_BYTES_MAX // 1024} KiB")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("is not text in UTF-8") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise ValueError("is empty")
+    if "\0" in text:
+        raise ValueError("has a NUL byte")
+    return text
 
 
 class Mapped(Env):

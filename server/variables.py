@@ -175,12 +175,19 @@ def env_example() -> str:
     """The text of `.env.example`: every variable, its meaning above it, commented out at its default."""
     head = (
         "# Copy to .env and take the # away from what you change. The environment wins over this file.\n"
+        "# A secret may stand in a file of its own instead: where it says so, NAME_FILE=/path/of/the/file.\n"
         "# Written by: python main.py docs\n"
     )
-    return head + "".join(f"\n# {v.meaning}\n#{v.name}={v.default}\n" for v in VARIABLES)
+    return head + "".join(
+        f"\n# {v.meaning}{f' (or {v.name}_FILE)' if v.secret else ''}\n#{v.name}={v.default}\n"
+        for v in VARIABLES
+    )
 
 
 def markdown_table() -> str:
     """The configuration table of the README."""
-    rows = [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in VARIABLES]
+    rows = [
+        f"| `{v.name}`{', `…_FILE`' if v.secret else ''} | {f'`{v.default}`' if v.default else ''} | {v.meaning} |"
+        for v in VARIABLES
+    ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"
