@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from models.rooms.livekit.service import LiveKit
     from models.rooms.service import Rooms
     from models.rooms.talk.service import Talk
+    from models.sandbox.service import Sandbox
     from models.users.service import Users
     from models.wallet.service import Wallets
 
@@ -55,6 +56,7 @@ class Services:
     payments: Payments
     billing: Billing
     receipts: Receipts
+    sandbox: Sandbox | None = None
     doors: Doors
     clock: Clock
     courier: Courier = field(default_factory=NoCourier)

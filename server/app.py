@@ -28,6 +28,7 @@ from server.funnel import Answer
 from server.health import Health
 from server.metrics import JOB_RUNS, CountedEnds, count_entries
 from server.rest import BODY_MAX, add_routes, answer_with
+from server.sandbox_pages import add_sandbox
 from server.security import Origins, protect
 from server.siblings import Siblings
 from server.sockets import Sockets
@@ -120,6 +121,8 @@ def make_app(
     health.add_routes(app)
     add_documents(app, catalogue, WEB)
     _add_pages(app, production=config.production)
+    if wired.money.sandbox is not None:
+        add_sandbox(app, wired.money.sandbox, WEB)
     sockets.sio.attach(app)
     if siblings is not None:
         siblings.join(app, sockets.sio.eio)

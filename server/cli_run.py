@@ -22,6 +22,7 @@ from server.config import Config, with_jwt_secret
 from server.logs import configure_logs
 from server.mongod import EmbeddedMongod, MongodFault, running_uri
 from server.processes import is_free
+from server.sandbox_pages import serves_at
 from server.siblings import Siblings
 from server.supervisor import Supervisor, member_command, member_env, reserve
 
@@ -235,6 +236,7 @@ async def _serve(
             await site.start()
         except OSError as fault:
             return _cannot_listen(host, port, fault)
+        serves_at(app, host, port or runner.addresses[0][1])
         if siblings is None:
             _say_where(config, host, runner.addresses[0][1])
         else:

@@ -25,6 +25,7 @@ import handlers.presence
 import handlers.reports
 import handlers.rooms
 import handlers.rooms_jobs
+import handlers.sandbox
 import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
@@ -296,6 +297,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ledger=ledger,
         wallets=wallets,
         payments=money.payments,
+        sandbox=money.sandbox.sandbox if money.sandbox else None,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)

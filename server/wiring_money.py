@@ -10,6 +10,8 @@ from models.payments.gateway import Gateway
 from models.payments.service import Payments
 from models.ports import Clock
 from server.adapters.gateways import gateways as gateways_of
+from server.adapters.gateways.sandbox import NAME as SANDBOX
+from server.adapters.gateways.sandbox import SandboxGateway
 from server.config import Config
 
 
@@ -19,6 +21,12 @@ class WiredMoney:
 
     gateways: Mapping[str, Gateway]
     payments: Payments
+
+    @property
+    def sandbox(self) -> SandboxGateway | None:
+        """The sandbox, where there is one."""
+        found = self.gateways.get(SANDBOX)
+        return found if isinstance(found, SandboxGateway) else None
 
     async def close(self) -> None:
         """Close the connections."""

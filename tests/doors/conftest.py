@@ -19,6 +19,7 @@ from models.db import Database
 from models.ports import Clock
 from server.app import DATABASE, SOCKETS, TASKS, WIRED, make_app
 from server.config import load_config
+from server.sandbox_pages import serves_at
 from tests.doors.phones import Exchange, Phone, check_error
 from tests.doors.talk import pair, snapshots_rise, talk
 from tests.fakes import VirtualClock
@@ -196,6 +197,7 @@ async def open_house(
     site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
     await site.start()
     port = runner.addresses[0][1]
+    serves_at(app, "127.0.0.1", port)
     try:
         async with aiohttp.ClientSession(auto_decompress=True) as http:
             house = House(f"http://127.0.0.1:{port}", app, clock, http, exchange, site)
