@@ -34,6 +34,7 @@ from server.config_checks import (
     redis_url,
     url,
 )
+from server.config_identity import IdentityConfig, identity_config
 from server.config_money import WHOLES, MoneyConfig, money_config
 from server.config_read import (
     DEFAULTS,
@@ -132,6 +133,7 @@ class Config:
     bcrypt_rounds: int
     auth_per_minute: int
     money: MoneyConfig
+    identity: IdentityConfig
 
     @property
     def production(self) -> bool:
@@ -210,6 +212,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         bcrypt_rounds=whole(read, "BCRYPT_ROUNDS", 4, 16),
         auth_per_minute=whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
         money=money_config(read, production=production),
+        identity=identity_config(read, production=production),
     )
     faults: dict[str, list[str]] = {}
     try:

@@ -26,6 +26,7 @@ import handlers.reports
 import handlers.rooms
 import handlers.rooms_jobs
 import handlers.sandbox
+import handlers.second_factor
 import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
@@ -78,6 +79,7 @@ from server.adapters.passwords import Passwords
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
+from server.wiring_identity import wire_identity
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
 from server.wiring_push import WiredPush, wire_push
@@ -201,14 +203,18 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, users=users, clock=clock, ids=ids)
+    identity = wire_identity(config, db, clock=clock, ids=ids)
     accounts = Accounts(
-        store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db), presence_store]),
+        store=AccountStore(
+            db, belongings=[KeyStore(db), MediaStore(db), presence_store, *identity.belongings]
+        ),
         clock=clock,
         ids=ids,
         doors=doors,
         courier=edges.courier,
         calls=lives,
         hasher=passwords,
+        factors=identity.factors,
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,
         refresh_token_days=config.refresh_token_days,

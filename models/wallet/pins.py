@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -99,13 +100,18 @@ class Pins:
         if not await self._store.change(user_id, new_hash, self._clock.now(), seen=seen):
             raise Refusal("PIN_WRONG", triesLeft=rules.TRIES_MAX)  # another change was first
 
-    async def reset(self, user_id: str, *, password: str, new: str) -> None:
+    async def reset(
+        self, user_id: str, *, password: str, new: str, also: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Set another PIN, knowing the account's password; locks are gone.
 
-        Refuses with ``PASSWORD_WRONG``, ``PIN_UNSET``, ``VALIDATION_FAILED`` and ``SERVER_BUSY``.
+        ``also`` asks who knows the password for what else is needed, a second factor. Refuses as it does, and with
+        ``PASSWORD_WRONG``, ``PIN_UNSET``, ``VALIDATION_FAILED`` and ``SERVER_BUSY``.
         """
         rules.checked_pin(new)
         await self._passwords.check_password(user_id, password)
+        if also is not None:
+            await also()
         new_hash = await self._hasher.hash(self._peppered(user_id, new))
         if not await self._store.change(user_id, new_hash, self._clock.now()):
             raise Refusal("PIN_UNSET")

@@ -51,6 +51,10 @@ POST /auth/refresh
 POST /api/auth/logout
 POST /api/auth/logout-all
 POST /api/auth/change-password
+POST /api/auth/2fa/setup
+POST /api/auth/2fa/enable
+POST /api/auth/2fa/disable
+POST /api/auth/2fa/recovery-codes
 GET /api/auth/sessions
 DELETE /api/auth/sessions/{}
 POST /api/auth/expo-push-token
