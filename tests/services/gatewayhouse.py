@@ -20,8 +20,9 @@ from models.payments.gateway import (
 )
 from server.adapters.gateways.http import Http
 from server.adapters.gateways.monnify import Monnify
+from server.adapters.gateways.paystack import Paystack
 from tests.fakes import VirtualClock
-from tests.standins import monnify
+from tests.standins import monnify, paystack
 from tests.standins.gatewaykit import StandIn
 
 # Long enough for loopback, short enough for a test that waits for it to be over.
@@ -121,7 +122,27 @@ async def monnify_pair(clock: VirtualClock, naps: Naps) -> Pair:
     )
 
 
-PAIRS = {"monnify": monnify_pair}
+async def paystack_pair(clock: VirtualClock, naps: Naps) -> Pair:
+    """Paystack."""
+    standin = paystack.PaystackStandIn(clock)
+    await standin.start()
+    http = Http("paystack", standin.url, sleep=naps, answer_seconds=ANSWER_SECONDS)
+    return Pair(
+        Paystack(secret_key=paystack.SECRET_KEY, http=http),
+        standin,
+        clock,
+        naps,
+        moving={"checkout": "initialize", "pay_out": "transfer", "refund": "refund"},
+        reading={
+            "query": "verify",
+            "payout_status": "verify-transfer",
+            "banks": "banks",
+            "account_name": "resolve",
+        },
+    )
+
+
+PAIRS = {"monnify": monnify_pair, "paystack": paystack_pair}
 
 
 async def verb(pair: Pair, name: str, reference: str = "") -> Any:

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from models.db import Database
 from models.payments.gateway import Gateway
 from models.ports import Clock
-from server.adapters.gateways import monnify, sandbox
+from server.adapters.gateways import monnify, paystack, sandbox
 from server.config import Config
 
 Factory = Callable[[Config, Clock, Database], Gateway | None]
 
 # By the name that the API has for it; the first one that is configured is the default. The sandbox comes last.
-FACTORIES: dict[str, Factory] = {"monnify": monnify.make, sandbox.NAME: sandbox.make}
+FACTORIES: dict[str, Factory] = {
+    "monnify": monnify.make,
+    "paystack": paystack.make,
+    sandbox.NAME: sandbox.make,
+}
 
 
 def gateways(config: Config, clock: Clock, db: Database) -> dict[str, Gateway]:
