@@ -76,6 +76,7 @@ from models.users.store import UserStore
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
 from server.adapters.passwords import Passwords
+from server.backlogs import Backlogs
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
@@ -115,6 +116,7 @@ class Wired:
     media: WiredMedia
     rooms: WiredRooms
     money: WiredMoney
+    backlogs: Backlogs
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -321,7 +323,16 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         media=media,
         rooms=wired_rooms,
         money=money,
+        backlogs=_backlogs(push, clock),
     )
+
+
+def _backlogs(push: WiredPush, clock: Clock) -> Backlogs:
+    """The queues that are watched."""
+    backlogs = Backlogs(clock)
+    for name, queue in push.queues.items():
+        backlogs.add(name, queue.overdue)
+    return backlogs
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

@@ -105,15 +105,16 @@ class WalletMeter:
         if cover.written:
             await self._ledger.tell(draft)
 
-    @staticmethod
-    def _next_second_secured(call: Call, wallet: Wallet | None, now: datetime) -> Plan:
+    def _next_second_secured(self, call: Call, wallet: Wallet | None, now: datetime) -> Plan:
         if wallet is not None and wallet.frozen and not call.price.free:
+            self._ledger.refused("WALLET_FROZEN")
             raise Refusal("WALLET_FROZEN")
         if wallet is not None:
             plan = rules.reserve(call, wallet, now)
             granted = plan.charge.granted_ms
             if granted is None or granted >= call.talk_ms(now) + 1000:
                 return plan
+        self._ledger.refused("INSUFFICIENT_FUNDS")
         raise Refusal(
             "INSUFFICIENT_FUNDS",
             requiredMinor=rules.cheapest(call, now),
