@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
+    from models.fx.service import Fx
     from models.keys.groups.service import KeyGroups
     from models.keys.service import Keys
     from models.ledger.service import Ledger
@@ -54,6 +55,7 @@ class Services:
     ledger: Ledger
     wallets: Wallets
     payments: Payments
+    fx: Fx
     billing: Billing
     receipts: Receipts
     sandbox: Sandbox | None = None

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from environs import EnvValidationError
 from marshmallow.validate import OneOf
 
+from models.fx.rules import contradictions
 from server.adapters.credentials import ServiceAccount, apns_private_key, service_account
 from server.config_checks import (
     JWT_SECRET_BYTES_MIN,
@@ -231,6 +232,8 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
     if config.production and config.money.gateway == "sandbox":
         faults["GATEWAY"] = ["is the sandbox, which collects nothing, with ENV=production."]
+    if "FX_RATES" not in faults and (odd := contradictions(config.money.fx_rates)):
+        faults["FX_RATES"] = [f"has {', '.join(odd)}, which the pairs before contradict."]
     for whose, names in {**_WHOLES, **WHOLES}.items():
         lacking = [name for name in names if not env.get(name, "").strip()]
         if len(lacking) < len(names):

@@ -15,6 +15,7 @@ import handlers.calls_jobs
 import handlers.chat
 import handlers.chat_groups
 import handlers.elsewhere
+import handlers.fx
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
@@ -83,6 +84,7 @@ from server.limits import SlidingWindow
 from server.wiring_identity import wire_identity
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
+from server.wiring_purse import WiredPurse, wire_purse
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
 
@@ -117,6 +119,7 @@ class Wired:
     rooms: WiredRooms
     money: WiredMoney
     backlogs: Backlogs
+    purse: WiredPurse
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -125,6 +128,7 @@ class Wired:
         await self.media.close()
         await self.rooms.close()
         await self.money.close()
+        await self.purse.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -268,6 +272,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
     money = wire_money(config, db, clock=clock)
+    purse = wire_purse(config, db, ledger=ledger, pins=wallets.pins, clock=clock, ids=ids)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     reports = Reports(
@@ -306,6 +311,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         wallets=wallets,
         payments=money.payments,
         sandbox=money.sandbox.sandbox if money.sandbox else None,
+        fx=purse.fx,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)
@@ -324,6 +330,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         rooms=wired_rooms,
         money=money,
         backlogs=_backlogs(push, clock),
+        purse=purse,
     )
 
 

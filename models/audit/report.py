@@ -23,6 +23,7 @@ INVARIANTS: Mapping[str, str] = {
     "I11": "what a gateway has collected is the sum of its completed payments",
     "I12": "every wallet's hash chain verifies",
     "I13": "all accounts of a currency add up to zero",
+    "I14": "the exchange pool is what the used quotes have converted",
 }
 
 

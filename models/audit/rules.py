@@ -74,6 +74,8 @@ class Books:
         self._holds: dict[str, Purse] = {}
         self.behind: set[str] = set()
         self.deposits = 0
+        # Entries of each kind, by their own word.
+        self.kinds: Counter[Kind] = Counter()
 
     # ------------------------------------------------------------------------------------------------------ reading
 
@@ -129,6 +131,10 @@ class Books:
                 chain.stated = dict.fromkeys(STATEMENT_ACCOUNTS)
             self._follow(chain, entry, seal, moves)
 
+    def platform(self, account: str) -> dict[str, int]:
+        """The balances of a platform account by currency, as far as the journal was read."""
+        return {currency: amount for (name, currency), amount in self._platform.items() if name == account}
+
     def holds(self, wallet: str, purse: Purse) -> None:
         """What a call holds in a wallet, by its own document."""
         self._holds[wallet] = self._holds.get(wallet, Purse()) + purse
@@ -174,6 +180,7 @@ class Books:
         if not re.fullmatch(name, entry.id, re.DOTALL):
             said = f"is of kind {entry.kind.value} and call {entry.call_id}, and named otherwise"
             self._found.broken("I9", JOURNAL, entry.id, said)
+        self.kinds[entry.kind] += 1
         if entry.kind is Kind.DEPOSIT:
             self.deposits += 1
 

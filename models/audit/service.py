@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from models.audit.calls import CALLS, judge
+from models.audit.exchange import exchange
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
 from models.audit.store import Snapshot, Torn, Unreadable, credit_id, snapshot
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 async def audit(db: Database, now: datetime, progress: Progress | None = None) -> Report:
-    """Check I1 to I13 (see ``models/audit/report.py``). A server may run meanwhile.
+    """Check all invariants (see ``models/audit/report.py``). A server may run meanwhile.
 
     ``now``: an end within the last minute need not be settled. Raises ``SnapshotTooOld`` when it takes longer than
     MongoDB keeps the instant that is read.
@@ -49,6 +50,7 @@ async def audit(db: Database, now: datetime, progress: Progress | None = None) -
                 found.broken("I9", CALLS, one.call_id, f"cannot be read: {one.call.fault}")
                 continue
             _judge(one.call, one.call_id, one.entries, now, books, found)
+        await exchange(reading, books, found, read)
         books.close(await _payments(reading, books, found, read))
     return found.report()
 

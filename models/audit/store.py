@@ -21,12 +21,16 @@ from models.calls.call import Call
 from models.calls.documents import call_of
 from models.calls.store import CALLS
 from models.db import Database, Document, Session
+from models.fx.rules import Quote, entry_id
+from models.fx.store import QUOTES, quote_of
 from models.ledger.journal import Entry, Kind, Sealed, Wallet
 from models.ledger.store import JOURNAL, WALLETS, sealed_of, wallet_of
 from models.payments.payment import Payment, Status
 from models.payments.store import PAYMENTS, payment_of
 
 BATCH = 1000
+# The collections that are read.
+_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, QUOTES)
 # Orphans of a kind that are looked for by name; the audit names fewer.
 ORPHANS_MAX = 1000
 
@@ -68,13 +72,12 @@ class Snapshot:
 
     async def begin(self) -> None:
         """Choose the instant. Raises ``OperationFailure`` while a collection is being made."""
-        for name in (WALLETS, JOURNAL, CALLS, PAYMENTS):
+        for name in _READ:
             await self._db[name].find_one({}, {"_id": 1}, session=self._session)
 
     async def counts(self) -> dict[str, int]:
         """How many documents there are, about, by collection: for a progress bar."""
-        names = (WALLETS, JOURNAL, CALLS, PAYMENTS)
-        return {name: await self._db.db[name].estimated_document_count() for name in names}
+        return {name: await self._db.db[name].estimated_document_count() for name in _READ}
 
     async def wallets(self) -> AsyncIterator[Wallet | Torn]:
         """All wallets."""
@@ -165,6 +168,47 @@ class Snapshot:
             {"$match": {"kind": Kind.DEPOSIT.value}},
             {"$lookup": theirs},
             {"$match": {"payments.status": {"$ne": Status.COMPLETED.value}}},
+            {"$limit": ORPHANS_MAX},
+            {"$project": {"_id": 1}},
+        ]
+        cursor = await self._db.db[JOURNAL].aggregate(pipeline, session=self._session)
+        return [d["_id"] async for d in cursor]
+
+    async def used_quotes(self) -> AsyncIterator[tuple[Quote | Torn, Entry | None]]:
+        """Used quotes with the entries that converted by them."""
+        batch: list[Document] = []
+        async for d in self._find(QUOTES, {"used_at": {"$ne": None}}):
+            batch.append(d)
+            if len(batch) == BATCH:
+                for pair in await self._converted(batch):
+                    yield pair
+                batch = []
+        for pair in await self._converted(batch):
+            yield pair
+
+    async def _converted(self, quotes: Sequence[Document]) -> list[tuple[Quote | Torn, Entry | None]]:
+        entries = await self._entries([entry_id(str(d["_id"])) for d in quotes])
+        return [(_read(quote_of, d), entries.get(entry_id(str(d["_id"])))) for d in quotes]
+
+    async def _entries(self, names: Sequence[str]) -> dict[str, Entry]:
+        """Those of these entries that are in the journal and can be read."""
+        if not names:
+            return {}
+        found = {}
+        async for d in self._find(JOURNAL, {"_id": {"$in": list(names)}}, without="seals"):
+            one = _read(sealed_of, {**d, "seals": ()})
+            if isinstance(one, Sealed):
+                found[one.entry.id] = one.entry
+        return found
+
+    async def unquoted(self) -> list[str]:
+        """Conversions in the journal that no used quote stands behind, by name; at most ``ORPHANS_MAX``."""
+        theirs = {"from": QUOTES, "localField": "quote", "foreignField": "_id", "as": "quotes"}
+        pipeline: list[Document] = [
+            {"$match": {"kind": Kind.EXCHANGE.value}},
+            {"$project": {"quote": {"$substrBytes": ["$_id", len(entry_id("")), -1]}}},
+            {"$lookup": theirs},
+            {"$match": {"quotes.used_at": {"$not": {"$type": "date"}}}},
             {"$limit": ORPHANS_MAX},
             {"$project": {"_id": 1}},
         ]

@@ -129,6 +129,8 @@ POST /api/wallet/change-pin
 POST /api/wallet/reset-pin
 POST /api/wallet/transfer
 POST /wallet/transfer
+POST /api/wallet/fx/quote
+POST /api/wallet/fx/convert
 POST /api/media
 GET /api/media/{}
 GET /api/media/{}/thumbnail
