@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from models.ledger.service import Ledger
     from models.mailbox.service import Mailbox
     from models.media.service import MediaFiles
+    from models.notices.service import Notices
     from models.notify.service import Pushes
     from models.payments.service import Payments
     from models.ports import Clock, Doors
@@ -52,6 +53,7 @@ class Services:
     livekit: LiveKit | None = None
     talk: Talk
     pushes: Pushes
+    notices: Notices
     ledger: Ledger
     wallets: Wallets
     payments: Payments

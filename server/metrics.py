@@ -21,6 +21,7 @@ from models.calls.engine import Announcer
 from models.calls.switchboard import Forward
 from models.db import Database
 from models.ledger.journal import Entry, Kind, Wallet
+from models.notices.notice import Outcome as NoticeOutcome
 from models.notify.ports import Outcome
 from server.bus.bus import Bus
 
@@ -130,6 +131,13 @@ PUSH_RECEIPTS = Counter(
     "ringmeter_push_receipts",
     "What became of pushes that were taken, by what the provider says later.",
     ["provider", "outcome"],
+    registry=REGISTRY,
+)
+
+NOTICES = Counter(
+    "ringmeter_notices",
+    "Notices of account activity that were tried, by the carrier's answer.",
+    ["way", "outcome"],
     registry=REGISTRY,
 )
 
@@ -244,6 +252,11 @@ def count_push(kind: str, outcome: Outcome) -> None:
 def count_receipt(kind: str, outcome: Outcome) -> None:
     """A listener of the receipts: one was read. Failures go by the provider's word, of which there are few."""
     PUSH_RECEIPTS.labels(kind.lower(), outcome.reason or outcome.sent.value).inc()
+
+
+def count_notice(way: str, outcome: NoticeOutcome) -> None:
+    """A listener of the notices: one was tried by this way."""
+    NOTICES.labels(way, outcome.sent.value).inc()
 
 
 class CountedEnds:

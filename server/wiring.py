@@ -21,6 +21,7 @@ import handlers.keys
 import handlers.keys_groups
 import handlers.livekit
 import handlers.media
+import handlers.notices
 import handlers.notify
 import handlers.presence
 import handlers.reports
@@ -65,6 +66,7 @@ from models.live import Together
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
 from models.media.store import MediaStore
+from models.notices.store import NoticeStore
 from models.once import Once
 from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
@@ -84,6 +86,7 @@ from server.limits import SlidingWindow
 from server.wiring_identity import wire_identity
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
+from server.wiring_notices import WiredNotices, wire_notices
 from server.wiring_purse import WiredPurse, wire_purse
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
@@ -120,6 +123,7 @@ class Wired:
     money: WiredMoney
     backlogs: Backlogs
     purse: WiredPurse
+    notices: WiredNotices
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -129,6 +133,7 @@ class Wired:
         await self.rooms.close()
         await self.money.close()
         await self.purse.close()
+        await self.notices.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -137,6 +142,10 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     clock, ids, doors = edges.clock, edges.ids, edges.doors
     users = Users(store=UserStore(db), clock=clock)
     ledger = Ledger(LedgerStore(db), clock, ids)
+    notices = wire_notices(config.money, db, users=users, clock=clock, ids=ids)
+    if notices.carriers:
+        ledger.store.beside = notices.notices.with_entries
+        ledger.store.beside_freeze = notices.notices.with_freeze
     call_store = CallStore(db)
     meter = WalletMeter(
         ledger=ledger,
@@ -212,7 +221,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     identity = wire_identity(config, db, clock=clock, ids=ids)
     accounts = Accounts(
         store=AccountStore(
-            db, belongings=[KeyStore(db), MediaStore(db), presence_store, *identity.belongings]
+            db,
+            belongings=[KeyStore(db), MediaStore(db), presence_store, NoticeStore(db), *identity.belongings],
         ),
         clock=clock,
         ids=ids,
@@ -307,6 +317,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         livekit=wired_rooms.livekit,
         talk=wired_rooms.talk,
         pushes=pushes,
+        notices=notices.notices,
         ledger=ledger,
         wallets=wallets,
         payments=money.payments,
@@ -331,6 +342,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         money=money,
         backlogs=_backlogs(push, clock),
         purse=purse,
+        notices=notices,
     )
 
 

@@ -63,6 +63,8 @@ GET /api/auth/profile
 GET /api/user/profile
 GET /users/me
 PUT /api/user/profile
+GET /api/user/notices
+PUT /api/user/notices
 DELETE /api/user/account
 GET /api/users
 GET /api/users/{}
