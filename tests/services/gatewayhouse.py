@@ -21,8 +21,9 @@ from models.payments.gateway import (
 from server.adapters.gateways.http import Http
 from server.adapters.gateways.monnify import Monnify
 from server.adapters.gateways.paystack import Paystack
+from server.adapters.gateways.stripe import Stripe
 from tests.fakes import VirtualClock
-from tests.standins import monnify, paystack
+from tests.standins import monnify, paystack, stripe
 from tests.standins.gatewaykit import StandIn
 
 # Long enough for loopback, short enough for a test that waits for it to be over.
@@ -142,7 +143,29 @@ async def paystack_pair(clock: VirtualClock, naps: Naps) -> Pair:
     )
 
 
-PAIRS = {"monnify": monnify_pair, "paystack": paystack_pair}
+async def stripe_pair(clock: VirtualClock, naps: Naps) -> Pair:
+    """Stripe, in US dollars."""
+    standin = stripe.StripeStandIn(clock)
+    await standin.start()
+    adapter = Stripe(
+        secret_key=stripe.SECRET_KEY,
+        webhook_secrets=("whsec_the_next_one", stripe.WEBHOOK_SECRET),
+        url=standin.url,
+        sleep=naps,
+        answer_seconds=ANSWER_SECONDS,
+    )
+    return Pair(
+        adapter,
+        standin,
+        clock,
+        naps,
+        currency="USD",
+        moving={"checkout": "create", "refund": "refund"},
+        reading={"query": "retrieve"},
+    )
+
+
+PAIRS = {"monnify": monnify_pair, "paystack": paystack_pair, "stripe": stripe_pair}
 
 
 async def verb(pair: Pair, name: str, reference: str = "") -> Any:
