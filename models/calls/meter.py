@@ -45,11 +45,7 @@ class Meter(Protocol):
         ...
 
     def opening(self, call: Call) -> AbstractAsyncContextManager[Cover]:
-        """Reserve before any ring.
-
-        Refuses with ``INSUFFICIENT_FUNDS``, ``WALLET_FROZEN``, and with ``CURRENCY_MISMATCH`` who has wallets in other
-        currencies only.
-        """
+        """Reserve before any ring. Refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
         ...
 
     async def afford(self, call: Call, now: datetime) -> None:

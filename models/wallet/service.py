@@ -19,7 +19,6 @@ from models.db import Session
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
-from models.money import QUOTE_ROUTE
 from models.payments.payment import SANDBOX, Payment, Status
 from models.payments.store import PaymentStore
 from models.ports import Clock, Ids
@@ -152,7 +151,7 @@ class Wallets:
         if usual is None:
             raise Refusal("WALLET_UNKNOWN")
         if currency:
-            raise Refusal("CURRENCY_MISMATCH", currency=usual.currency, quoteRoute=QUOTE_ROUTE)
+            raise Refusal("CURRENCY_MISMATCH", currency=usual.currency)
         return usual
 
     async def accounts(self, user_id: str) -> list[Account]:

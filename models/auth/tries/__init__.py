@@ -1,1 +1,0 @@
-"""Wrong tries, counted before anything is looked at."""

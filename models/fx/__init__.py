@@ -1,1 +1,0 @@
-"""Conversions between currencies: rates, quotes, and the posting of one."""
