@@ -24,6 +24,7 @@ from handlers.auth_shapes import (
 )
 from handlers.context import Context
 from handlers.registry import event, job, notice, route
+from handlers.second_factor import WRONG_FACTOR
 from handlers.services import Services
 from handlers.shapes import Page
 from handlers.users import own_user
@@ -66,15 +67,23 @@ async def register(ctx: Context, ask: dict[str, Any]) -> Any:
     gives=SignedInView,
     public=True,
     limit="auth",
-    refuses=["CREDENTIALS_WRONG", "ACCOUNT_BANNED", "RATE_LIMITED", "SERVER_BUSY"],
+    refuses=["CREDENTIALS_WRONG", "ACCOUNT_BANNED", *WRONG_FACTOR, "RATE_LIMITED", "SERVER_BUSY"],
 )
 async def login(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Sign in by username, e-mail address or phone number."""
+    """Sign in by username, e-mail address or phone number.
+
+    ``TOTP_REQUIRED``: the password was right, and a second factor is on: ask again with ``totp`` or ``recoveryCode``.
+    """
     identifier = ask["identifier"] or ask["email"] or ask["username"] or ask["phone"]
     device = _device(ctx, ask["device"])
-    return _signed_in(
-        ctx, await ctx.services.accounts.login(identifier=identifier, password=ask["password"], device=device)
+    signed_in = await ctx.services.accounts.login(
+        identifier=identifier,
+        password=ask["password"],
+        device=device,
+        totp=ask["totp"],
+        recovery_code=ask["recovery_code"],
     )
+    return _signed_in(ctx, signed_in)
 
 
 @route(

@@ -17,6 +17,7 @@ PHONE_LENGTH_MAX = 40
 # Longer than a display name may be: the rule says its own sentence about length.
 NAME_LENGTH_MAX = 256
 PUSH_TOKEN_LENGTH_MAX = 4096
+CODE_LENGTH_MAX = 64
 PUSH_KINDS = ("EXPO", "FCM", "APNS_VOIP")
 _PASSWORD = "correct horse battery"  # noqa: S105 - an example
 
@@ -113,7 +114,19 @@ class Login(Synonyms):
     # Any length that can be looked at: one that is too short is simply wrong.
     password = Text(required=True, least=1, most=PASSWORD_LENGTH_MAX)
     device = fields.Nested(DeviceShape, load_default=None, allow_none=True)
-    synonyms = {"phoneNumber": "phone", "phone_number": "phone"}
+    totp = Text(
+        load_default=None,
+        allow_none=True,
+        most=CODE_LENGTH_MAX,
+        metadata={"description": "A code of the authenticator app, when `TOTP_REQUIRED` asked for it."},
+    )
+    recovery_code = Text(
+        load_default=None,
+        allow_none=True,
+        most=CODE_LENGTH_MAX,
+        metadata={"description": "A recovery code instead; each is taken once."},
+    )
+    synonyms = {"phoneNumber": "phone", "phone_number": "phone", "recovery_code": "recoveryCode"}
     example = {"identifier": "ada", "password": _PASSWORD, "device": DeviceShape.example}
 
     @validates_schema
@@ -200,6 +213,9 @@ class OwnUser(PublicUser):
     phone = fields.String(required=True, allow_none=True)
     email_verified = fields.Boolean(required=True)
     phone_verified = fields.Boolean(required=True)
+    two_factor = fields.Boolean(
+        required=True, metadata={"description": "Whether signing in takes a code of an authenticator app."}
+    )
     role = fields.String(required=True, validate=validate.OneOf(["user", "admin"]))
     status = fields.String(required=True, validate=validate.OneOf(["active", "banned", "deleted"]))
     created_at = Instant(required=True)

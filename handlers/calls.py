@@ -44,7 +44,7 @@ _ANY_CALL = [
     "SERVER_BUSY",
 ]
 _SDP = ["SDP_INVALID", "SDP_TOO_LARGE", "CALL_UPGRADE_REQUIRED"]
-_FUNDS = ["INSUFFICIENT_FUNDS", "WALLET_FROZEN"]
+_FUNDS = ["INSUFFICIENT_FUNDS", "CURRENCY_MISMATCH", "WALLET_FROZEN"]
 _REQUEST = [
     "SELF_NOT_ALLOWED",
     "USER_UNKNOWN",
@@ -285,7 +285,7 @@ async def call_resume(ctx: Context, ask: dict[str, Any]) -> Any:
     takes=UpgradeCall,
     gives=CallView,
     lane="call_id",
-    refuses=[*_ANY_CALL, "PRICE_CHANGED", "CURRENCY_MISMATCH", *_FUNDS],
+    refuses=[*_ANY_CALL, "PRICE_CHANGED", *_FUNDS],
 )
 async def call_upgrade(ctx: Context, ask: dict[str, Any]) -> Any:
     """Ask the other side for video, at the price that the answer's ``upgrade`` names. If both ask, both have consented.

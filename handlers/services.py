@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
+    from models.fx.service import Fx
     from models.keys.groups.service import KeyGroups
     from models.keys.service import Keys
     from models.ledger.service import Ledger
     from models.mailbox.service import Mailbox
     from models.media.service import MediaFiles
+    from models.notices.service import Notices
     from models.notify.service import Pushes
     from models.payments.service import Payments
     from models.ports import Clock, Doors
@@ -51,9 +53,11 @@ class Services:
     livekit: LiveKit | None = None
     talk: Talk
     pushes: Pushes
+    notices: Notices
     ledger: Ledger
     wallets: Wallets
     payments: Payments
+    fx: Fx
     billing: Billing
     receipts: Receipts
     sandbox: Sandbox | None = None

@@ -138,6 +138,7 @@ def own_user(ctx: Context, account: Account) -> dict[str, Any]:
         "phone": account.phone,
         "email_verified": account.email_verified,
         "phone_verified": account.phone_verified,
+        "two_factor": account.second_factor,
         "role": account.profile.role,
         "status": account.profile.status,
         "created_at": account.created_at,

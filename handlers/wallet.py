@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from handlers.context import Context
 from handlers.registry import notice, route
+from handlers.second_factor import WRONG_FACTOR
 from handlers.shapes import Page, PageQuery, decode_cursor, encode_cursor
 from handlers.users import public_user
 from handlers.wallet_shapes import (
@@ -144,11 +146,19 @@ async def change_pin(ctx: Context, ask: dict[str, Any]) -> None:
     "/api/wallet/reset-pin",
     takes=ResetPin,
     limit="auth",
-    refuses=["PASSWORD_WRONG", "PIN_UNSET", "SERVER_BUSY"],
+    refuses=["PASSWORD_WRONG", *WRONG_FACTOR, "PIN_UNSET", "SERVER_BUSY"],
 )
 async def reset_pin(ctx: Context, ask: dict[str, Any]) -> None:
-    """Set another PIN, with your account's password; a locked one is open again."""
-    await ctx.services.wallets.pins.reset(ctx.user_id, password=ask["password"], new=ask["new_pin"])
+    """Set another PIN, with your account's password; a locked one is open again. A second factor is asked for too."""
+    fresh = partial(
+        ctx.services.accounts.fresh_factor,
+        ctx.user_id,
+        totp=ask["totp"],
+        recovery_code=ask["recovery_code"],
+    )
+    await ctx.services.wallets.pins.reset(
+        ctx.user_id, password=ask["password"], new=ask["new_pin"], also=fresh
+    )
 
 
 # --------------------------------------------------------------------------------------------------- money in and out

@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from handlers.auth_shapes import Synonyms
+from handlers.auth_shapes import CODE_LENGTH_MAX, Synonyms
 from handlers.shapes import NUMBER_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
 from models.auth.rules import PASSWORD_LENGTH_MAX
 from models.ledger.journal import Kind
@@ -169,6 +169,13 @@ class ResetPin(Synonyms):
 
     password = Text(required=True, least=1, most=PASSWORD_LENGTH_MAX)
     new_pin = Pin()
+    totp = Text(
+        load_default=None,
+        allow_none=True,
+        most=CODE_LENGTH_MAX,
+        metadata={"description": "A code of the authenticator app, where a second factor is on."},
+    )
+    recovery_code = Text(load_default=None, allow_none=True, most=CODE_LENGTH_MAX)
     synonyms = {"currentPassword": "password", "transactionPin": "newPin", "pin": "newPin"}
     example = {"password": _PASSWORD, "newPin": "8253"}
 

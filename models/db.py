@@ -51,6 +51,8 @@ SOCKET_MS = 5000
 # The bound of one transaction, its retries included.
 TRANSACTION_SECONDS = 5.0
 _NAMESPACE_EXISTS = 48
+# A longer backlog is counted as so many: what it says is clear by then, and counting stays cheap.
+OVERDUE_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ class _Queue:
     def __init__(self, client: AsyncMongoClient[Document]) -> None:
         self._client = client
         self._places = asyncio.Semaphore(IN_FLIGHT_MAX)
+        # For the metrics: how many have a place, and how many wait for one.
+        self.taken = 0
+        self.waiting = 0
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -104,16 +109,25 @@ class _Queue:
         if self._away():
             yield
             return
-        await self._places.acquire()
+        self.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.waiting -= 1
+        self.taken += 1
         given_back = False
         try:
             if self._away():  # since this one began to wait
-                self._places.release()
+                self._give_back()
                 given_back = True
             yield
         finally:
             if not given_back:
-                self._places.release()
+                self._give_back()
+
+    def _give_back(self) -> None:
+        self.taken -= 1
+        self._places.release()
 
     def _away(self) -> bool:
         return not self._client.topology_description.has_writable_server()
@@ -228,6 +242,16 @@ class Database:
     def __getitem__(self, name: str) -> AsyncCollection[Document]:
         return cast(AsyncCollection[Document], _Queued(self.db[name], self._queue))
 
+    @property
+    def in_flight(self) -> int:
+        """Exchanges and transactions that have a place before the pool just now, of ``IN_FLIGHT_MAX``."""
+        return self._queue.taken
+
+    @property
+    def waiting(self) -> int:
+        """Those that wait for one."""
+        return self._queue.waiting
+
     async def prepare(self) -> None:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
         await self.refuse_standalone()
@@ -294,6 +318,29 @@ class Database:
         await self.client.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What is due of some to-dos and not done: how many (at most ``OVERDUE_MAX``), and since when the first is."""
+
+    number: int
+    since: datetime | None
+
+
+async def overdue(
+    rows: AsyncCollection[Document],
+    now: datetime,
+    *,
+    by: str = "due_at",
+    where: Mapping[str, Any] | None = None,
+) -> Overdue:
+    """What of ``rows`` is due at ``now`` by the field ``by``, which has an index."""
+    due = {by: {"$lte": now}, **(where or {})}
+    first = await rows.find_one(due, {by: 1}, sort=[(by, ASCENDING)])
+    if first is None:
+        return Overdue(0, None)
+    return Overdue(await rows.count_documents(due, limit=OVERDUE_MAX), first[by])
+
+
 class Stale(Exception):
     """A guarded write met another version than the one it was computed from: read again, compute again."""
 
@@ -340,6 +387,7 @@ __all__ = [
     "Database",
     "Document",
     "DuplicateKeyError",
+    "Overdue",
     "Session",
     "Stale",
     "StandaloneServer",
@@ -347,5 +395,6 @@ __all__ = [
     "database_away",
     "index",
     "instant",
+    "overdue",
     "taken",
 ]

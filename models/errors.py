@@ -46,6 +46,11 @@ CODES: dict[str, Code] = {
     "SESSION_ENDED": Code(401, "This sign-in has ended; sign in again."),
     "CREDENTIALS_WRONG": Code(401, "The name or the password is wrong."),
     "PASSWORD_WRONG": Code(403, "The password is wrong."),
+    "TOTP_REQUIRED": Code(401, "A code of your authenticator app, or a recovery code, is needed as well."),
+    "TOTP_WRONG": Code(403, "This code is wrong, or was used already."),
+    "TOTP_LOCKED": Code(429, "Too many wrong codes; wait, or use a recovery code.", 300_000),
+    "TOTP_ENABLED": Code(409, "A second factor is on already; turn it off first."),
+    "TOTP_NOT_SET_UP": Code(409, "There is no second factor, or none that waits for its first code."),
     "ACCOUNT_BANNED": Code(403, "This account is banned."),
     "ACCOUNT_DELETED": Code(403, "This account was deleted."),
     "FORBIDDEN": Code(403, "This is not yours to do."),
@@ -82,12 +87,11 @@ CODES: dict[str, Code] = {
     "PIN_WRONG": Code(403, "The PIN is wrong."),
     "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it."),
     "PIN_UNSET": Code(409, "There is no PIN yet; create a wallet with one."),
-    "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in or out with this gateway here."),
+    "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in with this gateway here."),
     "GATEWAY_AWAY": Code(503, "The payment gateway does not answer; nothing was charged. Try again.", 2000),
     "GATEWAY_REFUSED": Code(422, "The payment gateway does not accept this."),
     "PAYMENT_UNKNOWN": Code(404, "There is no such payment."),
     "PAYOUT_UNKNOWN": Code(404, "There is no such withdrawal."),
-    "PAYOUT_WRONG_STATE": Code(409, "The withdrawal is not in a state for this."),
     "PAYOUT_LIMIT": Code(409, "This is more than may be withdrawn in a day, or less than the least."),
     "PAYOUT_COOLING_OFF": Code(
         403, "After a change of the PIN or of a bank account nothing can be withdrawn for some time."
@@ -149,7 +153,7 @@ class Refusal(Exception):
     overrides the table where the caller knows better.
     """
 
-    def __init__(self, code: str, *, retry_after_ms: int | None = None, **details: Any) -> None:
+    def __init__(self, code: str, /, *, retry_after_ms: int | None = None, **details: Any) -> None:
         if code not in CODES:
             raise KeyError(f"refusal code {code} is not in the table")
         super().__init__(code)

@@ -14,6 +14,8 @@ from babel.numbers import format_currency, get_currency_precision
 # The greatest amount: every JSON reader keeps it exactly (RFC 8259 §6), and MongoDB's 64 bits hold sums of it.
 AMOUNT_MAX = 2**53 - 1
 BPS = 10_000
+# Where to ask for another currency; a refusal because of the currency names it.
+QUOTE_ROUTE = "/api/wallet/fx/quote"
 
 
 def exponent(currency: str) -> int:

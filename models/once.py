@@ -87,9 +87,10 @@ class Once:
 
 # Not part of a fingerprint, by their names without case, _ and -: the digest of a payload with a PIN of four digits is
 # the PIN for who tries ten thousand of them. Typed wrong and then right, it is the same request.
+# A code of a second factor is another one when the same request is sent again with a fresh one.
 _SECRETS = frozenset(
     "pin newpin oldpin currentpin transactionpin newtransactionpin currenttransactionpin password newpassword "
-    "currentpassword oldpassword".split()
+    "currentpassword oldpassword totp recoverycode".split()
 )
 
 

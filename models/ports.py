@@ -24,6 +24,14 @@ class Ids(Protocol):
         ...
 
 
+class Chance(Protocol):
+    """The only source of secrets: codes, seeds, keys."""
+
+    def bytes(self, count: int) -> bytes:
+        """That many bytes which nobody can guess."""
+        ...
+
+
 class Alarms(Protocol):
     """Local timers for punctuality. They are a convenience: a lost one is made good by the deadline job."""
 

@@ -13,20 +13,30 @@ from aiohttp import web
 
 from handlers.calls_jobs import DEAD_AFTER_SECONDS
 from handlers.elsewhere import Hearer
-from handlers.registry import Job
 from handlers.services import Services
 from handlers.system import arrived, gone, more, welcome
 from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock, NoCourier
 from models.rooms.engine import ALARM as ROOM_ALARM
+from server.backlogs import BACKLOGS_SECONDS
+from server.backlogs import JOB as BACKLOGS
 from server.bus.bus import Bus
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import Config
+from server.counted_gateways import count_gateway
 from server.docs import add_documents
 from server.funnel import Answer
 from server.health import Health
-from server.metrics import JOB_RUNS, CountedEnds, count_entries
+from server.jobs import counted, turn_of
+from server.metrics import (
+    NO_DOOR,
+    REQUESTS,
+    CountedEnds,
+    count_entries,
+    count_ledger_refusal,
+    declare_doors,
+)
 from server.rest import BODY_MAX, add_routes, answer_with
 from server.sandbox_pages import add_sandbox
 from server.security import Origins, protect
@@ -96,6 +106,10 @@ def make_app(
     services.calls.works, services.calls.send_back = works, sockets.send_back
     turns = Turns(process, works=works, workers=lambda: services.calls.workers)
     services.ledger.listeners.append(count_entries)
+    services.ledger.refused = count_ledger_refusal
+    declare_doors(catalogue)
+    for gateway in wired.money.gateways.values():
+        count_gateway(gateway)
     services.calls.announcer = CountedEnds(services.calls.announcer)
     sockets.bind(
         services=services,
@@ -118,6 +132,7 @@ def make_app(
     app.middlewares.append(_refusals)
     add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
     health = Health(db, services.calls, sockets.relayed, bus)
+    health.siblings = siblings
     health.add_routes(app)
     add_documents(app, catalogue, WEB)
     _add_pages(app, production=config.production)
@@ -152,10 +167,15 @@ def make_app(
         await services.presence.run_leases(DEAD_AFTER_SECONDS)
         await services.rooms.run_leases(DEAD_AFTER_SECONDS)
         running = [
-            asyncio.create_task(tasks.every(job.every_seconds, _turn(job, services, turns), job.name))
+            asyncio.create_task(tasks.every(job.every_seconds, turn_of(job, services, turns), job.name))
             for job in catalogue.jobs.values()
         ]
-        running.append(asyncio.create_task(tasks.every(SWEEP_SECONDS, sockets.sweep, "tokens")))
+        for name, seconds, work in (
+            ("tokens", SWEEP_SECONDS, sockets.sweep),
+            (BACKLOGS, BACKLOGS_SECONDS, lambda: wired.backlogs.read(turns.first(BACKLOGS))),
+        ):
+            turn = counted(name, seconds, work, clock)
+            running.append(asyncio.create_task(tasks.every(seconds, turn, name)))
         running.append(asyncio.create_task(_at_once(pushing, services.pushes.run_due, "pushes", tasks)))
         running.append(asyncio.create_task(_at_once(paying, services.billing.run_wanted, "billing", tasks)))
         running.append(asyncio.create_task(_at_once(watching, services.presence.run_due, "presence", tasks)))
@@ -176,26 +196,19 @@ def make_app(
     return app
 
 
+def health_app(app: web.Application) -> web.Application:
+    """How ``app`` is, and nothing else of it: for a worker, whose port serves nobody."""
+    health = web.Application()
+    app[HEALTH].add_routes(health)
+    return health
+
+
 async def drain(app: web.Application) -> None:
     """No new calls, everybody sent away to come back, what runs brought to its end."""
     app[HEALTH].draining = True
     app[WIRED].funnel.draining = True
     await app[SOCKETS].drain()
     await app[TASKS].drain(DRAIN_SECONDS)
-
-
-def _turn(job: Job, services: Services, turns: Turns):  # type: ignore[no-untyped-def]
-    async def turn() -> None:
-        if not turns.mine(job):
-            return
-        try:
-            await job.handler(services)
-        except Exception:
-            JOB_RUNS.labels(job.name, "failed").inc()
-            raise
-        JOB_RUNS.labels(job.name, "ok").inc()
-
-    return turn
 
 
 async def _at_once(
@@ -221,6 +234,7 @@ async def _refusals(request: web.Request, handler):  # type: ignore[no-untyped-d
     try:
         return await handler(request)
     except web.HTTPNotFound:
+        REQUESTS.labels(NO_DOOR, "ROUTE_UNKNOWN").inc()
         return answer_with(Answer(refusal=Refusal("ROUTE_UNKNOWN")), request)
     except web.HTTPMethodNotAllowed as no:
         answer = answer_with(Answer(refusal=Refusal("METHOD_NOT_ALLOWED")), request)

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from models.db import StandaloneServer, database_away
-from server.app import drain, make_app
+from server.app import drain, health_app, make_app
 from server.config import Config, with_jwt_secret
 from server.logs import configure_logs
 from server.mongod import EmbeddedMongod, MongodFault, running_uri
@@ -52,11 +52,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--port", type=_port, help="port to listen on (PORT), 0 for any free one")
     parser.add_argument("--processes", type=_count, default=1, metavar="N", help="processes at one port (1)")
     parser.add_argument("--member", help=argparse.SUPPRESS)
-    commands.add_parser(
+    worker: argparse.ArgumentParser = commands.add_parser(
         "worker",
         help="do the timed jobs that any process may do, with no port",
         epilog="Beside servers with JOBS=own, or with JOBS=all to take a share from them. It needs their MONGO_URI or "
         "DATA_DIR. Exit status 0 after SIGTERM or SIGINT, 1 when it could not start.",
+    )
+    worker.add_argument("--host", help="address to listen on for --port (HOST)")
+    worker.add_argument(
+        "--port", type=_port, help="serve /health and /metrics there, and nothing else (none)"
     )
 
 
@@ -106,7 +110,7 @@ async def run(args: argparse.Namespace, config: Config) -> int:
         member = args.command == "run" and args.member
         loop.add_signal_handler(signal.SIGHUP, (lambda: None) if member else stop.set)
     if args.command == "worker":
-        return await _guarded(_work(config, stop))
+        return await _guarded(_work(config, stop, args.host or config.host, args.port))
     host, port = args.host or config.host, config.port if args.port is None else args.port
     mongod = EmbeddedMongod(config.data_dir) if config.mongo_uri is None else None
     watch: asyncio.Task[None] | None = None
@@ -144,8 +148,8 @@ async def _guarded(serving: Coroutine[Any, Any, int]) -> int:
         return 1
 
 
-async def _work(config: Config, stop: asyncio.Event) -> int:
-    """The jobs alone."""
+async def _work(config: Config, stop: asyncio.Event, host: str, port: int | None) -> int:
+    """The jobs alone; at ``port``, when there is one, how they are."""
     uri = config.mongo_uri or await running_uri(config.data_dir)
     if uri is None:
         print("No database: set MONGO_URI, or DATA_DIR to that of a server that runs.", file=sys.stderr)
@@ -153,11 +157,19 @@ async def _work(config: Config, stop: asyncio.Event) -> int:
     app = make_app(config, uri)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
+    watched = web.AppRunner(health_app(app), access_log=None, handle_signals=False)
+    await watched.setup()
     try:
-        log.info("working")
+        if port is not None:
+            try:
+                await web.TCPSite(watched, host, port, reuse_address=True).start()
+            except OSError as fault:
+                return _cannot_listen(host, port, fault)
+        log.info("working", port=watched.addresses[0][1] if watched.addresses else None)
         await stop.wait()
         await drain(app)
     finally:
+        await watched.cleanup()
         await runner.cleanup()
     log.info("stopped")
     return 0

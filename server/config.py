@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from environs import EnvValidationError
 from marshmallow.validate import OneOf
 
+from models.fx.rules import contradictions
 from server.adapters.credentials import ServiceAccount, apns_private_key, service_account
 from server.config_checks import (
     JWT_SECRET_BYTES_MIN,
@@ -34,6 +35,7 @@ from server.config_checks import (
     redis_url,
     url,
 )
+from server.config_identity import IdentityConfig, identity_config
 from server.config_money import WHOLES, MoneyConfig, money_config
 from server.config_read import (
     DEFAULTS,
@@ -132,6 +134,7 @@ class Config:
     bcrypt_rounds: int
     auth_per_minute: int
     money: MoneyConfig
+    identity: IdentityConfig
 
     @property
     def production(self) -> bool:
@@ -210,6 +213,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         bcrypt_rounds=whole(read, "BCRYPT_ROUNDS", 4, 16),
         auth_per_minute=whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
         money=money_config(read, production=production),
+        identity=identity_config(read, production=production),
     )
     faults: dict[str, list[str]] = {}
     try:
@@ -228,6 +232,8 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
     if config.production and config.money.gateway == "sandbox":
         faults["GATEWAY"] = ["is the sandbox, which collects nothing, with ENV=production."]
+    if "FX_RATES" not in faults and (odd := contradictions(config.money.fx_rates)):
+        faults["FX_RATES"] = [f"has {', '.join(odd)}, which the pairs before contradict."]
     for whose, names in {**_WHOLES, **WHOLES}.items():
         lacking = [name for name in names if not env.get(name, "").strip()]
         if len(lacking) < len(names):

@@ -36,7 +36,9 @@ OP_ID_MAX = 128
 _ACCOUNT_NAMES = ("identifier", "email", "username", "phone", "phoneNumber", "phone_number")
 
 # Refusals of what a person types again, for the same thing and under the same key; see ``models.once.fingerprint``.
-_TYPED_AGAIN = frozenset({"PIN_WRONG", "PIN_LOCKED", "PIN_UNSET", "PASSWORD_WRONG"})
+_TYPED_AGAIN = frozenset(
+    {"PIN_WRONG", "PIN_LOCKED", "PIN_UNSET", "PASSWORD_WRONG", "TOTP_REQUIRED", "TOTP_WRONG", "TOTP_LOCKED"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,35 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
+from handlers.registry import Catalogue
 from models.calls.call import Call, Fact
 from models.calls.engine import Announcer
 from models.calls.switchboard import Forward
 from models.db import Database
 from models.ledger.journal import Entry, Kind, Wallet
+from models.notices.notice import Outcome as NoticeOutcome
 from models.notify.ports import Outcome
 from server.bus.bus import Bus
 
+# When a series began: as many series again as there are, which nothing of ours asks for.
+disable_created_metrics()
 REGISTRY = CollectorRegistry()
+# Memory, processor time and open files of this process, where the platform tells them, and which Python it is.
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+# What comes to no door: an event or a route that does not exist, a frame that is no event.
+NO_DOOR = "none"
 
 REQUESTS = Counter(
     "ringmeter_requests",
@@ -30,12 +48,52 @@ REQUEST_SECONDS = Histogram(
     registry=REGISTRY,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
+CONNECTS = Counter(
+    "ringmeter_connects",
+    "Socket.IO connections that were asked for, by outcome.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 SOCKETS = Gauge("ringmeter_sockets", "Connected devices.", registry=REGISTRY)
 LIVE_CALLS = Gauge(
     "ringmeter_live_calls", "Calls that have not ended, as this process knows them.", registry=REGISTRY
 )
 CALLS_ENDED = Counter("ringmeter_calls_ended", "Calls that ended, by reason.", ["reason"], registry=REGISTRY)
-JOB_RUNS = Counter("ringmeter_job_runs", "Turns of timed jobs.", ["job", "outcome"], registry=REGISTRY)
+# By "name", since "job" is a label that Prometheus gives to what it asks.
+JOB_RUNS = Counter("ringmeter_job_runs", "Turns of timed jobs.", ["name", "outcome"], registry=REGISTRY)
+JOB_SECONDS = Histogram(
+    "ringmeter_job_seconds",
+    "How long the turns of timed jobs take.",
+    ["name"],
+    registry=REGISTRY,
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30),
+)
+JOB_LAST_SUCCESS = Gauge(
+    "ringmeter_job_last_success_timestamp_seconds",
+    "When a timed job last came to its end in this process; 0 when it has not.",
+    ["name"],
+    registry=REGISTRY,
+)
+JOB_EVERY = Gauge("ringmeter_job_every_seconds", "How often a timed job is due.", ["name"], registry=REGISTRY)
+BACKLOG = Gauge(
+    "ringmeter_backlog",
+    "To-dos in the database that are due and not done, as the process sees them whose turn it is.",
+    ["queue"],
+    registry=REGISTRY,
+)
+BACKLOG_AGE = Gauge(
+    "ringmeter_backlog_oldest_seconds",
+    "For how long the first of them has been due.",
+    ["queue"],
+    registry=REGISTRY,
+)
+DATABASE_IN_FLIGHT = Gauge(
+    "ringmeter_database_in_flight", "Exchanges with the database that run just now.", registry=REGISTRY
+)
+DATABASE_IN_FLIGHT_MAX = Gauge("ringmeter_database_in_flight_max", "How many of them may.", registry=REGISTRY)
+DATABASE_WAITING = Gauge(
+    "ringmeter_database_waiting", "Exchanges that wait for their place before the pool.", registry=REGISTRY
+)
 DATABASE_UP = Gauge("ringmeter_database_up", "1 while the database answers.", registry=REGISTRY)
 TRANSACTIONS = Counter(
     "ringmeter_transactions", "Transactions of the database that were begun.", registry=REGISTRY
@@ -45,6 +103,22 @@ TRANSACTION_RETRIES = Counter(
 )
 LEDGER_ENTRIES = Counter(
     "ringmeter_ledger_entries", "Entries posted by this process, by kind.", ["kind"], registry=REGISTRY
+)
+LEDGER_REFUSALS = Counter(
+    "ringmeter_ledger_refusals", "Postings that were refused, by code.", ["code"], registry=REGISTRY
+)
+GATEWAY_REQUESTS = Counter(
+    "ringmeter_gateway_requests",
+    "What payment gateways were asked, by verb and by what came of it: ok, no (it refused), away (no answer), fault.",
+    ["gateway", "verb", "outcome"],
+    registry=REGISTRY,
+)
+GATEWAY_SECONDS = Histogram(
+    "ringmeter_gateway_seconds",
+    "How long payment gateways take to answer.",
+    ["gateway"],
+    registry=REGISTRY,
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 RENEWALS = Counter("ringmeter_renewals", "Holds for calls that go on, after their first.", registry=REGISTRY)
 PUSHES = Counter(
@@ -57,6 +131,13 @@ PUSH_RECEIPTS = Counter(
     "ringmeter_push_receipts",
     "What became of pushes that were taken, by what the provider says later.",
     ["provider", "outcome"],
+    registry=REGISTRY,
+)
+
+NOTICES = Counter(
+    "ringmeter_notices",
+    "Notices of account activity that were tried, by the carrier's answer.",
+    ["way", "outcome"],
     registry=REGISTRY,
 )
 
@@ -73,8 +154,30 @@ BUS_DROPPED = Counter(
     "ringmeter_bus_dropped", "Messages not sent, since Redis did not take them.", registry=REGISTRY
 )
 
+INFO = Gauge("ringmeter_info", "1, with the version of this server.", ["version"], registry=REGISTRY)
+DRAINING = Gauge("ringmeter_draining", "1 while this process sends everybody away.", registry=REGISTRY)
+UPTIME = Gauge("ringmeter_uptime_seconds", "How long this process has served.", registry=REGISTRY)
+LOOP_TURN = Gauge(
+    "ringmeter_loop_turn_seconds",
+    "How long the event loop took to come round when the figures were asked for.",
+    registry=REGISTRY,
+)
+
 # The facts that an end is told by; what is told of a call after that is no end of its own.
 _ENDS = frozenset({"ended", "rejected", "timed_out"})
+
+
+def declare_doors(catalogue: Catalogue) -> None:
+    """Every door from the first page on: what begins at its first use has no rate for a while."""
+    for name in catalogue.events:
+        REQUESTS.labels(name, "ok")
+    for route in catalogue.routes:
+        REQUESTS.labels(f"{route.method} {route.path}", "ok")
+    for code in ("INSUFFICIENT_FUNDS", "WALLET_FROZEN", "SERVER_BUSY"):
+        LEDGER_REFUSALS.labels(code)
+    for kind in Kind:
+        LEDGER_ENTRIES.labels(kind.value)
+    CONNECTS.labels("ok")
 
 
 class RelayCount:
@@ -128,6 +231,11 @@ class TransactionCount:
         self._begun, self._retries = begun, retries
 
 
+def count_ledger_refusal(code: str) -> None:
+    """Told by the ledger."""
+    LEDGER_REFUSALS.labels(code).inc()
+
+
 async def count_entries(wallets: Sequence[Wallet], entries: Sequence[Entry]) -> None:
     """A listener of the ledger."""
     for entry in entries:
@@ -144,6 +252,11 @@ def count_push(kind: str, outcome: Outcome) -> None:
 def count_receipt(kind: str, outcome: Outcome) -> None:
     """A listener of the receipts: one was read. Failures go by the provider's word, of which there are few."""
     PUSH_RECEIPTS.labels(kind.lower(), outcome.reason or outcome.sent.value).inc()
+
+
+def count_notice(way: str, outcome: NoticeOutcome) -> None:
+    """A listener of the notices: one was tried by this way."""
+    NOTICES.labels(way, outcome.sent.value).inc()
 
 
 class CountedEnds:

@@ -17,6 +17,7 @@ from handlers.shapes import unclean
 from models.errors import Refusal
 from server.blobs import serve
 from server.funnel import Answer, Funnel, fault
+from server.metrics import REQUESTS
 from server.packets import too_deep_or_large
 from server.security import REQUEST_ID
 from server.uploads import upload_of
@@ -50,10 +51,10 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             else:
                 payload = {**request.query, **request.match_info}
                 ctx = await _with_body(ctx, request, route)
-        except Refusal as refusal:
-            return answer_with(Answer(refusal=refusal), request)
         except Exception as error:
-            return answer_with(Answer(refusal=fault(error, route.path)), request)
+            no = error if isinstance(error, Refusal) else fault(error, route.path)
+            REQUESTS.labels(f"{route.method} {route.path}", no.code).inc()
+            return answer_with(Answer(refusal=no), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)
         if isinstance(answer.data, Blob):

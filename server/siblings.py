@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 PATH = "/socket.io/"
 # A poll waits for the next packet, at the latest the next ping.
 POLL_SECONDS = 60.0
+# Figures that come later than this are of no use to whoever asked for them.
+ASK_SECONDS = 3.0
 # Of one connection only; and what the client of the inner request counts or unpacks itself.
 _OWN_HEADERS = {
     "connection",
@@ -49,6 +51,31 @@ class Siblings:
     def path(self) -> str:
         """Where this process listens for the others."""
         return self._path(self._number)
+
+    @property
+    def number(self) -> int:
+        """Which of them this process is."""
+        return self._number
+
+    async def ask_all(self, path: str) -> dict[int, str]:
+        """What each of the others answers to a GET of ``path``; one that does not answer soon is left out."""
+        numbers = [
+            int(file.stem)
+            for file in self._folder.glob("*.sock")
+            if file.stem.isdecimal() and int(file.stem) != self._number
+        ]
+        answers = await asyncio.gather(*(self._text(number, path) for number in sorted(numbers)))
+        return {number: text for number, text in answers if text is not None}
+
+    async def _text(self, number: int, path: str) -> tuple[int, str | None]:
+        try:
+            soon = aiohttp.ClientTimeout(total=ASK_SECONDS)
+            async with self._session(number).get(f"http://sibling{path}", timeout=soon) as answer:
+                return number, await answer.text() if answer.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError) as fault:
+            if _nobody_listens(fault):
+                await self._forget(number)
+            return number, None
 
     def _path(self, number: int) -> str:
         return str(self._folder / f"{number}.sock")

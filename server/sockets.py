@@ -29,7 +29,7 @@ from server.clock import Tasks
 from server.connection import Connection
 from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
-from server.metrics import SOCKETS, RelayCount
+from server.metrics import CONNECTS, NO_DOOR, REQUESTS, SOCKETS, RelayCount
 from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
 from server.protocol import SignalingServer
 from server.relay import Relay
@@ -171,6 +171,7 @@ class Sockets:
             identity = await self._services.accounts.authenticate(_token(auth, environ))
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "connect")
+            CONNECTS.labels(no.code).inc()
             body = no.body()
             raise Refused(body["message"], body) from None
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
@@ -182,6 +183,7 @@ class Sockets:
             self.here(ctx.user_id, True)
         self._by_user.setdefault(ctx.user_id, {})[sid] = connection
         SOCKETS.set(len(self._by_sid))
+        CONNECTS.labels("ok").inc()
         for old in older:
             old.replaced, old.open = True, False
         since = auth.get("since")
@@ -376,7 +378,8 @@ class Sockets:
         try:
             self._funnel.limits.check("event", connection.ctx, None, "")
         except Refusal as too_many:
-            return too_many
+            no = too_many
+        REQUESTS.labels(NO_DOOR, no.code).inc()
         return no
 
 

@@ -31,11 +31,17 @@ class Turns:
             return True
         if not self._works:
             return False
-        workers = {*self._workers(), self._process}
-        if max(workers, key=lambda process: _weight(job.name, process)) == self._process:
+        if self.first(job.name):
             return True
         self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % OTHERS_TURN
         return self._passed[job.name] == 0
+
+    def first(self, name: str) -> bool:
+        """Whether the job of that name is this process's among those that live."""
+        if not self._works:
+            return False
+        workers = {*self._workers(), self._process}
+        return max(workers, key=lambda process: _weight(name, process)) == self._process
 
 
 def _weight(name: str, process: str) -> bytes:

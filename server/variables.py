@@ -164,6 +164,18 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("ROOM_GRACE_SECONDS", "15", "How long a room waits for a phone that lost its connection"),
     Variable("ROOM_EMPTY_SECONDS", "86400", "How long a room stays open with nobody in it"),
+    Variable(
+        "TOTP_SECRET",
+        "",
+        "Encrypts the seeds of second factors, 32 bytes or more; without it made from JWT_SECRET",
+        True,
+    ),
+    Variable("TOTP_ISSUER", "Ringmeter", "The name under which authenticator apps list this server"),
+    Variable(
+        "PASSWORD_SCORE_MIN",
+        "",
+        "How hard a new password must be to guess, 0 to 4 (zxcvbn); without it 2 in production and 1 in development",
+    ),
     Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),

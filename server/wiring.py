@@ -15,17 +15,20 @@ import handlers.calls_jobs
 import handlers.chat
 import handlers.chat_groups
 import handlers.elsewhere
+import handlers.fx
 import handlers.ice
 import handlers.keys
 import handlers.keys_groups
 import handlers.livekit
 import handlers.media
+import handlers.notices
 import handlers.notify
 import handlers.presence
 import handlers.reports
 import handlers.rooms
 import handlers.rooms_jobs
 import handlers.sandbox
+import handlers.second_factor
 import handlers.system
 import handlers.users
 import handlers.wallet  # noqa: F401
@@ -63,6 +66,7 @@ from models.live import Together
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
 from models.media.store import MediaStore
+from models.notices.store import NoticeStore
 from models.once import Once
 from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
@@ -75,11 +79,15 @@ from models.users.store import UserStore
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
 from server.adapters.passwords import Passwords
+from server.backlogs import Backlogs
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
+from server.wiring_identity import wire_identity
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
+from server.wiring_notices import WiredNotices, wire_notices
+from server.wiring_purse import WiredPurse, wire_purse
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
 
@@ -113,6 +121,9 @@ class Wired:
     media: WiredMedia
     rooms: WiredRooms
     money: WiredMoney
+    backlogs: Backlogs
+    purse: WiredPurse
+    notices: WiredNotices
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -121,6 +132,8 @@ class Wired:
         await self.media.close()
         await self.rooms.close()
         await self.money.close()
+        await self.purse.close()
+        await self.notices.close()
 
 
 def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
@@ -129,6 +142,10 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     clock, ids, doors = edges.clock, edges.ids, edges.doors
     users = Users(store=UserStore(db), clock=clock)
     ledger = Ledger(LedgerStore(db), clock, ids)
+    notices = wire_notices(config.money, db, users=users, clock=clock, ids=ids)
+    if notices.carriers:
+        ledger.store.beside = notices.notices.with_entries
+        ledger.store.beside_freeze = notices.notices.with_freeze
     call_store = CallStore(db)
     meter = WalletMeter(
         ledger=ledger,
@@ -201,14 +218,19 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, users=users, clock=clock, ids=ids)
+    identity = wire_identity(config, db, clock=clock, ids=ids)
     accounts = Accounts(
-        store=AccountStore(db, belongings=[KeyStore(db), MediaStore(db), presence_store]),
+        store=AccountStore(
+            db,
+            belongings=[KeyStore(db), MediaStore(db), presence_store, NoticeStore(db), *identity.belongings],
+        ),
         clock=clock,
         ids=ids,
         doors=doors,
         courier=edges.courier,
         calls=lives,
         hasher=passwords,
+        factors=identity.factors,
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,
         refresh_token_days=config.refresh_token_days,
@@ -260,6 +282,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
     money = wire_money(config, db, clock=clock)
+    purse = wire_purse(config, db, ledger=ledger, pins=wallets.pins, clock=clock, ids=ids)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     reports = Reports(
@@ -294,10 +317,12 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         livekit=wired_rooms.livekit,
         talk=wired_rooms.talk,
         pushes=pushes,
+        notices=notices.notices,
         ledger=ledger,
         wallets=wallets,
         payments=money.payments,
         sandbox=money.sandbox.sandbox if money.sandbox else None,
+        fx=purse.fx,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)
@@ -315,7 +340,18 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         media=media,
         rooms=wired_rooms,
         money=money,
+        backlogs=_backlogs(push, clock),
+        purse=purse,
+        notices=notices,
     )
+
+
+def _backlogs(push: WiredPush, clock: Clock) -> Backlogs:
+    """The queues that are watched."""
+    backlogs = Backlogs(clock)
+    for name, queue in push.queues.items():
+        backlogs.add(name, queue.overdue)
+    return backlogs
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

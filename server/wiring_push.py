@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.auth.devices.store import DeviceStore
@@ -23,6 +23,7 @@ from server.adapters.apns import ApnsSender
 from server.adapters.credentials import ApnsKey
 from server.adapters.expo import ExpoSender
 from server.adapters.fcm import FcmSender
+from server.backlogs import Queue
 from server.config import Config
 from server.metrics import count_push, count_receipt
 
@@ -33,6 +34,7 @@ class WiredPush:
 
     pushes: Pushes
     closes: Sequence[Callable[[], Awaitable[None]]]
+    queues: Mapping[str, Queue]  # by the name that the metrics call them
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -52,6 +54,7 @@ def wire_push(
 ) -> WiredPush:
     """Make it, once per process."""
     tokens, receipt_store = DeviceStore(db), ReceiptStore(db)
+    ring_store, bundle_store, invite_store = RingStore(db), BundleStore(db), InviteStore(db)
     expo = ExpoSender(url=config.expo_url, access_token=config.expo_access_token, now=clock.now)
     senders: dict[str, Sender] = {EXPO: expo}
     closes = [expo.close]
@@ -75,7 +78,7 @@ def wire_push(
     delivery = Delivery(senders=senders, tokens=tokens, receipts=receipt_store, clock=clock, count=count_push)
     pushes = Pushes(
         rings=Rings(
-            store=RingStore(db),
+            store=ring_store,
             tokens=tokens,
             delivery=delivery,
             still_rings=still_rings,
@@ -84,7 +87,7 @@ def wire_push(
             nudge=nudge,
         ),
         messages=Messages(
-            store=BundleStore(db),
+            store=bundle_store,
             tokens=tokens,
             delivery=delivery,
             focused=focused,
@@ -92,7 +95,7 @@ def wire_push(
             ids=ids,
         ),
         invites=Invites(
-            store=InviteStore(db), tokens=tokens, delivery=delivery, clock=clock, ids=ids, nudge=nudge
+            store=invite_store, tokens=tokens, delivery=delivery, clock=clock, ids=ids, nudge=nudge
         ),
         receipts=Receipts(
             store=receipt_store,
@@ -103,4 +106,13 @@ def wire_push(
             count=count_receipt,
         ),
     )
-    return WiredPush(pushes=pushes, closes=closes)
+    return WiredPush(
+        pushes=pushes,
+        closes=closes,
+        queues={
+            "pushes": ring_store,
+            "message_pushes": bundle_store,
+            "invite_pushes": invite_store,
+            "push_receipts": receipt_store,
+        },
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +34,17 @@ class CountingIds:
     def new(self) -> str:
         self._n += 1
         return f"01950000-0000-7000-8000-{self._n:012x}"
+
+
+class CountingChance:
+    """Bytes that differ each time and are the same in each run."""
+
+    def __init__(self) -> None:
+        self._n = 0
+
+    def bytes(self, count: int) -> bytes:
+        self._n += 1
+        return hashlib.shake_128(str(self._n).encode()).digest(count)
 
 
 class FakeAlarms:

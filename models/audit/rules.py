@@ -42,8 +42,6 @@ _NAMES: Mapping[Kind, str] = {
     Kind.EXCHANGE: r"fx:[^:]+",
     Kind.REWARD: r"rw:[^:]+:.+",
 }
-# What moves money of a withdrawal.
-WITHDRAWALS = frozenset((Kind.WITHDRAW_HOLD, Kind.WITHDRAWAL, Kind.WITHDRAW_VOID, Kind.WITHDRAW_RETURN))
 _OTHER_ACCOUNTS = re.compile(r"(?:platform:[a-z_]+|gateway:[^:]+:[a-z_]+|escrow:.+)")
 
 
@@ -76,7 +74,8 @@ class Books:
         self._holds: dict[str, Purse] = {}
         self.behind: set[str] = set()
         self.deposits = 0
-        self.withdrawals = 0
+        # Entries of each kind, by their own word.
+        self.kinds: Counter[Kind] = Counter()
 
     # ------------------------------------------------------------------------------------------------------ reading
 
@@ -132,8 +131,12 @@ class Books:
                 chain.stated = dict.fromkeys(STATEMENT_ACCOUNTS)
             self._follow(chain, entry, seal, moves)
 
+    def platform(self, account: str) -> dict[str, int]:
+        """The balances of a platform account by currency, as far as the journal was read."""
+        return {currency: amount for (name, currency), amount in self._platform.items() if name == account}
+
     def holds(self, wallet: str, purse: Purse) -> None:
-        """What a call or withdrawal holds in a wallet, by its own document."""
+        """What a call holds in a wallet, by its own document."""
         self._holds[wallet] = self._holds.get(wallet, Purse()) + purse
 
     # ------------------------------------------------------------------------------------------------- one entry
@@ -157,8 +160,8 @@ class Books:
                 if leg.account.startswith("escrow:") and leg.account != escrow(entry.call_id or ""):
                     self._found.broken("I8", JOURNAL, entry.id, f"moves {leg.account}, which is not its own")
                 continue
-            if place[1] in HELD and entry.call_id is None and entry.kind not in WITHDRAWALS:
-                said = f"moves what is held in wallet {place[0]} for no call and no withdrawal"
+            if place[1] in HELD and entry.call_id is None:
+                said = f"moves what is held in wallet {place[0]} for no call"
                 self._found.broken("I4", JOURNAL, entry.id, said)
             if not place[0].endswith(f":{leg.currency}"):
                 self._found.broken("I1", JOURNAL, entry.id, f"moves {leg.currency} in wallet {place[0]}")
@@ -177,9 +180,9 @@ class Books:
         if not re.fullmatch(name, entry.id, re.DOTALL):
             said = f"is of kind {entry.kind.value} and call {entry.call_id}, and named otherwise"
             self._found.broken("I9", JOURNAL, entry.id, said)
+        self.kinds[entry.kind] += 1
         if entry.kind is Kind.DEPOSIT:
             self.deposits += 1
-        self.withdrawals += entry.kind in WITHDRAWALS
 
     def _follow(self, chain: Chain, entry: Entry, seal: Seal, moves: Mapping[Pocket, int]) -> None:
         """The next link of a wallet."""
@@ -229,9 +232,7 @@ class Books:
             totals[wallet.currency] += sum(_signed(pocket, wallet.balance(pocket)) for pocket in Pocket)
             self._wallet(key, wallet)
         for key in self._holds.keys() - self._wallets.keys():
-            self._found.broken(
-                "I4", WALLETS, key, "does not exist, and a call or withdrawal holds money in it"
-            )
+            self._found.broken("I4", WALLETS, key, "does not exist, and a call holds money in it")
         for currency, total in sorted(totals.items()):
             self._found.checked("I13")
             if total:
@@ -256,7 +257,7 @@ class Books:
                 self._found.broken("I3", WALLETS, key, f"{pocket.value} is {balance}")
         if (wallet.credits_held, wallet.primary_held) != (holds.credits, holds.primary):
             said = f"holds {wallet.credits_held} and {wallet.primary_held} (call credits, primary)"
-            said += f", its calls and withdrawals hold {holds.credits} and {holds.primary}"
+            said += f", its calls hold {holds.credits} and {holds.primary}"
             self._found.broken("I4", WALLETS, key, said)
         if wallet.version != chain.version:
             said = f"is at version {wallet.version}, its last entry at {chain.version}"

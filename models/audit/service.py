@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import TypeVar
 
 from models.audit.calls import CALLS, judge
-from models.audit.payouts import PAYOUTS, paid_minor
-from models.audit.payouts import judge as judge_payout
+from models.audit.exchange import exchange
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
 from models.audit.store import Snapshot, Torn, Unreadable, credit_id, snapshot
-from models.calls.call import Call, Purse
+from models.calls.call import Call
 from models.db import Database
 from models.ledger.journal import Entry, account_of, clearing, wallet_key
 from models.payments.payment import Payment
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 
 async def audit(db: Database, now: datetime, progress: Progress | None = None) -> Report:
-    """Check I1 to I14 (see ``models/audit/report.py``). A server may run meanwhile.
+    """Check all invariants (see ``models/audit/report.py``). A server may run meanwhile.
 
     ``now``: an end within the last minute need not be settled. Raises ``SnapshotTooOld`` when it takes longer than
     MongoDB keeps the instant that is read.
@@ -51,9 +50,8 @@ async def audit(db: Database, now: datetime, progress: Progress | None = None) -
                 found.broken("I9", CALLS, one.call_id, f"cannot be read: {one.call.fault}")
                 continue
             _judge(one.call, one.call_id, one.entries, now, books, found)
-        collected = await _payments(reading, books, found, read)
-        collected.update(await _payouts(reading, books, found, read))
-        books.close(collected)
+        await exchange(reading, books, found, read)
+        books.close(await _payments(reading, books, found, read))
     return found.report()
 
 
@@ -91,7 +89,7 @@ def _judge(
 
 async def _payments(
     reading: Snapshot, books: Books, found: Findings, read: Callable[[str, str], None]
-) -> Counter[tuple[str, str]]:
+) -> dict[tuple[str, str], int]:
     """What was collected by each gateway's clearing account and currency."""
     collected: Counter[tuple[str, str]] = Counter()
     credited = 0
@@ -109,28 +107,7 @@ async def _payments(
     if books.deposits != credited:
         for name in await reading.unpaid():
             found.broken("I11", JOURNAL, name, "credits no completed payment")
-    return collected
-
-
-async def _payouts(
-    reading: Snapshot, books: Books, found: Findings, read: Callable[[str, str], None]
-) -> Counter[tuple[str, str]]:
-    """What was paid out by each gateway's clearing account and currency, negative."""
-    collected: Counter[tuple[str, str]] = Counter()
-    belong = 0
-    async for payout, entries in reading.payouts():
-        read(PAYOUTS, PAYOUTS)
-        if isinstance(payout, Torn):
-            found.broken("I14", PAYOUTS, payout.id, f"cannot be read: {payout.fault}")
-            continue
-        belong += judge_payout(payout, entries, found)
-        collected[clearing(payout.gateway), payout.currency] -= paid_minor(payout)
-        if payout.open:
-            books.holds(payout.wallet, Purse(0, payout.held_minor))
-    if books.withdrawals != belong:
-        for name in await reading.strays():
-            found.broken("I14", JOURNAL, name, "belongs to a withdrawal that does not exist")
-    return collected
+    return dict(collected)
 
 
 def _credits(payment: Payment, entry: Entry) -> bool:

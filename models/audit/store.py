@@ -17,21 +17,20 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from models.audit.payouts import KINDS, names_of
 from models.calls.call import Call
 from models.calls.documents import call_of
 from models.calls.store import CALLS
 from models.db import Database, Document, Session
+from models.fx.rules import Quote, entry_id
+from models.fx.store import QUOTES, quote_of
 from models.ledger.journal import Entry, Kind, Sealed, Wallet
 from models.ledger.store import JOURNAL, WALLETS, sealed_of, wallet_of
 from models.payments.payment import Payment, Status
 from models.payments.store import PAYMENTS, payment_of
-from models.payouts.payout import Payout
-from models.payouts.store import PAYOUTS, payout_of
 
 BATCH = 1000
-# What is read, and whose instant is chosen at the beginning.
-READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, PAYOUTS)
+# The collections that are read.
+_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, QUOTES)
 # Orphans of a kind that are looked for by name; the audit names fewer.
 ORPHANS_MAX = 1000
 
@@ -73,12 +72,12 @@ class Snapshot:
 
     async def begin(self) -> None:
         """Choose the instant. Raises ``OperationFailure`` while a collection is being made."""
-        for name in READ:
+        for name in _READ:
             await self._db[name].find_one({}, {"_id": 1}, session=self._session)
 
     async def counts(self) -> dict[str, int]:
         """How many documents there are, about, by collection: for a progress bar."""
-        return {name: await self._db.db[name].estimated_document_count() for name in READ}
+        return {name: await self._db.db[name].estimated_document_count() for name in _READ}
 
     async def wallets(self) -> AsyncIterator[Wallet | Torn]:
         """All wallets."""
@@ -175,45 +174,41 @@ class Snapshot:
         cursor = await self._db.db[JOURNAL].aggregate(pipeline, session=self._session)
         return [d["_id"] async for d in cursor]
 
-    async def payouts(self) -> AsyncIterator[tuple[Payout | Torn, dict[str, Entry]]]:
-        """Withdrawals with those of their entries that there are, by name."""
-        batch: list[Payout] = []
-        async for d in self._find(PAYOUTS):
-            one = _read(payout_of, d)
-            if isinstance(one, Torn):
-                yield one, {}
-                continue
-            batch.append(one)
+    async def used_quotes(self) -> AsyncIterator[tuple[Quote | Torn, Entry | None]]:
+        """Used quotes with the entries that converted by them."""
+        batch: list[Document] = []
+        async for d in self._find(QUOTES, {"used_at": {"$ne": None}}):
+            batch.append(d)
             if len(batch) == BATCH:
-                for pair in await self._with_entries(batch):
+                for pair in await self._converted(batch):
                     yield pair
                 batch = []
-        for pair in await self._with_entries(batch):
+        for pair in await self._converted(batch):
             yield pair
 
-    async def _with_entries(self, payouts: Sequence[Payout]) -> list[tuple[Payout, dict[str, Entry]]]:
-        names = [name for payout in payouts for name in names_of(payout)]
-        if not names:
-            return []
-        entries: dict[str, Entry] = {}
-        async for d in self._find(JOURNAL, {"_id": {"$in": names}}, without="seals"):
-            found = _read(sealed_of, {**d, "seals": ()})
-            if isinstance(found, Sealed):
-                entries[found.entry.id] = found.entry
-        return [
-            (payout, {name: entries[name] for name in names_of(payout) if name in entries})
-            for payout in payouts
-        ]
+    async def _converted(self, quotes: Sequence[Document]) -> list[tuple[Quote | Torn, Entry | None]]:
+        entries = await self._entries([entry_id(str(d["_id"])) for d in quotes])
+        return [(_read(quote_of, d), entries.get(entry_id(str(d["_id"])))) for d in quotes]
 
-    async def strays(self) -> list[str]:
-        """Entries of withdrawals that do not exist, by name; at most ``ORPHANS_MAX``."""
-        mine = {"$arrayElemAt": [{"$split": ["$_id", ":"]}, 1]}
-        theirs = {"from": PAYOUTS, "localField": "payout", "foreignField": "_id", "as": "payouts"}
+    async def _entries(self, names: Sequence[str]) -> dict[str, Entry]:
+        """Those of these entries that are in the journal and can be read."""
+        if not names:
+            return {}
+        found = {}
+        async for d in self._find(JOURNAL, {"_id": {"$in": list(names)}}, without="seals"):
+            one = _read(sealed_of, {**d, "seals": ()})
+            if isinstance(one, Sealed):
+                found[one.entry.id] = one.entry
+        return found
+
+    async def unquoted(self) -> list[str]:
+        """Conversions in the journal that no used quote stands behind, by name; at most ``ORPHANS_MAX``."""
+        theirs = {"from": QUOTES, "localField": "quote", "foreignField": "_id", "as": "quotes"}
         pipeline: list[Document] = [
-            {"$match": {"kind": {"$in": [kind.value for kind in KINDS]}}},
-            {"$set": {"payout": mine}},
+            {"$match": {"kind": Kind.EXCHANGE.value}},
+            {"$project": {"quote": {"$substrBytes": ["$_id", len(entry_id("")), -1]}}},
             {"$lookup": theirs},
-            {"$match": {"payouts": []}},
+            {"$match": {"quotes.used_at": {"$not": {"$type": "date"}}}},
             {"$limit": ORPHANS_MAX},
             {"$project": {"_id": 1}},
         ]

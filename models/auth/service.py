@@ -12,56 +12,28 @@ process; ``watch_revocations`` does the same in all others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
+from models.auth.desk import Desk
+from models.auth.newcomers import Newcomers, SignedIn
 from models.auth.revocations import KEPT_FOR, Bouncer
-from models.auth.rules import (
-    Key,
-    checked_email,
-    checked_password,
-    checked_phone,
-    email_key,
-    first_username,
-    login_key,
-)
-from models.auth.session import (
-    Credentials,
-    Hasher,
-    Identity,
-    PushToken,
-    Revocation,
-    Session,
-    SignInDevice,
-    Tokens,
-)
+from models.auth.rules import checked_password, login_key
+from models.auth.second.service import SecondFactors, Setup
+from models.auth.session import Credentials, Hasher, Identity, PushToken, Session, SignInDevice, Tokens
 from models.auth.store import AccountStore
 from models.auth.tokens import TokenMint
 from models.errors import Refusal
 from models.ports import Clock, Courier, Doors, Ids, LiveCalls, NoCourier
-from models.users.profile import ACTIVE, BANNED, DELETED, USER, Account
-from models.users.rules import checked_display_name, checked_username, folded, username_variant
+from models.users.profile import BANNED, DELETED
 
 __all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "SignedIn", "Tokens"]
 
 # A refresh whose answer was lost on the way is asked again within this; later the same token is a stolen one.
 REFRESH_GRACE = timedelta(seconds=10)
-# Tries at a username for somebody who chose none; names differ by chance, so a second try is rare already.
-USERNAME_TRIES_MAX = 5
 # Looks at an account that changes while it is signed in to; each costs a hash.
 SIGN_IN_TRIES_MAX = 3
 # A deletion whose process lives has long told the calls by then.
 FORGET_AFTER = timedelta(seconds=15)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """An account with the tokens of a new session."""
-
-    account: Account
-    tokens: Tokens
 
 
 class Accounts:
@@ -77,6 +49,7 @@ class Accounts:
         courier: Courier | None = None,
         calls: LiveCalls,
         hasher: Hasher,
+        factors: SecondFactors,
         secret: str,
         access_token_seconds: int,
         refresh_token_days: int,
@@ -84,14 +57,16 @@ class Accounts:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._ids = ids
         self._calls = calls
         far = courier or NoCourier()
         self._bouncer = Bouncer(store=store.sessions, clock=clock, doors=doors, calls=calls, courier=far)
         self._hasher = hasher
-        self._mint = TokenMint(secret, access_token_seconds)
-        self._session_life = timedelta(days=refresh_token_days)
-        self._currency = currency
+        self.factors = factors
+        mint = TokenMint(secret, access_token_seconds)
+        self._desk = Desk(mint=mint, clock=clock, ids=ids, session_life=timedelta(days=refresh_token_days))
+        self._newcomers = Newcomers(
+            store=store, desk=self._desk, clock=clock, ids=ids, hasher=hasher, currency=currency
+        )
 
     # ------------------------------------------------------------------------------------------------------ at doors
 
@@ -101,7 +76,7 @@ class Accounts:
         Refuses with ``TOKEN_MISSING``, ``TOKEN_EXPIRED``, ``TOKEN_INVALID`` (also: the session is over),
         ``ACCOUNT_BANNED`` or ``ACCOUNT_DELETED``.
         """
-        claims = self._mint.read_access(token, self._clock.now())
+        claims = self._desk.mint.read_access(token, self._clock.now())
         found = await self._store.door(claims.user_id, claims.session_id)
         if found is None:
             raise Refusal("TOKEN_INVALID")
@@ -128,87 +103,51 @@ class Accounts:
         Without a username one is made from the e-mail address or the phone number, and made unique. Refuses with
         ``VALIDATION_FAILED``, ``ACCOUNT_EXISTS`` (``field``) or ``SERVER_BUSY``.
         """
-        if not email and not phone:
-            raise Refusal("VALIDATION_FAILED", email=["An e-mail address or a phone number is needed."])
-        email = checked_email(email) if email else None
-        phone = checked_phone(phone) if phone else None
-        name = checked_username(username) if username else first_username(email, phone)
-        checked_password(password)
-        keys = {Key.EMAIL: email_key(email)} if email else {}
-        keys |= {Key.PHONE: phone} if phone else {}
-        chosen = {Key.USERNAME: folded(name)} if username else {}
-        await self._refuse_taken({**keys, **chosen})  # before the hash, which costs far more
-        row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
-        session = self._new_session(row["_id"], device)
-        for tries in range(USERNAME_TRIES_MAX):
-            try:
-                account = await self._store.register(row, session)
-                break
-            except Refusal as refusal:
-                if username or refusal.details.get("field") != "username" or tries == USERNAME_TRIES_MAX - 1:
-                    raise
-                variant = username_variant(name, self._ids.new()[-6:])
-                row = {**row, "username": variant, "username_key": folded(variant)}
-        return SignedIn(account, self._tokens(account.profile.user_id, session.id, 1))
+        return await self._newcomers.register(
+            email=email,
+            phone=phone,
+            username=username,
+            password=password,
+            display_name=display_name,
+            device=device,
+        )
 
-    async def _refuse_taken(self, keys: Mapping[Key, str]) -> None:
-        taken = await self._store.taken(keys)
-        if taken is not None:
-            raise Refusal("ACCOUNT_EXISTS", field=taken.name.lower())
-
-    def _new_row(
+    async def login(
         self,
-        email: str | None,
-        phone: str | None,
-        username: str,
-        display_name: str | None,
-        password_hash: str,
-    ) -> dict[str, Any]:
-        now = self._clock.now()
-        shown = checked_display_name(display_name) if display_name else username
-        row: dict[str, Any] = {
-            "_id": self._ids.new(),
-            "username": username,
-            "username_key": folded(username),
-            "display_name": shown,
-            "display_key": folded(shown),
-            "password_hash": password_hash,
-            "avatar_url": None,
-            "rate_per_minute_minor": None,
-            "currency": self._currency,
-            "role": USER,
-            "status": ACTIVE,
-            "created_at": now,
-            "updated_at": now,
-        }
-        # Missing rather than null: the unique indexes hold only what is there.
-        if email:
-            row |= {"email": email, "email_key": email_key(email)}
-        if phone:
-            row |= {"phone": phone}
-        return row
-
-    async def login(self, *, identifier: str, password: str, device: SignInDevice) -> SignedIn:
+        *,
+        identifier: str,
+        password: str,
+        device: SignInDevice,
+        totp: str | None = None,
+        recovery_code: str | None = None,
+    ) -> SignedIn:
         """Sign in by username, e-mail address or phone number.
 
         Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
-        ``ACCOUNT_BANNED`` (only to who knows the password) or ``SERVER_BUSY``.
+        ``SERVER_BUSY``, and only to who knows the password with ``ACCOUNT_BANNED``, ``TOTP_REQUIRED``,
+        ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
         key = login_key(identifier)
+        proven = ""
         for _ in range(SIGN_IN_TRIES_MAX):
             seen = await self._store.credentials(*key) if key else None
             good = await self._hasher.verify(password, seen.password_hash if seen else None)
             if seen is None or not good:
                 break
             _refuse_unless_active(seen.status)
+            if seen.second_factor and proven != seen.user_id:
+                await self.factors.prove(
+                    seen.user_id, totp=totp, recovery_code=recovery_code, place="sign-in"
+                )
+                proven = seen.user_id  # the code is used up: another look does not ask for it again
             new_hash = (
                 await self._hasher.hash(password) if self._hasher.outdated(seen.password_hash) else None
             )
-            session = self._new_session(seen.user_id, device)
-            note = self._note(seen.user_id, (), "SESSION_ENDED")
+            session = self._desk.session(seen.user_id, device)
+            note = self._desk.note(seen.user_id, (), "SESSION_ENDED")
             account = await self._store.sign_in(seen, session, note=note, new_hash=new_hash)
             if account is not None:
-                return SignedIn(account, self._tokens(seen.user_id, session.id, 1))
+                return SignedIn(account, self._desk.tokens(seen.user_id, session.id, 1))
             # Banned, deleted or given another hash between the look and the sign-in: look again.
         raise Refusal("CREDENTIALS_WRONG")
 
@@ -218,7 +157,7 @@ class Accounts:
         The last one used up gives the same successor for 10 s more (the answer was lost). Refuses with
         ``REFRESH_REUSED`` (the session ends), ``REFRESH_INVALID``, ``ACCOUNT_BANNED`` or ``ACCOUNT_DELETED``.
         """
-        session_id, generation = self._mint.read_refresh(refresh_token)
+        session_id, generation = self._desk.mint.read_refresh(refresh_token)
         while True:
             session = await self._store.sessions.find(session_id)
             now = self._clock.now()
@@ -230,12 +169,14 @@ class Accounts:
                     "REFRESH_REUSED" if session.ended_code == "REFRESH_REUSED" else "REFRESH_INVALID"
                 )
             if generation == session.generation:
-                if await self._store.sessions.rotate(session_id, generation, now, now + self._session_life):
-                    return self._tokens(session.user_id, session_id, generation + 1)
+                if await self._store.sessions.rotate(
+                    session_id, generation, now, now + self._desk.session_life
+                ):
+                    return self._desk.tokens(session.user_id, session_id, generation + 1)
                 continue  # another was first, or the session has just ended: look again
             rotated_at = session.rotated_at
             if generation == session.generation - 1 and rotated_at and now - rotated_at <= REFRESH_GRACE:
-                return self._tokens(session.user_id, session_id, session.generation)
+                return self._desk.tokens(session.user_id, session_id, session.generation)
             await self._end(session.user_id, (session_id,), "REFRESH_REUSED")
             raise Refusal("REFRESH_REUSED")
 
@@ -268,12 +209,40 @@ class Accounts:
         checked_password(new)
         seen = await self._proven(user_id, current)
         new_hash = await self._hasher.hash(new)
-        note = self._note(user_id, None, "SESSION_ENDED")
+        note = self._desk.note(user_id, None, "SESSION_ENDED")
         changed, told = await self._store.change_password(seen, new_hash, keep_session=session_id, note=note)
         if not changed:
             raise Refusal("PASSWORD_WRONG")  # another change was first
+        await self.factors.unlock(user_id)
         if told is not None:
             await self._bouncer.enforce(told)
+
+    async def set_up_factor(self, user_id: str) -> Setup:
+        """A seed for an authenticator app, which lists it by the account's name. See ``SecondFactors.set_up``."""
+        return await self.factors.set_up(user_id, await self._store.username(user_id))
+
+    async def disable_factor(
+        self, user_id: str, *, password: str, totp: str | None, recovery_code: str | None
+    ) -> None:
+        """Ask for no second factor any more. ``PASSWORD_WRONG``, and as ``SecondFactors.disable`` refuses."""
+        await self._proven(user_id, password)
+        await self.factors.disable(user_id, totp=totp, recovery_code=recovery_code)
+
+    async def renew_recovery(
+        self, user_id: str, *, password: str, totp: str | None, recovery_code: str | None
+    ) -> list[str]:
+        """Other recovery codes. Refuses with ``PASSWORD_WRONG``, and as ``SecondFactors.disable`` does."""
+        await self._proven(user_id, password)
+        return await self.factors.renew_recovery(user_id, totp=totp, recovery_code=recovery_code)
+
+    async def fresh_factor(
+        self, user_id: str, *, totp: str | None = None, recovery_code: str | None = None
+    ) -> None:
+        """For what a signed-in person must show a second factor again, where they have one; the code is used up.
+
+        Refuses with ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
+        """
+        await self.factors.prove(user_id, totp=totp, recovery_code=recovery_code)
 
     async def check_password(self, user_id: str, password: str) -> None:
         """For what asks for the password once more. Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``."""
@@ -285,7 +254,7 @@ class Accounts:
         Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``.
         """
         seen = await self._proven(user_id, password)
-        note = self._note(user_id, None, "ACCOUNT_DELETED")
+        note = self._desk.note(user_id, None, "ACCOUNT_DELETED")
         if not await self._store.delete(seen, note):
             raise Refusal("PASSWORD_WRONG")
         await self._bouncer.enforce(note)
@@ -352,7 +321,7 @@ class Accounts:
         return seen
 
     async def _end(self, user_id: str, session_ids: tuple[str, ...] | None, code: str) -> None:
-        told = await self._store.end_sessions(self._note(user_id, session_ids, code))
+        told = await self._store.end_sessions(self._desk.note(user_id, session_ids, code))
         if told is not None:
             await self._bouncer.enforce(told)
 
@@ -363,34 +332,6 @@ class Accounts:
     async def _forget(self, user_id: str) -> None:
         await self._calls.forget(user_id)
         await self._store.forgotten(user_id)
-
-    def _note(self, user_id: str, session_ids: tuple[str, ...] | None, code: str) -> Revocation:
-        return Revocation(
-            id=self._ids.new(), user_id=user_id, session_ids=session_ids, code=code, at=self._clock.now()
-        )
-
-    def _new_session(self, user_id: str, device: SignInDevice) -> Session:
-        now = self._clock.now()
-        return Session(
-            id=self._ids.new(),
-            user_id=user_id,
-            generation=1,
-            device=device,
-            created_at=now,
-            seen_at=now,
-            rotated_at=None,
-            expires_at=now + self._session_life,
-        )
-
-    def _tokens(self, user_id: str, session_id: str, generation: int) -> Tokens:
-        access = self._mint.access(
-            user_id=user_id, session_id=session_id, token_id=self._ids.new(), now=self._clock.now()
-        )
-        return Tokens(
-            access_token=access,
-            refresh_token=self._mint.refresh(session_id, generation),
-            expires_in=self._mint.access_token_seconds,
-        )
 
 
 def _refuse_unless_active(status: str) -> None:

@@ -43,12 +43,13 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What is needed of an account to let somebody in."""
+    """What is needed of an account to let somebody in. ``second_factor``: a code is asked for as well."""
 
     user_id: str
     password_hash: str
     status: str
     role: str
+    second_factor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from models.users.store import USERS, UserStore, account_of, exists_already
 
 # What a deleted account is called wherever it is still the other side of something.
 GONE_USERNAME, GONE_DISPLAY_NAME = "deleted", "Deleted account"
-_CREDENTIALS = {"password_hash": 1, "status": 1, "role": 1}
+_CREDENTIALS = {"password_hash": 1, "status": 1, "role": 1, "second_factor": 1}
 # Expired sessions removed in one transaction.
 TIDY_MAX = 500
 
@@ -68,6 +68,11 @@ class AccountStore:
         """The status of a user; None without one."""
         document = await self._users.find_one({"_id": user_id}, {"status": 1})
         return document["status"] if document else None
+
+    async def username(self, user_id: str) -> str:
+        """The name by which a person signs in."""
+        document = await self._users.find_one({"_id": user_id}, {"username": 1})
+        return document["username"] if document else ""
 
     async def credentials(self, key: Key, value: str) -> Credentials | None:
         """The account that goes by that key."""
@@ -114,7 +119,8 @@ class AccountStore:
             }
             # Counted, so that the row changes for certain: a write of what is there already conflicts with nobody.
             document = await self._users.find_one_and_update(
-                _as_seen(seen),
+                # A factor that was turned on meanwhile is asked for; one that was turned off is not missed.
+                {**_as_seen(seen), **({} if seen.second_factor else {"second_factor": {"$exists": False}})},
                 {"$set": changes, "$inc": {"sign_ins": 1}},
                 return_document=True,
                 session=transaction,
@@ -201,6 +207,7 @@ class AccountStore:
                         "phone_verified_at",
                         "signed_in_at",
                         "sign_ins",
+                        "second_factor",
                     ),
                 ),
                 "",
@@ -318,4 +325,5 @@ def _credentials(document: Document | None) -> Credentials | None:
         password_hash=document["password_hash"],
         status=document["status"],
         role=document["role"],
+        second_factor="second_factor" in document,
     )

@@ -23,6 +23,7 @@ from models.db import Session, Stale
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet, wallet_key
 from models.ledger.service import Draft, Ledger
+from models.money import QUOTE_ROUTE
 from models.ports import Clock
 
 # Rounds of settling one call against another process that settles it as well.
@@ -88,6 +89,7 @@ class WalletMeter:
         key = wallet_key(call.caller.user_id, call.price.currency)
         charge = call.charge or Charge(wallet=key, share_bps=self._share_bps)
         wallet = (await self._ledger.store.wallets([key])).get(key)
+        await self._refuse_another_currency(call, wallet)
         self._next_second_secured(replace(call, charge=charge), wallet, now)
 
     @asynccontextmanager
@@ -98,6 +100,7 @@ class WalletMeter:
         call = replace(call, charge=charge)
         async with self._ledger.turn(key):
             wallet = (await self._ledger.store.wallets([key])).get(key)
+            await self._refuse_another_currency(call, wallet)
             plan = self._next_second_secured(call, wallet, now)
             draft = self._draft({key: wallet} if wallet is not None else {}, plan)
             cover = self._cover(plan, draft)
@@ -105,15 +108,21 @@ class WalletMeter:
         if cover.written:
             await self._ledger.tell(draft)
 
-    @staticmethod
-    def _next_second_secured(call: Call, wallet: Wallet | None, now: datetime) -> Plan:
+    async def _refuse_another_currency(self, call: Call, wallet: Wallet | None) -> None:
+        """Whoever has wallets, but none in the currency of the price, needs another currency and not more money."""
+        if wallet is None and await self._ledger.store.wallets_of(call.caller.user_id):
+            raise Refusal("CURRENCY_MISMATCH", currency=call.price.currency, quoteRoute=QUOTE_ROUTE)
+
+    def _next_second_secured(self, call: Call, wallet: Wallet | None, now: datetime) -> Plan:
         if wallet is not None and wallet.frozen and not call.price.free:
+            self._ledger.refused("WALLET_FROZEN")
             raise Refusal("WALLET_FROZEN")
         if wallet is not None:
             plan = rules.reserve(call, wallet, now)
             granted = plan.charge.granted_ms
             if granted is None or granted >= call.talk_ms(now) + 1000:
                 return plan
+        self._ledger.refused("INSUFFICIENT_FUNDS")
         raise Refusal(
             "INSUFFICIENT_FUNDS",
             requiredMinor=rules.cheapest(call, now),

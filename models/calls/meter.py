@@ -45,7 +45,11 @@ class Meter(Protocol):
         ...
 
     def opening(self, call: Call) -> AbstractAsyncContextManager[Cover]:
-        """Reserve before any ring. Refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
+        """Reserve before any ring.
+
+        Refuses with ``INSUFFICIENT_FUNDS``, ``WALLET_FROZEN``, and with ``CURRENCY_MISMATCH`` who has wallets in other
+        currencies only.
+        """
         ...
 
     async def afford(self, call: Call, now: datetime) -> None:

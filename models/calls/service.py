@@ -20,6 +20,7 @@ from models.calls.store import CallStore
 from models.calls.switchboard import Forward
 from models.calls.upkeep import Upkeep
 from models.errors import Refusal
+from models.money import QUOTE_ROUTE
 from models.ports import Alarms, Clock, Courier, Device, Doors, Ids, NoCourier
 from models.users.service import Users
 
@@ -36,7 +37,7 @@ def _payers_business(payer: bool) -> Iterator[None]:
     try:
         yield
     except Refusal as no:
-        if payer or no.code not in ("INSUFFICIENT_FUNDS", "WALLET_FROZEN"):
+        if payer or no.code not in ("INSUFFICIENT_FUNDS", "WALLET_FROZEN", "CURRENCY_MISMATCH"):
             raise
         raise Refusal("INSUFFICIENT_FUNDS") from None
 
@@ -147,7 +148,8 @@ class Calls(Beginning, Upkeep, Staying):
         if tariff.same_rate(price, call.price):
             price = call.price
         if call.charge is not None and price.currency != call.price.currency:
-            raise Refusal("CURRENCY_MISMATCH", currency=price.currency)  # one call is paid from one wallet
+            # One call is paid from one wallet.
+            raise Refusal("CURRENCY_MISMATCH", currency=price.currency, quoteRoute=QUOTE_ROUTE)
         agreed(price, max_rate_per_minute_minor)
         now, payer = self._clock.now(), call.role_of(device.user_id) is Role.CALLER
         if payer and call.state is State.ACTIVE and price != call.price:
@@ -156,7 +158,7 @@ class Calls(Beginning, Upkeep, Staying):
             return await self._apply(call_id, c.AskUpgrade(device.device_id, type, price), device.user_id)
 
     async def answer_upgrade(self, device: Device, call_id: str, *, accept: bool) -> Call:
-        """Say yes or no to the other side's wish. A yes refuses with ``INSUFFICIENT_FUNDS`` and ``WALLET_FROZEN``."""
+        """Say yes or no to the other side's wish. A yes refuses as the reservation of its price does."""
         call = await self._seen(call_id, device.user_id)
         with _payers_business(call.role_of(device.user_id) is Role.CALLER):
             return await self._apply(call_id, c.AnswerUpgrade(device.device_id, accept), device.user_id)

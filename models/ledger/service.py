@@ -71,6 +71,8 @@ class Ledger:
         self._ids = ids
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners: list[Listener] = []
+        # Told the code of each posting that is refused, for the metrics.
+        self.refused: Callable[[str], None] = lambda code: None
 
     # ---------------------------------------------------------------------------------------------------- wallets
 
@@ -157,6 +159,13 @@ class Ledger:
         entries was posted before, nothing happens (``also`` neither) and the answer says ``again``.
         Refuses with ``INSUFFICIENT_FUNDS``, ``SERVER_BUSY`` and as ``plan`` does.
         """
+        try:
+            return await self._post(keys, plan, also)
+        except Refusal as no:
+            self.refused(no.code)
+            raise
+
+    async def _post(self, keys: Collection[str], plan: Plan, also: Also | None) -> Posted:
         async with self.turn(*keys):
             for _ in range(TRIES_MAX):
                 wallets = await self.store.wallets(keys)

@@ -19,6 +19,9 @@ from models.money import AMOUNT_MAX
 
 # What else belongs into the transaction of an entry; called with its session, perhaps several times.
 Also = Callable[[Session], Awaitable[None]]
+# What others keep with entries, and with a wallet that is frozen, in the same transaction.
+Beside = Callable[[Sequence[Entry], Session], Awaitable[None]]
+BesideFreeze = Callable[[Wallet, Session], Awaitable[None]]
 
 # Versions of a wallet that one query of its statement looks at.
 STRETCH = 500
@@ -118,6 +121,8 @@ class LedgerStore:
         self._db = db
         self._wallets = db[WALLETS]
         self._journal = db[JOURNAL]
+        self.beside: Beside | None = None
+        self.beside_freeze: BesideFreeze | None = None
 
     # ---------------------------------------------------------------------------------------------------- wallets
 
@@ -157,10 +162,22 @@ class LedgerStore:
 
     async def freeze(self, key: str, frozen: bool) -> Wallet | None:
         """Freeze or thaw; the wallet after it, None if there is none."""
-        found = await self._wallets.find_one_and_update(
-            {"_id": key}, {"$set": {"frozen": frozen}}, return_document=True
-        )
-        return wallet_of(found) if found else None
+        beside, change = self.beside_freeze if frozen else None, {"$set": {"frozen": frozen}}
+        if beside is None:
+            found = await self._wallets.find_one_and_update({"_id": key}, change, return_document=True)
+            return wallet_of(found) if found else None
+
+        async def body(session: Session) -> Wallet | None:
+            found = await self._wallets.find_one_and_update(
+                {"_id": key, "frozen": {"$ne": True}}, change, return_document=True, session=session
+            )
+            if found is not None:
+                await beside(wallet_of(found), session)
+            else:  # it was frozen before, or there is none
+                found = await self._wallets.find_one({"_id": key}, session=session)
+            return wallet_of(found) if found else None
+
+        return await self._db.transaction(body)
 
     # ---------------------------------------------------------------------------------------------------- journal
 
@@ -186,6 +203,8 @@ class LedgerStore:
                 if "_id" in first["keyPattern"]:
                     raise AlreadyPosted(first["keyValue"]["_id"]) from None
                 raise Stale("the next version of a wallet is taken") from None
+            if self.beside is not None:
+                await self.beside([one.entry for one in sealed], session)
         for key, wallet in sorted(after.items()):
             if wallet.version == before[key].version:
                 continue
@@ -217,9 +236,7 @@ class LedgerStore:
 
     async def of_call(self, call_id: str) -> list[Sealed]:
         """The entries of a call, in order of time."""
-        # The type is said because the index has only those, and MongoDB does not conclude it from the value.
-        query = {"call_id": {"$eq": call_id, "$type": "string"}}
-        cursor = self._journal.find(query, sort=[("at", 1), ("_id", 1)]).limit(2000)
+        cursor = self._journal.find({"call_id": call_id}, sort=[("at", 1), ("_id", 1)]).limit(2000)
         return [sealed_of(d) async for d in cursor]
 
     async def statement(

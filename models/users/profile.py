@@ -41,6 +41,7 @@ class Account:
     phone: str | None
     email_verified: bool
     phone_verified: bool
+    second_factor: bool
     created_at: datetime
     updated_at: datetime
 

@@ -261,6 +261,7 @@ def account_of(document: Document) -> Account:
         phone=document.get("phone"),
         email_verified="email_verified_at" in document,
         phone_verified="phone_verified_at" in document,
+        second_factor="second_factor" in document,
         created_at=document["created_at"],
         updated_at=document["updated_at"],
     )

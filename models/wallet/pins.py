@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -92,10 +92,6 @@ class Pins:
             raise Refusal("PIN_WRONG", retry_after_ms=verdict.locked_for_ms, triesLeft=verdict.tries_left)
         return verdict.hash
 
-    async def changed_at(self, user_id: str) -> datetime | None:
-        """When the PIN was last changed or reset; None when it never was."""
-        return await self._store.pin_changed_at(user_id)
-
     async def change(self, user_id: str, *, old: str, new: str) -> None:
         """Set another PIN, knowing the old one. Refuses as ``check`` and ``first`` do."""
         rules.checked_pin(new)
@@ -104,13 +100,18 @@ class Pins:
         if not await self._store.change(user_id, new_hash, self._clock.now(), seen=seen):
             raise Refusal("PIN_WRONG", triesLeft=rules.TRIES_MAX)  # another change was first
 
-    async def reset(self, user_id: str, *, password: str, new: str) -> None:
+    async def reset(
+        self, user_id: str, *, password: str, new: str, also: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Set another PIN, knowing the account's password; locks are gone.
 
-        Refuses with ``PASSWORD_WRONG``, ``PIN_UNSET``, ``VALIDATION_FAILED`` and ``SERVER_BUSY``.
+        ``also`` asks who knows the password for what else is needed, a second factor. Refuses as it does, and with
+        ``PASSWORD_WRONG``, ``PIN_UNSET``, ``VALIDATION_FAILED`` and ``SERVER_BUSY``.
         """
         rules.checked_pin(new)
         await self._passwords.check_password(user_id, password)
+        if also is not None:
+            await also()
         new_hash = await self._hasher.hash(self._peppered(user_id, new))
         if not await self._store.change(user_id, new_hash, self._clock.now()):
             raise Refusal("PIN_UNSET")

@@ -19,6 +19,7 @@ from models.db import Session
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
+from models.money import QUOTE_ROUTE
 from models.payments.payment import SANDBOX, Payment, Status
 from models.payments.store import PaymentStore
 from models.ports import Clock, Ids
@@ -151,7 +152,7 @@ class Wallets:
         if usual is None:
             raise Refusal("WALLET_UNKNOWN")
         if currency:
-            raise Refusal("CURRENCY_MISMATCH", currency=usual.currency)
+            raise Refusal("CURRENCY_MISMATCH", currency=usual.currency, quoteRoute=QUOTE_ROUTE)
         return usual
 
     async def accounts(self, user_id: str) -> list[Account]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -169,6 +171,22 @@ async def test_clients_that_poll_find_their_process(server: ServerProcess, excha
             await phone.forget()
 
 
+async def test_the_figures_of_all_processes_are_on_the_page_of_any(server: ServerProcess) -> None:
+    async with aiohttp.ClientSession() as http:
+
+        async def page() -> str:
+            async with http.get(f"{server.address}/metrics", headers={"Connection": "close"}) as answer:
+                return await answer.text()
+
+        # A process that has just been replaced has a number of its own.
+        await eventually(lambda: len([pid for pid in serving(server).values() if alive(pid)]) == 3)
+        there = {str(number) for number, pid in serving(server).items() if alive(pid)}
+        for _ in range(6):
+            told = await page()
+            assert set(re.findall(r'^ringmeter_info\{.*process="(\d+)"\} 1', told, re.MULTILINE)) == there
+            assert told.count("# TYPE ringmeter_info ") == 1
+
+
 async def test_the_children_of_a_killed_parent_go(mongo_uri: str, tmp_path: Path) -> None:
     async with several(mongo_uri, tmp_path, 2) as server:
         children = serving(server)
@@ -179,13 +197,30 @@ async def test_the_children_of_a_killed_parent_go(mongo_uri: str, tmp_path: Path
         )
 
 
+async def _is_watched(worker: ServerProcess) -> None:
+    """It says how it is and what waits, at a port where nothing else is."""
+    found = re.search(r'"port":(\d+).*"working"|"working".*"port":(\d+)', worker.log().replace(" ", ""))
+    assert found, worker.log()
+    address = f"http://127.0.0.1:{found[1] or found[2]}"
+    async with aiohttp.ClientSession() as http:
+        for path, status in (("/health", 200), ("/health/live", 200), ("/api/calls", 404), ("/", 404)):
+            async with http.get(address + path) as answer:
+                assert answer.status == status
+
+        async def backlog() -> bool:
+            async with http.get(f"{address}/metrics") as answer:
+                return 'ringmeter_backlog{queue="pushes"} 0.0' in await answer.text()
+
+        await eventually(backlog)
+
+
 async def test_a_worker_does_what_a_server_leaves_to_it(mongo_uri: str, tmp_path: Path) -> None:
     database = f"worker-{uuid4().hex[:12]}"
     env = {"RING_SECONDS": "1", "JWT_SECRET": "a secret of the tests, long enough for HS256"}
     one = ServerProcess(tmp_path / "one", mongo_uri=mongo_uri, database=database, JOBS="own", **env)
     await asyncio.to_thread(one.start)
     worker = ServerProcess(tmp_path / "worker", mongo_uri=mongo_uri, database=database, **env)
-    worker.begin("worker")
+    worker.begin("worker", "--port", "0")
     db = Database(mongo_uri, database)
 
     async def ended() -> bool:
@@ -198,6 +233,7 @@ async def test_a_worker_does_what_a_server_leaves_to_it(mongo_uri: str, tmp_path
             call = await ann.ask("CALL_REQUEST", to=bob.id, type="audio")
             await asyncio.to_thread(one.kill)
             await eventually(ended, what="the ring has run out, which only the worker can know")
+        await _is_watched(worker)
         assert await asyncio.to_thread(worker.drain) == 0
     finally:
         for server in (one, worker):

@@ -24,7 +24,7 @@ PUBLIC_USER = {
     "videoRatePerMinuteMinor",
 }
 OWN_USER = PUBLIC_USER | {
-    "email", "phone", "emailVerified", "phoneVerified", "role", "status", "createdAt", "updatedAt",
+    "email", "phone", "emailVerified", "phoneVerified", "twoFactor", "role", "status", "createdAt", "updatedAt",
 }  # fmt: skip
 TOKENS = {"accessToken", "refreshToken", "tokenType", "expiresIn", "access_token", "refresh_token"}
 

@@ -51,6 +51,10 @@ POST /auth/refresh
 POST /api/auth/logout
 POST /api/auth/logout-all
 POST /api/auth/change-password
+POST /api/auth/2fa/setup
+POST /api/auth/2fa/enable
+POST /api/auth/2fa/disable
+POST /api/auth/2fa/recovery-codes
 GET /api/auth/sessions
 DELETE /api/auth/sessions/{}
 POST /api/auth/expo-push-token
@@ -59,6 +63,8 @@ GET /api/auth/profile
 GET /api/user/profile
 GET /users/me
 PUT /api/user/profile
+GET /api/user/notices
+PUT /api/user/notices
 DELETE /api/user/account
 GET /api/users
 GET /api/users/{}
@@ -125,6 +131,8 @@ POST /api/wallet/change-pin
 POST /api/wallet/reset-pin
 POST /api/wallet/transfer
 POST /wallet/transfer
+POST /api/wallet/fx/quote
+POST /api/wallet/fx/convert
 POST /api/media
 GET /api/media/{}
 GET /api/media/{}/thumbnail

@@ -28,16 +28,17 @@ def compose() -> dict[str, Any]:
 
 def test_the_compose_file_has_services_that_compose_understands(compose: dict[str, Any]) -> None:
     assert set(compose) <= {"name", "services", "volumes", "networks"}
-    assert set(compose["services"]) == {"app", "mongodb", "redis", "coturn"}
+    assert set(compose["services"]) == {"app", "mongodb", "redis", "coturn", "prometheus", "grafana"}
     known = {
         *("image", "build", "restart", "init", "depends_on", "environment", "ports", "stop_grace_period"),
-        *("command", "volumes", "healthcheck", "network_mode"),
+        *("command", "volumes", "healthcheck", "network_mode", "profiles"),
     }
     for service in compose["services"].values():
         assert set(service) <= known
         assert ("image" in service) != ("build" in service)
         for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"]
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"]
         for other, how in service.get("depends_on", {}).items():
             assert how["condition"] == "service_healthy"
             assert "healthcheck" in compose["services"][other]

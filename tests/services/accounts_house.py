@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
+from models.auth.second.service import SecondFactors
+from models.auth.second.store import FactorStore
+from models.auth.second.vault import Vault
 from models.auth.service import Accounts, SignedIn, SignInDevice
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
+from models.auth.tries.store import TryStore
 from models.db import Database
 from models.errors import Refusal
 from models.users.service import Users
 from models.users.store import UserStore
 from server.adapters.passwords import Passwords
-from tests.fakes import CountingIds, FakeDoors, VirtualClock
+from tests.fakes import CountingChance, CountingIds, FakeDoors, VirtualClock
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PASSWORD = "correct horse battery"
@@ -81,7 +85,8 @@ class House:
     passwords: Passwords
 
     def __post_init__(self) -> None:
-        self.store = AccountStore(self.db)
+        self.chance = CountingChance()
+        self.store = AccountStore(self.db, [FactorStore(self.db)])
         self.people = UserStore(self.db)
         self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
         self.one = self.process()
@@ -89,12 +94,13 @@ class House:
     def process(self, *, store: Any = None, passwords: Passwords | None = None) -> Process:
         doors, calls, hasher = FakeDoors(), FakeCalls(), CountingHasher(passwords or self.passwords)
         accounts = Accounts(
-            store=store or AccountStore(self.db),
+            store=store or self.store,
             clock=self.clock,
             ids=self.ids,
             doors=doors,
             calls=calls,
             hasher=hasher,
+            factors=self.factors(),
             secret=SECRET,
             access_token_seconds=900,
             refresh_token_days=30,
@@ -102,6 +108,17 @@ class House:
         )
         users = Users(store=UserStore(self.db), clock=self.clock, calls=calls)
         return Process(accounts, users, doors, calls, hasher)
+
+    def factors(self) -> SecondFactors:
+        """The second factors of one process."""
+        return SecondFactors(
+            store=FactorStore(self.db),
+            tries=TryStore(self.db),
+            vault=Vault(SECRET, self.chance),
+            clock=self.clock,
+            chance=self.chance,
+            issuer="Ringmeter",
+        )
 
     async def joins(self, name: str = "ada", **more: Any) -> SignedIn:
         """Register somebody of that name."""

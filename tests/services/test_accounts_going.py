@@ -100,7 +100,7 @@ async def test_eight_refreshes_at_once_rotate_once_and_agree(house: House) -> No
 async def test_a_generation_that_we_have_not_reached_is_invalid_and_ends_nothing(house: House) -> None:
     ada = await house.joins()
     _, session_id = await house.who(ada)
-    ahead = house.one.accounts._mint.refresh(session_id, 2)
+    ahead = house.one.accounts._desk.mint.refresh(session_id, 2)
     assert await code_of(house.one.accounts.refresh(ahead)) == "REFRESH_INVALID"
     assert await house.one.accounts.refresh(ada.tokens.refresh_token)
 

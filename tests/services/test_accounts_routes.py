@@ -117,7 +117,17 @@ async def test_the_answers_have_the_form_of_the_contract(server: Server) -> None
     assert set(answer["user"]) == {
         *("id", "username", "displayName", "avatarUrl", "presence", "currency"),
         *("ratePerMinuteMinor", "videoRatePerMinuteMinor"),
-        *("email", "phone", "emailVerified", "phoneVerified", "role", "status", "createdAt", "updatedAt"),
+        *(
+            "email",
+            "phone",
+            "emailVerified",
+            "phoneVerified",
+            "twoFactor",
+            "role",
+            "status",
+            "createdAt",
+            "updatedAt",
+        ),
     }
     status, again = await server.ask("POST", "/api/auth/login", {"identifier": "ada", "password": PASSWORD})
     assert (status, set(again)) == (200, set(answer))

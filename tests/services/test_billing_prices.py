@@ -222,7 +222,7 @@ async def test_yen_and_dinars_are_charged_in_their_own_minor_units(
     await s.town.pay_in(s.here, "ann", 1_000_000)
     with pytest.raises(Refusal) as no:
         await s.ann.request(s.bob)
-    assert (no.value.code, no.value.details["currency"]) == ("INSUFFICIENT_FUNDS", currency)
+    assert (no.value.code, no.value.details["currency"]) == ("CURRENCY_MISMATCH", currency)
     await s.town.pay_in(s.here, "ann", 5_000, currency=currency)
     call = await s.talk()
     for number, ms in enumerate(talked_ms):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
 from models.notify.invites.rules import AGAIN_AFTER, GIVE_UP_AFTER, Invite
 
 INVITES = collection(
@@ -62,6 +62,10 @@ class InviteStore:
             return_document=ReturnDocument.AFTER,
         )
         return _invite(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._rows, now)
 
     async def settle(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
 from models.notify.messages.bundle import Bundle, News
 from models.notify.messages.rules import COUNT_MAX, FIRST_WAIT, SPACING
 
@@ -103,6 +103,10 @@ class BundleStore:
             return_document=ReturnDocument.AFTER,
         )
         return _bundle(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._rows, now)
 
     async def finish(self, bundle: Bundle, *, now: datetime) -> bool:
         """All of the bundle is told. What came since then is due a little later. False: no longer this worker's."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models.db import Database, collection, index
+from models.db import Database, Overdue, collection, index, overdue
 
 RECEIPTS = collection(
     "push_receipts",
@@ -78,6 +78,10 @@ class ReceiptStore:
             Receipt(id=row["_id"], kind=row["kind"], token=row["token"], sent_at=row["sent_at"])
             async for row in self._rows.find({"lease": lease})
         ]
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._rows, now, by="check_at")
 
     async def settle(self, lease: str, *, known: Collection[str], again_at: datetime, now: datetime) -> None:
         """Give a share back: the ``known`` go, the rest is due at ``again_at``."""

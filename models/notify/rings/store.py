@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
 from models.notify.rings.todo import Todo, What
 
 PUSHES = collection(
@@ -107,6 +107,10 @@ class RingStore:
             return_document=ReturnDocument.AFTER,
         )
         return _todo(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._rows, now)
 
     async def begin_ring(self, todo: Todo) -> bool:
         """Say that the ring goes out now. False: it was taken back or is another worker's; nothing may be sent."""

@@ -1,0 +1,50 @@
+"""What every way in ends with: a session, its tokens, and the note that tells of sessions that end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from models.auth.session import Revocation, Session, SignInDevice, Tokens
+from models.auth.tokens import TokenMint
+from models.ports import Clock, Ids
+
+
+class Desk:
+    """Makes sessions, tokens and notes; keeps nothing."""
+
+    def __init__(self, *, mint: TokenMint, clock: Clock, ids: Ids, session_life: timedelta) -> None:
+        self.mint = mint
+        self.session_life = session_life
+        self._clock = clock
+        self._ids = ids
+
+    def note(self, user_id: str, session_ids: tuple[str, ...] | None, code: str) -> Revocation:
+        """What tells every process of sessions that end (None: all of the user's)."""
+        return Revocation(
+            id=self._ids.new(), user_id=user_id, session_ids=session_ids, code=code, at=self._clock.now()
+        )
+
+    def session(self, user_id: str, device: SignInDevice) -> Session:
+        """A new session, not yet kept."""
+        now = self._clock.now()
+        return Session(
+            id=self._ids.new(),
+            user_id=user_id,
+            generation=1,
+            device=device,
+            created_at=now,
+            seen_at=now,
+            rotated_at=None,
+            expires_at=now + self.session_life,
+        )
+
+    def tokens(self, user_id: str, session_id: str, generation: int) -> Tokens:
+        """The tokens of a session."""
+        access = self.mint.access(
+            user_id=user_id, session_id=session_id, token_id=self._ids.new(), now=self._clock.now()
+        )
+        return Tokens(
+            access_token=access,
+            refresh_token=self.mint.refresh(session_id, generation),
+            expires_in=self.mint.access_token_seconds,
+        )

@@ -1,0 +1,124 @@
+"""New accounts: names that are free, a row, and the first session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.auth.desk import Desk
+from models.auth.rules import (
+    Key,
+    checked_email,
+    checked_password,
+    checked_phone,
+    email_key,
+    first_username,
+)
+from models.auth.session import Hasher, SignInDevice, Tokens
+from models.auth.store import AccountStore
+from models.errors import Refusal
+from models.ports import Clock, Ids
+from models.users.profile import ACTIVE, USER, Account
+from models.users.rules import checked_display_name, checked_username, folded, username_variant
+
+# Tries at a username for somebody who chose none; names differ by chance, so a second try is rare already.
+USERNAME_TRIES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """An account with the tokens of a new session."""
+
+    account: Account
+    tokens: Tokens
+
+
+class Newcomers:
+    """One per process."""
+
+    def __init__(
+        self, *, store: AccountStore, desk: Desk, clock: Clock, ids: Ids, hasher: Hasher, currency: str
+    ) -> None:
+        self._store = store
+        self._desk = desk
+        self._clock = clock
+        self._ids = ids
+        self._hasher = hasher
+        self._currency = currency
+
+    async def register(
+        self,
+        *,
+        email: str | None,
+        phone: str | None,
+        username: str | None,
+        password: str,
+        display_name: str | None,
+        device: SignInDevice,
+    ) -> SignedIn:
+        """See ``Accounts.register``."""
+        if not email and not phone:
+            raise Refusal("VALIDATION_FAILED", email=["An e-mail address or a phone number is needed."])
+        email = checked_email(email) if email else None
+        phone = checked_phone(phone) if phone else None
+        name = checked_username(username) if username else first_username(email, phone)
+        checked_password(password)
+        keys = {Key.EMAIL: email_key(email)} if email else {}
+        keys |= {Key.PHONE: phone} if phone else {}
+        chosen = {Key.USERNAME: folded(name)} if username else {}
+        await self._refuse_taken({**keys, **chosen})  # before the hash, which costs far more
+        row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
+        return await self._kept(row, device, chosen=bool(username))
+
+    async def _kept(self, row: dict[str, Any], device: SignInDevice, *, chosen: bool) -> SignedIn:
+        """Keep the row, with its first session; a username that nobody has ``chosen`` is varied until it is free."""
+        session = self._desk.session(row["_id"], device)
+        name = row["username"]
+        for tries in range(USERNAME_TRIES_MAX):
+            try:
+                account = await self._store.register(row, session)
+                break
+            except Refusal as refusal:
+                if chosen or refusal.details.get("field") != "username" or tries == USERNAME_TRIES_MAX - 1:
+                    raise
+                variant = username_variant(name, self._ids.new()[-6:])
+                row = {**row, "username": variant, "username_key": folded(variant)}
+        return SignedIn(account, self._desk.tokens(account.profile.user_id, session.id, 1))
+
+    async def _refuse_taken(self, keys: Mapping[Key, str]) -> None:
+        taken = await self._store.taken(keys)
+        if taken is not None:
+            raise Refusal("ACCOUNT_EXISTS", field=taken.name.lower())
+
+    def _new_row(
+        self,
+        email: str | None,
+        phone: str | None,
+        username: str,
+        display_name: str | None,
+        password_hash: str,
+    ) -> dict[str, Any]:
+        now = self._clock.now()
+        shown = checked_display_name(display_name) if display_name else username
+        row: dict[str, Any] = {
+            "_id": self._ids.new(),
+            "username": username,
+            "username_key": folded(username),
+            "display_name": shown,
+            "display_key": folded(shown),
+            "password_hash": password_hash,
+            "avatar_url": None,
+            "rate_per_minute_minor": None,
+            "currency": self._currency,
+            "role": USER,
+            "status": ACTIVE,
+            "created_at": now,
+            "updated_at": now,
+        }
+        # Missing rather than null: the unique indexes hold only what is there.
+        if email:
+            row |= {"email": email, "email_key": email_key(email)}
+        if phone:
+            row |= {"phone": phone}
+        return row

@@ -1,0 +1,1 @@
+"""Wrong tries, counted before anything is looked at."""

@@ -1,0 +1,1 @@
+"""Conversions between currencies: rates, quotes, and the posting of one."""

@@ -1,1 +1,0 @@
-"""The bank accounts that people withdraw to."""

@@ -1,1 +1,0 @@
-"""Cards that a gateway keeps for who has paid with them."""

@@ -1,0 +1,36 @@
+"""The part of the configuration that is about who people are: second factors, passwords, other sign-ins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from environs import Env
+from marshmallow import ValidationError
+
+from server.config_checks import long_enough, within
+from server.config_read import DEFAULTS, optional, parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityConfig:
+    """What the server was told about identity."""
+
+    totp_secret: str | None = field(repr=False)
+    totp_issuer: str
+    password_score_min: int
+
+
+def identity_config(read: Env, *, production: bool) -> IdentityConfig:
+    """Read the variables; faults are kept by ``read``."""
+    score = parse(read, "PASSWORD_SCORE_MIN", within(0, 4), default=None)
+    return IdentityConfig(
+        totp_secret=optional(read, "TOTP_SECRET", long_enough),
+        totp_issuer=read.str("TOTP_ISSUER", DEFAULTS["TOTP_ISSUER"], validate=_issuer),
+        password_score_min=(2 if production else 1) if score is None else score,
+    )
+
+
+def _issuer(text: str) -> None:
+    # A colon parts the issuer from the name in what an authenticator app shows.
+    if len(text) > 64 or ":" in text or not text.isprintable():
+        raise ValidationError("must be a name of at most 64 characters, without a colon.")

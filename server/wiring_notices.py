@@ -1,0 +1,57 @@
+"""Notices of account activity put together: the carriers that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.db import Database
+from models.notices.notice import EMAIL, SMS, Carrier
+from models.notices.service import Notices
+from models.notices.store import NoticeStore
+from models.ports import Clock, Ids
+from models.users.service import Users
+from server.adapters.smtp import SmtpCarrier, relay_of
+from server.adapters.twilio import TwilioCarrier
+from server.config_money import MoneyConfig
+from server.metrics import count_notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiredNotices:
+    """A process's notices, and what has to be closed with it."""
+
+    notices: Notices
+    carriers: Mapping[str, Carrier]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for carrier in self.carriers.values():
+            await carrier.close()
+
+
+def wire_notices(config: MoneyConfig, db: Database, *, users: Users, clock: Clock, ids: Ids) -> WiredNotices:
+    """Make it, once per process."""
+    carriers = carriers_of(config)
+    notices = Notices(
+        store=NoticeStore(db), users=users, carriers=carriers, clock=clock, ids=ids, count=count_notice
+    )
+    return WiredNotices(notices=notices, carriers=carriers)
+
+
+def carriers_of(config: MoneyConfig) -> dict[str, Carrier]:
+    """The mail relay and Twilio, as far as they are configured."""
+    carriers: dict[str, Carrier] = {}
+    if config.smtp_url is not None:
+        assert config.mail_from, "the configuration has both, or none"
+        carriers[EMAIL] = SmtpCarrier(relay_of(config.smtp_url), config.mail_from)
+    if config.twilio_account_sid is not None:
+        assert config.twilio_auth_token, "the configuration has all of it, or none"
+        assert config.twilio_from
+        carriers[SMS] = TwilioCarrier(
+            config.twilio_account_sid,
+            config.twilio_auth_token,
+            config.twilio_from,
+            url=config.twilio_url,
+        )
+    return carriers

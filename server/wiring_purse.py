@@ -1,0 +1,48 @@
+"""What a wallet's owner has beside paying, put together: conversions between currencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.db import Database
+from models.fx.service import Fx
+from models.fx.store import QuoteStore
+from models.ledger.service import Ledger
+from models.ports import Clock, Ids
+from models.wallet.pins import Pins
+from server.adapters.rates import FixedRates, HttpRates, rates_of
+from server.config import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiredPurse:
+    """These services of a process, and what has to be closed with them."""
+
+    fx: Fx
+    rates: FixedRates | HttpRates | None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self.rates is not None:
+            await self.rates.close()
+
+
+def wire_purse(
+    config: Config, db: Database, *, ledger: Ledger, pins: Pins, clock: Clock, ids: Ids
+) -> WiredPurse:
+    """Make it, once per process."""
+    money = config.money
+    rates = rates_of(money.fx_rates, money.fx_url, clock)
+    return WiredPurse(
+        rates=rates,
+        fx=Fx(
+            ledger=ledger,
+            store=QuoteStore(db),
+            rates=rates,
+            pins=pins,
+            clock=clock,
+            ids=ids,
+            spread_bps=money.fx_spread_bps,
+            quote_seconds=money.fx_quote_seconds,
+        ),
+    )
