@@ -27,8 +27,9 @@ from server.adapters.retry_after import retry_after_seconds
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
-# A gateway may ask a bank before it answers; a person waits for a checkout address.
-ANSWER_SECONDS = 20.0
+# A gateway may ask a bank before it answers, and a person waits for a checkout address: below the time for which
+# models/payments lets one process open a checkout.
+ANSWER_SECONDS = 15.0
 # Waits before the second and the third try of a reading request.
 BACKOFF_SECONDS = (0.3, 1.2)
 RETRY_AFTER_SECONDS_MAX = 5.0

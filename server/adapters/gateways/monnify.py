@@ -70,6 +70,8 @@ URL_TEST = "https://sandbox.monnify.com"
 LEAST_MINOR = 20_00
 # A token is replaced before it ends: a request may take a while to arrive.
 RENEW_BEFORE = timedelta(seconds=60)
+# All tries for one together.
+LOGIN_SECONDS = 8.0
 
 _UNKNOWN = re.compile(r"not (?:be )?found|could not find|does ?n.t exist|no (?:such )?transaction", re.I)
 _TAKEN = re.compile(r"duplicate.{0,40}reference|reference.{0,40}(?:already|exist|duplicate)", re.I)
@@ -277,7 +279,10 @@ class Monnify:
     async def _before(self, step: Awaitable[str]) -> str:
         """A step before the request itself: when it fails, that one has not left."""
         try:
-            return await step
+            async with asyncio.timeout(LOGIN_SECONDS):
+                return await step
+        except TimeoutError:
+            raise GatewayAway("too slow before the request itself", sent=False) from None
         except GatewayAway as away:
             raise GatewayAway(str(away), sent=False) from None
 
