@@ -51,6 +51,7 @@ CODES: dict[str, Code] = {
     "TOTP_LOCKED": Code(429, "Too many wrong codes; wait, or use a recovery code.", 300_000),
     "TOTP_ENABLED": Code(409, "A second factor is on already; turn it off first."),
     "TOTP_NOT_SET_UP": Code(409, "There is no second factor, or none that waits for its first code."),
+    "CODE_WRONG": Code(403, "This code is wrong, or too old, or was used already."),
     "ACCOUNT_BANNED": Code(403, "This account is banned."),
     "ACCOUNT_DELETED": Code(403, "This account was deleted."),
     "FORBIDDEN": Code(403, "This is not yours to do."),

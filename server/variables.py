@@ -170,7 +170,9 @@ VARIABLES: tuple[Variable, ...] = (
         "Encrypts the seeds of second factors, 32 bytes or more; without it made from JWT_SECRET",
         True,
     ),
-    Variable("TOTP_ISSUER", "Ringmeter", "The name under which authenticator apps list this server"),
+    Variable(
+        "TOTP_ISSUER", "Ringmeter", "The name of this server in authenticator apps and in messages to people"
+    ),
     Variable(
         "PASSWORD_SCORE_MIN",
         "",

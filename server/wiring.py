@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 # Importing a handler module puts what it declares into the catalogue.
 import handlers.auth
+import handlers.auth_codes
 import handlers.billing
 import handlers.call_logs
 import handlers.calls
@@ -231,6 +232,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         calls=lives,
         hasher=passwords,
         factors=identity.factors,
+        codes=identity.codes,
+        strength=identity.strength,
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,
         refresh_token_days=config.refresh_token_days,

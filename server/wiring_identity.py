@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 
+from models.auth.codes.service import Codes
+from models.auth.codes.store import CodeStore
 from models.auth.second.service import SecondFactors
 from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault
-from models.auth.store import Belongings
+from models.auth.store import AccountStore, Belongings
+from models.auth.strength import Strength
 from models.auth.tries.store import TryStore
 from models.db import Database
 from models.ports import Clock, Ids
+from models.users.store import UserStore
 from server.adapters.chance import SystemChance
+from server.adapters.messenger import LogMessenger, NoMessenger
+from server.adapters.strength import Zxcvbn
 from server.config import Config
 
 
@@ -20,6 +27,8 @@ class WiredIdentity:
     """A process's services of identity, and what goes with an account that is deleted."""
 
     factors: SecondFactors
+    codes: Codes
+    strength: Strength
     belongings: tuple[Belongings, ...]
 
 
@@ -36,4 +45,22 @@ def wire_identity(config: Config, db: Database, *, clock: Clock, ids: Ids) -> Wi
         chance=chance,
         issuer=config.identity.totp_issuer,
     )
-    return WiredIdentity(factors=factors, belongings=(factor_store,))
+    code_store = CodeStore(db)
+    codes = Codes(
+        store=code_store,
+        accounts=AccountStore(db),
+        people=UserStore(db),
+        tries=tries,
+        messenger=NoMessenger() if config.production else LogMessenger(),
+        clock=clock,
+        ids=ids,
+        chance=chance,
+        pepper=hmac.digest(config.jwt_secret.encode(), b"ringmeter codes v1", "sha256"),
+        house=config.identity.totp_issuer,
+    )
+    return WiredIdentity(
+        factors=factors,
+        codes=codes,
+        strength=Zxcvbn(config.identity.password_score_min),
+        belongings=(factor_store, code_store),
+    )

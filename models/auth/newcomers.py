@@ -17,6 +17,7 @@ from models.auth.rules import (
 )
 from models.auth.session import Hasher, SignInDevice, Tokens
 from models.auth.store import AccountStore
+from models.auth.strength import Strength, own_words, own_words_of
 from models.errors import Refusal
 from models.ports import Clock, Ids
 from models.users.profile import ACTIVE, USER, Account
@@ -38,13 +39,22 @@ class Newcomers:
     """One per process."""
 
     def __init__(
-        self, *, store: AccountStore, desk: Desk, clock: Clock, ids: Ids, hasher: Hasher, currency: str
+        self,
+        *,
+        store: AccountStore,
+        desk: Desk,
+        clock: Clock,
+        ids: Ids,
+        hasher: Hasher,
+        strength: Strength,
+        currency: str,
     ) -> None:
         self._store = store
         self._desk = desk
         self._clock = clock
         self._ids = ids
         self._hasher = hasher
+        self._strength = strength
         self._currency = currency
 
     async def register(
@@ -68,8 +78,14 @@ class Newcomers:
         keys |= {Key.PHONE: phone} if phone else {}
         chosen = {Key.USERNAME: folded(name)} if username else {}
         await self._refuse_taken({**keys, **chosen})  # before the hash, which costs far more
+        await self._strength.refuse_weak(password, own_words(username, display_name, email, phone))
         row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
         return await self._kept(row, device, chosen=bool(username))
+
+    async def refuse_weak(self, user_id: str, password: str) -> None:
+        """Refuse with ``VALIDATION_FAILED`` a new password that is guessed soon by who knows the person."""
+        account = await self._store.account(user_id)
+        await self._strength.refuse_weak(password, own_words_of(account) if account else ())
 
     async def _kept(self, row: dict[str, Any], device: SignInDevice, *, chosen: bool) -> SignedIn:
         """Keep the row, with its first session; a username that nobody has ``chosen`` is varied until it is free."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from models.auth.codes.service import Codes
 from models.auth.desk import Desk
 from models.auth.newcomers import Newcomers, SignedIn
 from models.auth.revocations import KEPT_FOR, Bouncer
@@ -21,6 +22,7 @@ from models.auth.rules import checked_password, login_key
 from models.auth.second.service import SecondFactors, Setup
 from models.auth.session import Credentials, Hasher, Identity, PushToken, Session, SignInDevice, Tokens
 from models.auth.store import AccountStore
+from models.auth.strength import Strength
 from models.auth.tokens import TokenMint
 from models.errors import Refusal
 from models.ports import Clock, Courier, Doors, Ids, LiveCalls, NoCourier
@@ -50,6 +52,8 @@ class Accounts:
         calls: LiveCalls,
         hasher: Hasher,
         factors: SecondFactors,
+        codes: Codes,
+        strength: Strength,
         secret: str,
         access_token_seconds: int,
         refresh_token_days: int,
@@ -61,11 +65,17 @@ class Accounts:
         far = courier or NoCourier()
         self._bouncer = Bouncer(store=store.sessions, clock=clock, doors=doors, calls=calls, courier=far)
         self._hasher = hasher
-        self.factors = factors
+        self.factors, self.codes = factors, codes
         mint = TokenMint(secret, access_token_seconds)
         self._desk = Desk(mint=mint, clock=clock, ids=ids, session_life=timedelta(days=refresh_token_days))
         self._newcomers = Newcomers(
-            store=store, desk=self._desk, clock=clock, ids=ids, hasher=hasher, currency=currency
+            store=store,
+            desk=self._desk,
+            clock=clock,
+            ids=ids,
+            hasher=hasher,
+            strength=strength,
+            currency=currency,
         )
 
     # ------------------------------------------------------------------------------------------------------ at doors
@@ -208,6 +218,7 @@ class Accounts:
         """
         checked_password(new)
         seen = await self._proven(user_id, current)
+        await self._newcomers.refuse_weak(user_id, new)
         new_hash = await self._hasher.hash(new)
         note = self._desk.note(user_id, None, "SESSION_ENDED")
         changed, told = await self._store.change_password(seen, new_hash, keep_session=session_id, note=note)
@@ -219,7 +230,8 @@ class Accounts:
 
     async def set_up_factor(self, user_id: str) -> Setup:
         """A seed for an authenticator app, which lists it by the account's name. See ``SecondFactors.set_up``."""
-        return await self.factors.set_up(user_id, await self._store.username(user_id))
+        account = await self._store.account(user_id)
+        return await self.factors.set_up(user_id, account.profile.username if account else "")
 
     async def disable_factor(
         self, user_id: str, *, password: str, totp: str | None, recovery_code: str | None
@@ -243,6 +255,23 @@ class Accounts:
         Refuses with ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
         await self.factors.prove(user_id, totp=totp, recovery_code=recovery_code)
+
+    async def reset_password(self, identifier: str, code: str, *, new: str, address: str) -> None:
+        """Set another password with a code that was sent; all sign-ins end. A second factor is asked for as before.
+
+        Refuses with ``CODE_WRONG`` (also: no such account), ``VALIDATION_FAILED`` (the code is still good),
+        ``RATE_LIMITED`` (too many wrong ones from this ``address``) and ``SERVER_BUSY``.
+        """
+        checked_password(new)
+        shown = await self.codes.shown_for_reset(identifier, code, address=address)
+        await self._newcomers.refuse_weak(shown.user_id, new)
+        new_hash = await self._hasher.hash(new)
+        note = self._desk.note(shown.user_id, None, "SESSION_ENDED")
+        changed, told = await self._store.reset_password(shown, new_hash, note=note, use=self.codes.use)
+        if not changed:
+            raise Refusal("CODE_WRONG")  # used by another request just now
+        if told is not None:
+            await self._bouncer.enforce(told)
 
     async def check_password(self, user_id: str, password: str) -> None:
         """For what asks for the password once more. Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``."""

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from models.auth.codes.rules import Way
+from models.auth.codes.store import Code
 from models.auth.devices.store import DeviceStore
 from models.auth.rules import Key
 from models.auth.session import Credentials, PushToken, Revocation, Session
@@ -26,6 +28,14 @@ GONE_USERNAME, GONE_DISPLAY_NAME = "deleted", "Deleted account"
 _CREDENTIALS = {"password_hash": 1, "status": 1, "role": 1, "second_factor": 1}
 # Expired sessions removed in one transaction.
 TIDY_MAX = 500
+
+
+class Use(Protocol):
+    """Uses a code up inside a transaction."""
+
+    async def __call__(self, code: Code, transaction: Transaction) -> bool:
+        """False: it was used already."""
+        ...
 
 
 class Belongings(Protocol):
@@ -69,10 +79,9 @@ class AccountStore:
         document = await self._users.find_one({"_id": user_id}, {"status": 1})
         return document["status"] if document else None
 
-    async def username(self, user_id: str) -> str:
-        """The name by which a person signs in."""
-        document = await self._users.find_one({"_id": user_id}, {"username": 1})
-        return document["username"] if document else ""
+    async def account(self, user_id: str) -> Account | None:
+        """The account of that id."""
+        return await self._people.account(user_id)
 
     async def credentials(self, key: Key, value: str) -> Credentials | None:
         """The account that goes by that key."""
@@ -175,6 +184,47 @@ class AccountStore:
             return True, await self._end(others, note, transaction)
 
         return await self._db.transaction(body)
+
+    async def reset_password(
+        self, code: Code, new_hash: str, *, note: Revocation, use: Use
+    ) -> tuple[bool, Revocation | None]:
+        """Set a new hash for a code that was shown, which is used up, and end all sessions. ``(False, None)``: not.
+
+        The address that the code went to is verified by it.
+        """
+
+        async def body(transaction: Transaction) -> tuple[bool, Revocation | None]:
+            changes = {"password_hash": new_hash, "password_changed_at": note.at, "updated_at": note.at}
+            if not await use(code, transaction):
+                return False, None
+            query = {"_id": code.user_id, "status": ACTIVE}
+            if not (
+                await self._users.update_one(query, {"$set": changes}, session=transaction)
+            ).matched_count:
+                return False, None
+            await self._verified(code, note.at, transaction)
+            ids = await self.sessions.live_ids(code.user_id, transaction)
+            return True, await self._end(ids, note, transaction)
+
+        return await self._db.transaction(body)
+
+    async def verified(self, code: Code, now: datetime, *, use: Use) -> Account | None:
+        """The address that a code went to is its owner's, and the code is used up; None when either was not."""
+
+        async def body(transaction: Transaction) -> Document | None:
+            return await self._verified(code, now, transaction) if await use(code, transaction) else None
+
+        document = await self._db.transaction(body)
+        return account_of(document) if document else None
+
+    async def _verified(self, code: Code, now: datetime, transaction: Transaction) -> Document | None:
+        name = "email" if code.way is Way.EMAIL else "phone"
+        return await self._users.find_one_and_update(
+            {"_id": code.user_id, "status": ACTIVE, name: code.address},
+            {"$set": {f"{name}_verified_at": now, "updated_at": now}},
+            return_document=True,
+            session=transaction,
+        )
 
     async def delete(self, seen: Credentials, note: Revocation) -> bool:
         """Make a tombstone of an account; its keys are free again. False when it has changed meanwhile."""

@@ -51,6 +51,12 @@ POST /auth/refresh
 POST /api/auth/logout
 POST /api/auth/logout-all
 POST /api/auth/change-password
+POST /api/auth/forgot-password
+POST /api/auth/reset-password
+POST /api/auth/verify-email
+POST /api/auth/verify-email/send
+POST /api/auth/verify-phone
+POST /api/auth/verify-phone/send
 POST /api/auth/2fa/setup
 POST /api/auth/2fa/enable
 POST /api/auth/2fa/disable

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from models.auth.codes.ports import Brought
+from models.auth.codes.rules import Message, Way
+from models.auth.codes.service import Codes
+from models.auth.codes.store import CodeStore
 from models.auth.second.service import SecondFactors
 from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault
 from models.auth.service import Accounts, SignedIn, SignInDevice
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
+from models.auth.strength import AnyStrength
 from models.auth.tries.store import TryStore
 from models.db import Database
 from models.errors import Refusal
@@ -65,6 +71,31 @@ class FakeCalls:
 
 
 @dataclass
+class FakeMessenger:
+    """Remembers what was brought; ``says`` are its next answers, and there is no way in ``missing``."""
+
+    brought: list[Message] = field(default_factory=list)
+    says: list[Brought | BaseException] = field(default_factory=list)
+    missing: set[Way] = field(default_factory=set)
+
+    def reaches(self, way: Way) -> bool:
+        return way not in self.missing
+
+    async def bring(self, message: Message) -> Brought:
+        self.brought.append(message)
+        said = self.says.pop(0) if self.says else Brought.YES
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    def code(self) -> str:
+        """The code in the newest message."""
+        found = re.search(r"\b[0-9]{8}\b", self.brought[-1].text)
+        assert found is not None
+        return found[0]
+
+
+@dataclass
 class Process:
     """One server process: its verbs, its sockets, its calls."""
 
@@ -86,7 +117,8 @@ class House:
 
     def __post_init__(self) -> None:
         self.chance = CountingChance()
-        self.store = AccountStore(self.db, [FactorStore(self.db)])
+        self.messenger = FakeMessenger()
+        self.store = AccountStore(self.db, [FactorStore(self.db), CodeStore(self.db)])
         self.people = UserStore(self.db)
         self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
         self.one = self.process()
@@ -101,6 +133,8 @@ class House:
             calls=calls,
             hasher=hasher,
             factors=self.factors(),
+            codes=self.codes(),
+            strength=AnyStrength(),
             secret=SECRET,
             access_token_seconds=900,
             refresh_token_days=30,
@@ -118,6 +152,21 @@ class House:
             clock=self.clock,
             chance=self.chance,
             issuer="Ringmeter",
+        )
+
+    def codes(self) -> Codes:
+        """The codes of one process."""
+        return Codes(
+            store=CodeStore(self.db),
+            accounts=self.store,
+            people=self.people,
+            tries=TryStore(self.db),
+            messenger=self.messenger,
+            clock=self.clock,
+            ids=self.ids,
+            chance=self.chance,
+            pepper=b"pepper",
+            house="Ringmeter",
         )
 
     async def joins(self, name: str = "ada", **more: Any) -> SignedIn:

@@ -1,0 +1,42 @@
+"""How hard a password is to guess, by zxcvbn: ``models.auth.strength.Strength``.
+
+It knows common passwords, names, words, keyboard walks, dates and what is made of them. Its time grows with the
+length: only the first 72 characters are looked at, in a thread, since that is up to 0.1 s of work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from zxcvbn import zxcvbn
+
+from models.auth.strength import too_weak
+
+LOOKED_AT = 72
+WORDS_MAX = 20
+
+
+class Zxcvbn:
+    """``score_min`` 0 to 4: 1 refuses what is tried among the first thousand, 2 among the first million."""
+
+    def __init__(self, score_min: int) -> None:
+        self._score_min = score_min
+        # One at a time: a flood of long passwords takes one core and no more.
+        self._turn = asyncio.Semaphore(1)
+
+    async def refuse_weak(self, password: str, own_words: Collection[str]) -> None:
+        """Refuse with ``VALIDATION_FAILED`` and its advice."""
+        if self._score_min == 0:
+            return
+        async with self._turn:
+            found: dict[str, Any] = await asyncio.to_thread(_judged, password, sorted(own_words)[:WORDS_MAX])
+        if found["score"] < self._score_min:
+            feedback = found["feedback"]
+            raise too_weak(*([feedback["warning"]] if feedback["warning"] else []), *feedback["suggestions"])
+
+
+def _judged(password: str, own_words: Collection[str]) -> dict[str, Any]:
+    looked_at: dict[str, Any] = zxcvbn(password[:LOOKED_AT], user_inputs=[x[:LOOKED_AT] for x in own_words])
+    return looked_at
