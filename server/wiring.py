@@ -219,7 +219,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, users=users, clock=clock, ids=ids)
-    identity = wire_identity(config, db, clock=clock, ids=ids)
+    identity = wire_identity(config, db, carriers=notices.carriers, clock=clock, ids=ids)
     accounts = Accounts(
         store=AccountStore(
             db,

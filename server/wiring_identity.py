@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.auth.codes.service import Codes
@@ -14,10 +15,11 @@ from models.auth.store import AccountStore, Belongings
 from models.auth.strength import Strength
 from models.auth.tries.store import TryStore
 from models.db import Database
+from models.notices.notice import Carrier
 from models.ports import Clock, Ids
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
-from server.adapters.messenger import LogMessenger, NoMessenger
+from server.adapters.messenger import CarrierMessenger
 from server.adapters.strength import Zxcvbn
 from server.config import Config
 
@@ -32,7 +34,9 @@ class WiredIdentity:
     belongings: tuple[Belongings, ...]
 
 
-def wire_identity(config: Config, db: Database, *, clock: Clock, ids: Ids) -> WiredIdentity:
+def wire_identity(
+    config: Config, db: Database, *, carriers: Mapping[str, Carrier], clock: Clock, ids: Ids
+) -> WiredIdentity:
     """Make it, once per process."""
     assert config.jwt_secret is not None
     chance, tries = SystemChance(), TryStore(db)
@@ -51,7 +55,7 @@ def wire_identity(config: Config, db: Database, *, clock: Clock, ids: Ids) -> Wi
         accounts=AccountStore(db),
         people=UserStore(db),
         tries=tries,
-        messenger=NoMessenger() if config.production else LogMessenger(),
+        messenger=CarrierMessenger(carriers, development=not config.production),
         clock=clock,
         ids=ids,
         chance=chance,

@@ -1,35 +1,41 @@
-"""Messages to people: ``models.auth.codes.ports.Messenger``."""
+"""Messages to people: ``models.auth.codes.ports.Messenger``, over the carriers that notices have."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import structlog
 
 from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Message, Way
+from models.notices.notice import Carrier, Letter, Sent
 
 log = structlog.get_logger(__name__)
 
-
-class LogMessenger:
-    """In development, where nobody has a mail relay: what would be sent stands in the log, the code too."""
-
-    def reaches(self, way: Way) -> bool:
-        """Everybody."""
-        return True
-
-    async def bring(self, message: Message) -> Brought:
-        """Log it."""
-        log.info("message not sent, development", way=message.way.value, to=message.to, says=message.text)
-        return Brought.YES
+_BROUGHT = {Sent.OK: Brought.YES, Sent.LATER: Brought.LATER, Sent.NEVER: Brought.NEVER}
 
 
-class NoMessenger:
-    """In production without a mail relay and without Twilio."""
+class CarrierMessenger:
+    """``carriers`` by way (``email``, ``sms``).
+
+    ``development``: what has no carrier stands in the log, the code too, so that everything can be tried.
+    """
+
+    def __init__(self, carriers: Mapping[str, Carrier], *, development: bool) -> None:
+        self._carriers = carriers
+        self._development = development
 
     def reaches(self, way: Way) -> bool:
-        """Nobody."""
-        return False
+        """Whether there is a carrier, or a log that will do."""
+        return self._development or way.value in self._carriers
 
     async def bring(self, message: Message) -> Brought:
-        """Never."""
-        return Brought.NEVER
+        """Hand it over. A message that may have been taken goes again, with another code: only the last is good."""
+        carrier = self._carriers.get(message.way.value)
+        if carrier is None:
+            log.info("code not sent but logged", way=message.way.value, to=message.to, says=message.text)
+            return Brought.YES
+        letter = Letter(
+            to=message.to, subject=message.subject, text=message.text, mark=message.mark, at=message.at
+        )
+        return _BROUGHT[(await carrier.carry(letter)).sent]
