@@ -88,11 +88,12 @@ CODES: dict[str, Code] = {
     "PIN_WRONG": Code(403, "The PIN is wrong."),
     "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it."),
     "PIN_UNSET": Code(409, "There is no PIN yet; create a wallet with one."),
-    "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in with this gateway here."),
+    "GATEWAY_UNAVAILABLE": Code(403, "There is no way to pay in or out with this gateway here."),
     "GATEWAY_AWAY": Code(503, "The payment gateway does not answer; nothing was charged. Try again.", 2000),
     "GATEWAY_REFUSED": Code(422, "The payment gateway does not accept this."),
     "PAYMENT_UNKNOWN": Code(404, "There is no such payment."),
     "PAYOUT_UNKNOWN": Code(404, "There is no such withdrawal."),
+    "PAYOUT_WRONG_STATE": Code(409, "The withdrawal is not in a state for this."),
     "PAYOUT_LIMIT": Code(409, "This is more than may be withdrawn in a day, or less than the least."),
     "PAYOUT_COOLING_OFF": Code(
         403, "After a change of the PIN or of a bank account nothing can be withdrawn for some time."

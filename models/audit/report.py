@@ -13,17 +13,18 @@ INVARIANTS: Mapping[str, str] = {
     "I1": "every entry sums to zero in every currency",
     "I2": "every balance is the sum of its journal lines",
     "I3": "no balance is or was negative",
-    "I4": "what a wallet holds is what its open calls hold",
+    "I4": "what a wallet holds is what its open calls and withdrawals hold",
     "I5": "a hold is captured or released once, never beyond its amount",
     "I6": "an ended call costs what its conversation costs",
     "I7": "what was charged is earning and commission; refunds stay within it",
     "I8": "a call is settled within a minute of its end, and its escrow is empty then",
     "I9": "every fact is in the journal once, under its own name",
     "I10": "a wallet's version is the number of its entries, without gaps",
-    "I11": "what a gateway has collected is the sum of its completed payments",
+    "I11": "what a gateway has collected is what was paid less what it has paid out",
     "I12": "every wallet's hash chain verifies",
     "I13": "all accounts of a currency add up to zero",
     "I14": "the exchange pool is what the used quotes have converted",
+    "I15": "a withdrawal is held, paid, given back or returned as it says, each once",
 }
 
 

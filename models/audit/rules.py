@@ -19,6 +19,7 @@ from models.audit.report import Findings
 from models.calls.call import Purse
 from models.ledger.journal import Entry, Kind, Pocket, Seal, Sealed, Wallet, escrow, pocket_of
 from models.ledger.rules import STATEMENT_ACCOUNTS, chain_hash
+from models.payouts.rules import KINDS as WITHDRAWAL_KINDS
 
 WALLETS, JOURNAL = "wallets", "journal"
 
@@ -136,7 +137,7 @@ class Books:
         return {currency: amount for (name, currency), amount in self._platform.items() if name == account}
 
     def holds(self, wallet: str, purse: Purse) -> None:
-        """What a call holds in a wallet, by its own document."""
+        """What a call or withdrawal holds in a wallet, by its own document."""
         self._holds[wallet] = self._holds.get(wallet, Purse()) + purse
 
     # ------------------------------------------------------------------------------------------------- one entry
@@ -160,8 +161,8 @@ class Books:
                 if leg.account.startswith("escrow:") and leg.account != escrow(entry.call_id or ""):
                     self._found.broken("I8", JOURNAL, entry.id, f"moves {leg.account}, which is not its own")
                 continue
-            if place[1] in HELD and entry.call_id is None:
-                said = f"moves what is held in wallet {place[0]} for no call"
+            if place[1] in HELD and entry.call_id is None and entry.kind not in WITHDRAWAL_KINDS:
+                said = f"moves what is held in wallet {place[0]} for no call and no withdrawal"
                 self._found.broken("I4", JOURNAL, entry.id, said)
             if not place[0].endswith(f":{leg.currency}"):
                 self._found.broken("I1", JOURNAL, entry.id, f"moves {leg.currency} in wallet {place[0]}")
@@ -232,7 +233,9 @@ class Books:
             totals[wallet.currency] += sum(_signed(pocket, wallet.balance(pocket)) for pocket in Pocket)
             self._wallet(key, wallet)
         for key in self._holds.keys() - self._wallets.keys():
-            self._found.broken("I4", WALLETS, key, "does not exist, and a call holds money in it")
+            self._found.broken(
+                "I4", WALLETS, key, "does not exist, and a call or withdrawal holds money in it"
+            )
         for currency, total in sorted(totals.items()):
             self._found.checked("I13")
             if total:
@@ -257,7 +260,7 @@ class Books:
                 self._found.broken("I3", WALLETS, key, f"{pocket.value} is {balance}")
         if (wallet.credits_held, wallet.primary_held) != (holds.credits, holds.primary):
             said = f"holds {wallet.credits_held} and {wallet.primary_held} (call credits, primary)"
-            said += f", its calls hold {holds.credits} and {holds.primary}"
+            said += f", its calls and withdrawals hold {holds.credits} and {holds.primary}"
             self._found.broken("I4", WALLETS, key, said)
         if wallet.version != chain.version:
             said = f"is at version {wallet.version}, its last entry at {chain.version}"

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from models.audit.calls import CALLS, judge
 from models.audit.exchange import exchange
+from models.audit.payouts import payouts
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
 from models.audit.store import Snapshot, Torn, Unreadable, credit_id, snapshot
@@ -51,7 +52,9 @@ async def audit(db: Database, now: datetime, progress: Progress | None = None) -
                 continue
             _judge(one.call, one.call_id, one.entries, now, books, found)
         await exchange(reading, books, found, read)
-        books.close(await _payments(reading, books, found, read))
+        collected = await _payments(reading, books, found, read)
+        collected.update(await payouts(reading, books, found, read))
+        books.close(collected)
     return found.report()
 
 
@@ -89,7 +92,7 @@ def _judge(
 
 async def _payments(
     reading: Snapshot, books: Books, found: Findings, read: Callable[[str, str], None]
-) -> dict[tuple[str, str], int]:
+) -> Counter[tuple[str, str]]:
     """What was collected by each gateway's clearing account and currency."""
     collected: Counter[tuple[str, str]] = Counter()
     credited = 0
@@ -107,7 +110,7 @@ async def _payments(
     if books.deposits != credited:
         for name in await reading.unpaid():
             found.broken("I11", JOURNAL, name, "credits no completed payment")
-    return dict(collected)
+    return collected
 
 
 def _credits(payment: Payment, entry: Entry) -> bool:

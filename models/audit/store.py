@@ -27,10 +27,13 @@ from models.ledger.journal import Entry, Kind, Sealed, Wallet
 from models.ledger.store import JOURNAL, WALLETS, sealed_of, wallet_of
 from models.payments.payment import Payment, Status
 from models.payments.store import PAYMENTS, payment_of
+from models.payouts import rules as payout_rules
+from models.payouts.payout import Payout
+from models.payouts.store import PAYOUTS, payout_of
 
 BATCH = 1000
 # The collections that are read.
-_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, QUOTES)
+_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, PAYOUTS, QUOTES)
 # Orphans of a kind that are looked for by name; the audit names fewer.
 ORPHANS_MAX = 1000
 
@@ -209,6 +212,46 @@ class Snapshot:
             {"$project": {"quote": {"$substrBytes": ["$_id", len(entry_id("")), -1]}}},
             {"$lookup": theirs},
             {"$match": {"quotes.used_at": {"$not": {"$type": "date"}}}},
+            {"$limit": ORPHANS_MAX},
+            {"$project": {"_id": 1}},
+        ]
+        cursor = await self._db.db[JOURNAL].aggregate(pipeline, session=self._session)
+        return [d["_id"] async for d in cursor]
+
+    async def payouts(self) -> AsyncIterator[tuple[Payout | Torn, dict[str, Entry]]]:
+        """Withdrawals with those of their entries that there are, by name."""
+        batch: list[Document] = []
+        async for d in self._find(PAYOUTS):
+            batch.append(d)
+            if len(batch) == BATCH:
+                for pair in await self._with_entries(batch):
+                    yield pair
+                batch = []
+        for pair in await self._with_entries(batch):
+            yield pair
+
+    async def _with_entries(
+        self, payouts: Sequence[Document]
+    ) -> list[tuple[Payout | Torn, dict[str, Entry]]]:
+        names = {
+            d["_id"]: [payout_rules.entry_id(str(d["_id"]), kind) for kind in payout_rules.KINDS]
+            for d in payouts
+        }
+        entries = await self._entries([name for some in names.values() for name in some])
+        return [
+            (_read(payout_of, d), {name: entries[name] for name in names[d["_id"]] if name in entries})
+            for d in payouts
+        ]
+
+    async def unasked(self) -> list[str]:
+        """Entries of withdrawals that do not exist, by name; at most ``ORPHANS_MAX``."""
+        mine = {"$arrayElemAt": [{"$split": ["$_id", ":"]}, 1]}
+        theirs = {"from": PAYOUTS, "localField": "payout", "foreignField": "_id", "as": "payouts"}
+        pipeline: list[Document] = [
+            {"$match": {"kind": {"$in": [kind.value for kind in payout_rules.KINDS]}}},
+            {"$project": {"payout": mine}},
+            {"$lookup": theirs},
+            {"$match": {"payouts": []}},
             {"$limit": ORPHANS_MAX},
             {"$project": {"_id": 1}},
         ]

@@ -236,7 +236,9 @@ class LedgerStore:
 
     async def of_call(self, call_id: str) -> list[Sealed]:
         """The entries of a call, in order of time."""
-        cursor = self._journal.find({"call_id": call_id}, sort=[("at", 1), ("_id", 1)]).limit(2000)
+        # The type is said because the index has only those, and MongoDB does not conclude it from the value.
+        query = {"call_id": {"$eq": call_id, "$type": "string"}}
+        cursor = self._journal.find(query, sort=[("at", 1), ("_id", 1)]).limit(2000)
         return [sealed_of(d) async for d in cursor]
 
     async def statement(

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -91,6 +92,10 @@ class Pins:
         if not verdict.valid:
             raise Refusal("PIN_WRONG", retry_after_ms=verdict.locked_for_ms, triesLeft=verdict.tries_left)
         return verdict.hash
+
+    async def changed_at(self, user_id: str) -> datetime | None:
+        """When the PIN was last changed or reset; None when it never was."""
+        return await self._store.pin_changed_at(user_id)
 
     async def change(self, user_id: str, *, old: str, new: str) -> None:
         """Set another PIN, knowing the old one. Refuses as ``check`` and ``first`` do."""

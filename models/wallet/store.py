@@ -52,6 +52,14 @@ class WalletStore:
         found = await self._pins.find_one({"_id": user_id})
         return _state(found) if found else None
 
+    async def pin_changed_at(self, user_id: str) -> datetime | None:
+        """When the user's PIN was changed or reset; None when it is the first one that they ever had."""
+        found = await self._pins.find_one({"_id": user_id}, {"created_at": 1, "changed_at": 1})
+        if found is None or found["changed_at"] == found["created_at"]:
+            return None
+        changed: datetime = found["changed_at"]
+        return changed
+
     async def first_pin(self, user_id: str, hashed: str, now: datetime) -> bool:
         """Keep the user's first PIN; False if there is one already."""
         row = {"_id": user_id, "hash": hashed, **_FRESH, "created_at": now, "changed_at": now}

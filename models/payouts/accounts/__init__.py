@@ -1,0 +1,1 @@
+"""The bank accounts that people withdraw to."""

@@ -1,0 +1,1 @@
+"""Cards that a gateway keeps for who has paid with them."""
