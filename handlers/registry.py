@@ -53,7 +53,8 @@ class Route:
     """A REST route. ``path`` has ``{fields}`` that join the payload; ``also`` are other names of the same route.
 
     ``wraps`` names the key around the answer (``{"call": …}``); ``gives`` with ``many`` is a page
-    ``{"items": […], "nextCursor"}``. A ``blob`` answers with a file (``handlers.blobs.Blob``), to HEAD as well.
+    ``{"items": […], "nextCursor"}``. A ``blob`` answers with a file (``handlers.blobs.Blob``), to HEAD as well. With
+    ``etag`` the answer has an entity tag, and whoever names it in ``If-None-Match`` gets 304 while it is the same.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Route:
     once: bool
     body: Body
     blob: bool
+    etag: bool
     doc: str
 
 
@@ -175,6 +177,7 @@ def route(
     once: bool = False,
     body: Body = "json",
     blob: bool = False,
+    etag: bool = False,
 ) -> Callable[[F], F]:
     """Declare ``async def handler(ctx, ask)`` as the answer to a REST route; path, query and body make ``ask``.
 
@@ -200,6 +203,7 @@ def route(
                 once=once,
                 body=body,
                 blob=blob,
+                etag=etag,
                 doc=handler.__doc__ or "",
             )
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.media.service import MediaFiles
     from models.notices.service import Notices
     from models.notify.service import Pushes
+    from models.papers.service import Papers
     from models.payments.service import Payments
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
@@ -58,6 +59,7 @@ class Services:
     wallets: Wallets
     payments: Payments
     fx: Fx
+    papers: Papers
     billing: Billing
     receipts: Receipts
     sandbox: Sandbox | None = None

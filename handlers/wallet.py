@@ -77,13 +77,14 @@ async def create_wallet(ctx: Context, ask: dict[str, Any]) -> Any:
     gives=WalletView,
     wraps="wallet",
     refuses=_WHICH,
+    etag=True,
 )
 async def wallet(ctx: Context, ask: dict[str, Any]) -> Any:
     """Your wallet, or the one in ``currency``."""
     return wallet_view(await ctx.services.wallets.wallet(ctx.user_id, ask["currency"]))
 
 
-@route("GET", "/api/wallets", also=["/wallets"], gives=AccountView, many=True)
+@route("GET", "/api/wallets", also=["/wallets"], gives=AccountView, many=True, etag=True)
 async def accounts(ctx: Context, ask: dict[str, Any]) -> Page:
     """The accounts of your wallets: of each the primary one and the call credits; all of them on one page."""
     return Page([account_view(one) for one in await ctx.services.wallets.accounts(ctx.user_id)])
@@ -97,6 +98,7 @@ async def accounts(ctx: Context, ask: dict[str, Any]) -> Page:
     gives=AccountView,
     wraps="wallet",
     refuses=["WALLET_UNKNOWN"],
+    etag=True,
 )
 async def account(ctx: Context, ask: dict[str, Any]) -> Any:
     """One of your accounts."""
@@ -111,6 +113,7 @@ async def account(ctx: Context, ask: dict[str, Any]) -> Any:
     gives=StatementLineView,
     many=True,
     refuses=_WHICH,
+    etag=True,
 )
 async def transactions(ctx: Context, ask: dict[str, Any]) -> Page:
     """Your statement, newest first. What is only reserved for a call changes nothing in it."""

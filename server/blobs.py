@@ -1,7 +1,7 @@
 """A file as an HTTP answer: conditions, one range, and the bytes as they are read.
 
-RFC 9110 §13 (If-None-Match, If-Range) and §14 (ranges). A file of ours never changes and its entity tag is strong, so
-there is no date to compare. Several ranges at once are answered with the whole, as §14.2 allows.
+RFC 9110 §13 (If-None-Match, If-Range) and §14 (ranges). An entity tag of ours names bytes
+and is strong, so there is no date to compare. Several ranges at once are answered with the whole, as §14.2 allows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; sandbox"
 # As long as a link lives: whoever may not see it any more has seen it.
 CACHE = "private, max-age=300"
+# Kept by the client alone, which asks each time whether it is still so.
+REVALIDATE = "private, no-cache"
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.IGNORECASE)
 _PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
 
@@ -31,7 +33,7 @@ async def serve(blob: Blob, request: web.Request) -> web.StreamResponse:
     headers = {
         hdrs.ETAG: tag,
         hdrs.ACCEPT_RANGES: "bytes",
-        hdrs.CACHE_CONTROL: CACHE,
+        hdrs.CACHE_CONTROL: REVALIDATE if blob.changes else CACHE,
         hdrs.CONTENT_SECURITY_POLICY: POLICY,
         # An app's web page has another origin than this server; whether it may see the file was decided above.
         "Cross-Origin-Resource-Policy": "cross-origin",

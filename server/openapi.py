@@ -192,6 +192,8 @@ class _Document:
             parameters.append("Filename")
         if route.blob:
             parameters += ["Range", "IfNoneMatch"]
+        elif route.etag:
+            parameters.append("IfNoneMatch")
         return parameters, body
 
     def _responses(self, route: Route, *, has_body: bool) -> dict[str, Any]:
@@ -205,6 +207,10 @@ class _Document:
                 "description": first_line(words(route.gives.__doc__)) + ".",
                 "content": {"application/json": {"schema": self._answer(route)}},
             }
+        if route.etag:
+            headers = {name: {"schema": {"type": "string"}} for name in ("ETag", "Cache-Control")}
+            responses[str(route.status)]["headers"] = headers
+            responses["304"] = {"description": "The client has it.", "headers": headers}
         by_status: dict[int, list[str]] = defaultdict(list)
         declared = [*route.refuses, *self._by_event.get(route.handler, ())]
         for code in _codes(route, declared, has_body=has_body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from handlers.registry import Catalogue, Route
 from handlers.services import Services
 from handlers.shapes import unclean
 from models.errors import Refusal
-from server.blobs import serve
+from server.blobs import REVALIDATE, known, serve
 from server.funnel import Answer, Funnel, fault
 from server.metrics import REQUESTS
 from server.packets import too_deep_or_large
@@ -59,6 +60,8 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
         answer = await funnel.run(route, ctx, payload, key=key)
         if isinstance(answer.data, Blob):
             return await _file(answer.data, request)
+        if route.etag and answer.refusal is None:
+            return _tagged(answer, request, status=route.status)
         return answer_with(answer, request, status=route.status)
 
     return handle
@@ -156,6 +159,20 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
     if answer.data is None:
         return web.Response(status=204 if status == 200 else status)
     return _response(answer.data, status, headers)
+
+
+def _tagged(answer: Answer, request: web.Request, *, status: int) -> web.Response:
+    """An answer with its entity tag, or 304 when the client has it (RFC 9110 §13.1.2).
+
+    The tag is weak: it says that the resource is the same, whatever a proxy has done to its bytes. A client may keep
+    the answer, for itself alone, and asks each time whether it still holds.
+    """
+    body = orjson.dumps(answer.data)
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {hdrs.ETAG: f"W/{tag}", hdrs.CACHE_CONTROL: REVALIDATE, hdrs.VARY: hdrs.AUTHORIZATION}
+    if known(request.headers.get(hdrs.IF_NONE_MATCH), tag):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 async def _file(blob: Blob, request: web.Request) -> web.StreamResponse:

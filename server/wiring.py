@@ -24,6 +24,7 @@ import handlers.livekit
 import handlers.media
 import handlers.notices
 import handlers.notify
+import handlers.papers
 import handlers.presence
 import handlers.reports
 import handlers.rooms
@@ -285,7 +286,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
     money = wire_money(config, db, clock=clock)
-    purse = wire_purse(config, db, ledger=ledger, pins=wallets.pins, clock=clock, ids=ids)
+    purse = wire_purse(config, db, ledger=ledger, wallets=wallets, users=users, clock=clock, ids=ids)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     reports = Reports(
@@ -326,6 +327,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         payments=money.payments,
         sandbox=money.sandbox.sandbox if money.sandbox else None,
         fx=purse.fx,
+        papers=purse.papers,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)

@@ -1,4 +1,4 @@
-"""What a wallet's owner has beside paying, put together: conversions between currencies."""
+"""What a wallet's owner has beside paying, put together: conversions between currencies, papers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from models.db import Database
 from models.fx.service import Fx
 from models.fx.store import QuoteStore
 from models.ledger.service import Ledger
+from models.papers.service import Papers
+from models.papers.store import PaperStore
 from models.ports import Clock, Ids
-from models.wallet.pins import Pins
+from models.users.service import Users
+from models.wallet.service import Wallets
+from server.adapters.printer import FilePrinter
 from server.adapters.rates import FixedRates, HttpRates, rates_of
 from server.config import Config
 
@@ -20,26 +24,34 @@ class WiredPurse:
 
     fx: Fx
     rates: FixedRates | HttpRates | None
+    papers: Papers
+    printer: FilePrinter
 
     async def close(self) -> None:
         """Close the connections."""
         if self.rates is not None:
             await self.rates.close()
+        await self.printer.close()
 
 
 def wire_purse(
-    config: Config, db: Database, *, ledger: Ledger, pins: Pins, clock: Clock, ids: Ids
+    config: Config, db: Database, *, ledger: Ledger, wallets: Wallets, users: Users, clock: Clock, ids: Ids
 ) -> WiredPurse:
     """Make it, once per process."""
     money = config.money
     rates = rates_of(money.fx_rates, money.fx_url, clock)
+    printer = FilePrinter()
     return WiredPurse(
+        printer=printer,
+        papers=Papers(
+            store=PaperStore(db), ledger=ledger, wallets=wallets, users=users, printer=printer, clock=clock
+        ),
         rates=rates,
         fx=Fx(
             ledger=ledger,
             store=QuoteStore(db),
             rates=rates,
-            pins=pins,
+            pins=wallets.pins,
             clock=clock,
             ids=ids,
             spread_bps=money.fx_spread_bps,

@@ -72,6 +72,8 @@ JOURNAL = collection(
     # Each version of a wallet is made by one entry: the chain cannot fork, whatever a program may have computed.
     index("seals.wallet", "seals.version", unique=True, where={"seals.wallet": {"$exists": True}}),
     index("call_id", where={"call_id": {"$type": "string"}}),
+    # What a statement shows, by time. Holds and releases, which are most of a payer's entries, are not in it.
+    index("seals.wallet", "at", where={"seals.lines.account": {"$exists": True}}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",

@@ -139,6 +139,8 @@ POST /api/wallet/transfer
 POST /wallet/transfer
 POST /api/wallet/fx/quote
 POST /api/wallet/fx/convert
+GET /api/wallet/statement
+GET /api/wallet/analytics
 POST /api/media
 GET /api/media/{}
 GET /api/media/{}/thumbnail

@@ -145,6 +145,21 @@ def test_a_route_that_is_answered_once_takes_an_idempotency_key(rest: dict[str, 
         assert (key in operation.get("parameters", [])) == once
 
 
+def test_a_route_with_an_entity_tag_says_so_and_how_to_ask_with_it(rest: dict[str, Any]) -> None:
+    header = {"$ref": "#/components/parameters/IfNoneMatch"}
+    tagged = 0
+    for route in catalogue.routes:
+        operation = operations(rest)[f"{route.method} {route.path}"]
+        has = route.etag or route.blob
+        tagged += has
+        assert ("304" in operation["responses"]) == has
+        assert (header in operation.get("parameters", [])) == has
+        if has:
+            assert "ETag" in operation["responses"]["200"]["headers"]
+            assert "ETag" in operation["responses"]["304"]["headers"]
+    assert tagged > 5
+
+
 def test_every_code_in_openapi_is_shown_with_its_sentence(rest: dict[str, Any]) -> None:
     for code, example in rest["components"]["examples"].items():
         assert example["value"]["error"]["message"] == CODES[code].sentence

@@ -1,0 +1,1 @@
+"""What can be read of a wallet at home: statements of a period as files, and where the money went."""
