@@ -13,6 +13,7 @@ from collections.abc import Sequence
 try:
     from server import (
         cli_audit,
+        cli_backup,
         cli_calls,
         cli_docs,
         cli_doctor,
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "reports": cli_reports,
         "audit": cli_audit,
         "verify-receipt": cli_receipt,
+        "backup": cli_backup,
+        "restore": cli_backup,
         "docs": cli_docs,
     }
     for module in dict.fromkeys(modules.values()):

@@ -51,8 +51,6 @@ SOCKET_MS = 5000
 # The bound of one transaction, its retries included.
 TRANSACTION_SECONDS = 5.0
 _NAMESPACE_EXISTS = 48
-# A longer backlog is counted as so many: what it says is clear by then, and counting stays cheap.
-OVERDUE_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,8 @@ class Collection:
 
 
 REGISTERED: dict[str, Collection] = {}
+# There while a restore fills the database: see ``models/backup``.
+RESTORING = "restoring"
 
 
 def collection(name: str, *indexes: IndexModel, validator: Mapping[str, Any] | None = None) -> str:
@@ -256,6 +256,8 @@ class Database:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
         await self.refuse_standalone()
         present = set(await self.db.list_collection_names())
+        if RESTORING in present and await self.db[RESTORING].find_one({"_id": RESTORING}) is not None:
+            raise HalfRestored("A restore into this database has not come to its end: see restore --again")
         for definition in REGISTERED.values():
             if definition.name not in present:
                 await self._create(definition)
@@ -318,31 +320,12 @@ class Database:
         await self.client.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """What is due of some to-dos and not done: how many (at most ``OVERDUE_MAX``), and since when the first is."""
-
-    number: int
-    since: datetime | None
-
-
-async def overdue(
-    rows: AsyncCollection[Document],
-    now: datetime,
-    *,
-    by: str = "due_at",
-    where: Mapping[str, Any] | None = None,
-) -> Overdue:
-    """What of ``rows`` is due at ``now`` by the field ``by``, which has an index."""
-    due = {by: {"$lte": now}, **(where or {})}
-    first = await rows.find_one(due, {by: 1}, sort=[(by, ASCENDING)])
-    if first is None:
-        return Overdue(0, None)
-    return Overdue(await rows.count_documents(due, limit=OVERDUE_MAX), first[by])
-
-
 class Stale(Exception):
     """A guarded write met another version than the one it was computed from: read again, compute again."""
+
+
+class HalfRestored(Exception):
+    """A restore of a backup runs, or was interrupted: what is there is not whole."""
 
 
 class StandaloneServer(Exception):
@@ -384,10 +367,11 @@ def instant(value: datetime) -> datetime:
 
 __all__ = [
     "REGISTERED",
+    "RESTORING",
     "Database",
     "Document",
     "DuplicateKeyError",
-    "Overdue",
+    "HalfRestored",
     "Session",
     "Stale",
     "StandaloneServer",
@@ -395,6 +379,5 @@ __all__ = [
     "database_away",
     "index",
     "instant",
-    "overdue",
     "taken",
 ]

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from models.db import Overdue
+from models.backlog.store import Overdue
 from models.ports import Clock
 from server.metrics import BACKLOG, BACKLOG_AGE
 

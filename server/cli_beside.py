@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from models.db import Database, database_away
 from models.errors import CODES, Refusal
@@ -19,6 +21,24 @@ PIPE_COLUMNS = 400
 def console_for_pipes() -> Console:
     """A console whose lines are as long as they are when nobody looks: a pipe has no width."""
     return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None] | None]:
+    """What draws a bar for each thing that is worked on: its name, how much is done, of how much. None in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = drawn.add_task(what)
+            drawn.update(tasks[what], completed=done, total=max(done, total))
+
+        yield progress
 
 
 async def beside(config: Config, console: Console, work: Callable[[Database], Awaitable[None]]) -> int:

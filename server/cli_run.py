@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from models.db import StandaloneServer, database_away
+from models.db import HalfRestored, StandaloneServer, database_away
 from server.app import drain, health_app, make_app
 from server.config import Config, with_jwt_secret
 from server.logs import configure_logs
@@ -138,7 +138,7 @@ async def _guarded(serving: Coroutine[Any, Any, int]) -> int:
     """What is wrong with the database, in a sentence."""
     try:
         return await serving
-    except StandaloneServer as fault:
+    except (StandaloneServer, HalfRestored) as fault:
         print(f"{fault}.", file=sys.stderr)
         return 1
     except Exception as fault:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from models.db import Database, Overdue, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database
 from models.payments.gateway import GatewayAway, GatewayNo
 from server.backlogs import Backlogs
 from server.counted_gateways import VERBS, count_gateway

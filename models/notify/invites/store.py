@@ -8,7 +8,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Document, DuplicateKeyError, collection, index
 from models.notify.invites.rules import AGAIN_AFTER, GIVE_UP_AFTER, Invite
 
 INVITES = collection(

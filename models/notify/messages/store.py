@@ -17,7 +17,8 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Document, DuplicateKeyError, collection, index
 from models.notify.messages.bundle import Bundle, News
 from models.notify.messages.rules import COUNT_MAX, FIRST_WAIT, SPACING
 

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models.db import Database, Overdue, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, collection, index
 
 RECEIPTS = collection(
     "push_receipts",

@@ -13,7 +13,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Document, DuplicateKeyError, collection, index
 from models.notify.rings.todo import Todo, What
 
 PUSHES = collection(

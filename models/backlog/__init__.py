@@ -1,0 +1,1 @@
+"""What waits in the database to be done: how much of it, and for how long."""
