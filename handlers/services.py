@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from models.notices.service import Notices
     from models.notify.service import Pushes
     from models.papers.service import Papers
+    from models.payments.inbox.service import Inbox
+    from models.payments.refunds.service import Refunds
     from models.payments.service import Payments
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
@@ -60,6 +62,8 @@ class Services:
     payments: Payments
     fx: Fx
     papers: Papers
+    refunds: Refunds
+    inbox: Inbox
     billing: Billing
     receipts: Receipts
     sandbox: Sandbox | None = None

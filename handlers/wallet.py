@@ -1,4 +1,4 @@
-"""Wallets and payments: the routes of CONTRACT §3.2 that need no gateway, and who is told of a balance."""
+"""Wallets: the routes of CONTRACT §3.2 that need no gateway, and who is told of a balance."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from typing import Any
 from handlers.context import Context
 from handlers.registry import notice, route
 from handlers.second_factor import WRONG_FACTOR
-from handlers.shapes import Page, PageQuery, decode_cursor, encode_cursor
+from handlers.shapes import Page, decode_cursor, encode_cursor
 from handlers.users import public_user
 from handlers.wallet_shapes import (
     AccountRef,
     AccountView,
     ChangePin,
     CreateWallet,
-    Deposit,
     MakeTransfer,
-    PaidView,
-    PaymentRef,
-    PaymentReference,
-    PaymentView,
     PinCheck,
     PinVerdict,
     ResetPin,
@@ -40,7 +35,7 @@ from models.money import exponent
 from models.ports import Clock, Letter
 from models.users.profile import Profile
 from models.wallet.rules import PAID_INTO, StatementLine
-from models.wallet.service import Account, Paid, Place
+from models.wallet.service import Account, Place
 
 WALLET_UPDATED = notice(
     "WALLET_UPDATED", WalletNotice, "To a wallet's owner, on every device: a balance has changed."
@@ -164,7 +159,7 @@ async def reset_pin(ctx: Context, ask: dict[str, Any]) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------- money in and out
+# --------------------------------------------------------------------------------------------------- money to others
 
 
 @route(
@@ -210,81 +205,6 @@ async def transfer(ctx: Context, ask: dict[str, Any]) -> Any:
     return {"transfer": sent, "wallet": wallet_view(done.wallet)}
 
 
-@route(
-    "POST",
-    "/api/wallet/deposit",
-    also=["/api/wallet/add-funds", "/wallet/add-funds"],
-    takes=Deposit,
-    gives=PaymentView,
-    wraps="payment",
-    status=201,
-    once=True,
-    refuses=["GATEWAY_UNAVAILABLE", *_WHICH, "AMOUNT_TOO_LARGE", "SERVER_BUSY"],
-)
-async def deposit(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Pay money in. The sandbox, in development, credits it at once; in production there is none."""
-    paid = await ctx.services.wallets.deposit(
-        ctx.user_id,
-        key=ask["op_id"],
-        amount=amount_of(ask),
-        currency=ask["currency"],
-        gateway=ask["gateway"],
-        into=ask["into"],
-    )
-    return paid.payment
-
-
-@route(
-    "POST",
-    "/api/wallet/verify-deposit",
-    takes=PaymentReference,
-    gives=PaidView,
-    refuses=["PAYMENT_UNKNOWN"],
-)
-async def verify_deposit(ctx: Context, ask: dict[str, Any]) -> Any:
-    """How a payment stands, and the wallet that it goes into."""
-    return _paid(await ctx.services.wallets.verify(ctx.user_id, ask["reference"]))
-
-
-@route(
-    "POST",
-    "/api/payments/verify/{reference}",
-    also=["/payments/verify/{reference}"],
-    takes=PaymentReference,
-    gives=PaymentView,
-    wraps="payment",
-    refuses=["PAYMENT_UNKNOWN"],
-)
-async def verify_payment(ctx: Context, ask: dict[str, Any]) -> Any:
-    """How a payment stands."""
-    return (await ctx.services.wallets.verify(ctx.user_id, ask["reference"])).payment
-
-
-@route("GET", "/api/payments", also=["/payments"], takes=PageQuery, gives=PaymentView, many=True)
-async def payments(ctx: Context, ask: dict[str, Any]) -> Page:
-    """Your payments, newest first."""
-    parts = decode_cursor(ask["cursor"], parts=1)
-    limit = ask["limit"]
-    found = await ctx.services.wallets.payments(
-        ctx.user_id, before_id=parts[0] if parts else None, most=limit + 1
-    )
-    return Page(found[:limit], encode_cursor(found[limit - 1].id) if len(found) > limit else None)
-
-
-@route(
-    "GET",
-    "/api/payments/{id}",
-    also=["/payments/{id}"],
-    takes=PaymentRef,
-    gives=PaymentView,
-    wraps="payment",
-    refuses=["PAYMENT_UNKNOWN"],
-)
-async def payment(ctx: Context, ask: dict[str, Any]) -> Any:
-    """One of your payments."""
-    return await ctx.services.wallets.payment(ctx.user_id, ask["id"])
-
-
 # ------------------------------------------------------------------------------------------------------- how it looks
 
 
@@ -327,10 +247,6 @@ def account_view(account: Account) -> dict[str, Any]:
 def wallet_on_the_wire(wallet: Wallet) -> dict[str, Any]:
     """A wallet in wire form."""
     return dict(_NOTICE.dump({"wallet": wallet_view(wallet)})["wallet"])
-
-
-def _paid(paid: Paid) -> dict[str, Any]:
-    return {"payment": paid.payment, "wallet": wallet_view(paid.wallet)}
 
 
 def _line(ctx: Context, line: StatementLine, people: Mapping[str, Profile]) -> dict[str, Any]:

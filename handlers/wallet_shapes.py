@@ -1,4 +1,4 @@
-"""Wire shapes of wallets and payments."""
+"""Wire shapes of wallets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from handlers.auth_shapes import CODE_LENGTH_MAX, Synonyms
 from handlers.shapes import NUMBER_MAX, Id, Instant, PageQuery, PublicUser, Shape, Text
 from models.auth.rules import PASSWORD_LENGTH_MAX
 from models.ledger.journal import Kind
-from models.payments.payment import Status
 from models.wallet.rules import PAID_INTO, Amount, major_asked
 
 # Longer than a PIN may be: the rule says its own sentence about length.
@@ -23,7 +22,6 @@ ACCOUNTS = tuple(PAID_INTO)
 
 _ID = "01985c3e-7f1a-7b7c-9d53-0a5f1c2b3d4e"
 _PASSWORD = "correct horse battery"  # noqa: S105 - an example
-_REFERENCE = "sandbox-6f1d2c3b4a59687766554433"
 
 
 class Major(fields.Field[Decimal]):
@@ -109,33 +107,6 @@ class WalletQuery(Shape):
 
 class AccountRef(Shape):
     """One of your accounts by its id."""
-
-    id = Id(required=True)
-    example = {"id": _ID}
-
-
-class Deposit(Money):
-    """How much, and into which account."""
-
-    gateway = Text(
-        load_default=None,
-        allow_none=True,
-        metadata={"description": "`sandbox` in development, and the default there."},
-    )
-    into = fields.String(load_default="primary", validate=validate.OneOf(ACCOUNTS))
-    example = {"amountMinor": 500_000, "into": "primary"}
-
-
-class PaymentReference(Synonyms):
-    """A payment by its reference."""
-
-    reference = Text(required=True, least=1, most=128)
-    synonyms = {"paymentReference": "reference"}
-    example = {"reference": _REFERENCE}
-
-
-class PaymentRef(Shape):
-    """One of your payments by its id."""
 
     id = Id(required=True)
     example = {"id": _ID}
@@ -246,27 +217,6 @@ class AccountView(Shape):
     held_minor = fields.Integer(required=True)
     frozen = fields.Boolean(required=True)
     created_at = Instant(required=True)
-
-
-class PaymentView(Shape):
-    """Money from a gateway. ``checkoutUrl`` is where it is paid; null when there is nothing left to do."""
-
-    id = fields.String(required=True)
-    reference = fields.String(required=True)
-    gateway = fields.String(required=True)
-    amount_minor = fields.Integer(required=True)
-    currency = fields.String(required=True)
-    into = fields.String(required=True, validate=validate.OneOf(ACCOUNTS))
-    status = fields.String(required=True, validate=validate.OneOf([status.value for status in Status]))
-    checkout_url = fields.String(required=True, allow_none=True)
-    created_at = Instant(required=True)
-
-
-class PaidView(Shape):
-    """A payment, and the wallet that it goes into."""
-
-    payment = fields.Nested(PaymentView, required=True)
-    wallet = fields.Nested(WalletView, required=True)
 
 
 class TransferView(Shape):

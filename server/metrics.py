@@ -154,6 +154,12 @@ BUS_DROPPED = Counter(
     "ringmeter_bus_dropped", "Messages not sent, since Redis did not take them.", registry=REGISTRY
 )
 
+MONEY = Counter(
+    "ringmeter_gateway_facts",
+    "What happened with payment gateways, by gateway and what; `review` and `left` need a person.",
+    ["gateway", "what"],
+    registry=REGISTRY,
+)
 INFO = Gauge("ringmeter_info", "1, with the version of this server.", ["version"], registry=REGISTRY)
 DRAINING = Gauge("ringmeter_draining", "1 while this process sends everybody away.", registry=REGISTRY)
 UPTIME = Gauge("ringmeter_uptime_seconds", "How long this process has served.", registry=REGISTRY)
@@ -257,6 +263,11 @@ def count_receipt(kind: str, outcome: Outcome) -> None:
 def count_notice(way: str, outcome: NoticeOutcome) -> None:
     """A listener of the notices: one was tried by this way."""
     NOTICES.labels(way, outcome.sent.value).inc()
+
+
+def count_money(gateway: str, what: str) -> None:
+    """A listener of payments and payouts: something happened with this gateway."""
+    MONEY.labels(gateway, what).inc()
 
 
 class CountedEnds:

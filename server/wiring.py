@@ -25,6 +25,7 @@ import handlers.media
 import handlers.notices
 import handlers.notify
 import handlers.papers
+import handlers.payments
 import handlers.presence
 import handlers.reports
 import handlers.rooms
@@ -70,7 +71,6 @@ from models.mailbox.store import MailboxStore
 from models.media.store import MediaStore
 from models.notices.store import NoticeStore
 from models.once import Once
-from models.payments.store import PaymentStore
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
@@ -273,19 +273,25 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     wallets = Wallets(
         ledger=ledger,
         store=WalletStore(db),
-        payments=PaymentStore(db),
         users=users,
         hasher=passwords,
         passwords=accounts,
         clock=clock,
-        ids=ids,
         currency=config.currency,
         # Not the key itself: what signs tokens does nothing else.
         pepper=hmac.digest((config.pin_pepper or config.jwt_secret).encode(), b"ringmeter pin v1", "sha256"),
-        sandbox=not config.production,
     )
     ledger.listeners.append(WalletTeller(mailbox=mailbox, clock=clock, others_live=lambda: calls.others_live))
-    money = wire_money(config, db, clock=clock)
+    money = wire_money(
+        config,
+        db,
+        ledger=ledger,
+        wallets=wallets,
+        users=users,
+        mailbox=mailbox,
+        clock=clock,
+        ids=ids,
+    )
     purse = wire_purse(config, db, ledger=ledger, wallets=wallets, users=users, clock=clock, ids=ids)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
@@ -325,6 +331,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ledger=ledger,
         wallets=wallets,
         payments=money.payments,
+        refunds=money.refunds,
+        inbox=money.inbox,
         sandbox=money.sandbox.sandbox if money.sandbox else None,
         fx=purse.fx,
         papers=purse.papers,

@@ -20,7 +20,7 @@ INVARIANTS: Mapping[str, str] = {
     "I8": "a call is settled within a minute of its end, and its escrow is empty then",
     "I9": "every fact is in the journal once, under its own name",
     "I10": "a wallet's version is the number of its entries, without gaps",
-    "I11": "what a gateway has collected is what was paid less what it has paid out",
+    "I11": "what a gateway has collected is what was credited, less what it gave back and paid out",
     "I12": "every wallet's hash chain verifies",
     "I13": "all accounts of a currency add up to zero",
     "I14": "the exchange pool is what the used quotes have converted",

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from models.audit.payments import KINDS as DEPOSITS
 from models.audit.report import Findings
 from models.calls.call import Purse
 from models.ledger.journal import Entry, Kind, Pocket, Seal, Sealed, Wallet, escrow, pocket_of
@@ -182,7 +183,7 @@ class Books:
             said = f"is of kind {entry.kind.value} and call {entry.call_id}, and named otherwise"
             self._found.broken("I9", JOURNAL, entry.id, said)
         self.kinds[entry.kind] += 1
-        if entry.kind is Kind.DEPOSIT:
+        if entry.kind in DEPOSITS:
             self.deposits += 1
 
     def _follow(self, chain: Chain, entry: Entry, seal: Seal, moves: Mapping[Pocket, int]) -> None:
@@ -225,7 +226,7 @@ class Books:
     # ---------------------------------------------------------------------------------------------------- at the end
 
     def close(self, collected: Mapping[tuple[str, str], int]) -> None:
-        """Everything was read: compare. ``collected``: completed payments by gateway's clearing account, currency."""
+        """Everything was read: compare. ``collected``: payments less what went back, by clearing account, currency."""
         totals: Counter[str] = Counter()
         for (_, currency), amount in self._platform.items():
             totals[currency] += amount
@@ -245,7 +246,7 @@ class Books:
             self._found.checked("I11")
             paid, balance = collected.get((account, currency), 0), self._platform[account, currency]
             if balance != -paid:
-                said = f"is at {balance} {currency}, completed payments are {paid}"
+                said = f"is at {balance} {currency}, payments less what went back or out are {paid}"
                 self._found.broken("I11", JOURNAL, account, said)
 
     def _wallet(self, key: str, wallet: Wallet) -> None:

@@ -10,14 +10,15 @@ from typing import TypeVar
 from models.audit.calls import CALLS, judge
 from models.audit.exchange import exchange
 from models.audit.payouts import payouts
+from models.audit.payments import judge as judge_payment
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
-from models.audit.store import Snapshot, Torn, Unreadable, credit_id, snapshot
+from models.audit.store import Snapshot, Torn, Unreadable, snapshot
 from models.calls.call import Call
 from models.db import Database
-from models.ledger.journal import Entry, account_of, clearing, wallet_key
-from models.payments.payment import Payment
-from models.wallet.rules import PAID_INTO
+from models.ledger.journal import Entry, clearing
+from models.payments.payment import WALLET
+from models.payments.store import PAYMENTS
 
 # What is read is told in steps of so many documents.
 STEP = 500
@@ -93,32 +94,20 @@ def _judge(
 async def _payments(
     reading: Snapshot, books: Books, found: Findings, read: Callable[[str, str], None]
 ) -> Counter[tuple[str, str]]:
-    """What was collected by each gateway's clearing account and currency."""
+    """What was collected and not given back, by each gateway's clearing account and currency."""
     collected: Counter[tuple[str, str]] = Counter()
-    credited = 0
-    async for payment, entry in reading.payments():
-        read("payments", "payments")
-        found.checked("I11")
-        collected[clearing(payment.gateway), payment.currency] += payment.amount_minor
-        credited += entry is not None
-        if entry is None:
-            said = f"is completed, and {credit_id(payment)} is not in the journal"
-            found.broken("I11", "payments", payment.id, said)
-        elif not _credits(payment, entry):
-            said = f"of {payment.amount_minor} {payment.currency} is not what {entry.id} credits"
-            found.broken("I11", "payments", payment.id, said)
-    if books.deposits != credited:
+    belong = 0
+    async for payment, entries in reading.payments():
+        read(PAYMENTS, PAYMENTS)
+        if isinstance(payment, Torn):
+            found.broken("I11", PAYMENTS, payment.id, f"cannot be read: {payment.fault}")
+            continue
+        belong += len(entries)
+        judge_payment(payment, entries, found)
+        if payment.gateway != WALLET:
+            net = payment.paid_minor - payment.reversed_minor
+            collected[clearing(payment.gateway), payment.currency] += net
+    if books.deposits != belong:
         for name in await reading.unpaid():
-            found.broken("I11", JOURNAL, name, "credits no completed payment")
+            found.broken("I11", JOURNAL, name, "moves money of no payment")
     return collected
-
-
-def _credits(payment: Payment, entry: Entry) -> bool:
-    """Whether an entry moves what was paid from the gateway into the account that it was paid for."""
-    wallet = wallet_key(payment.user_id, payment.currency)
-    legs = {leg.account: leg.amount_minor for leg in entry.legs}
-    into = account_of(wallet, PAID_INTO[payment.into])
-    return entry.payment_id == payment.id and legs == {
-        clearing(payment.gateway): -payment.amount_minor,
-        into: payment.amount_minor,
-    }

@@ -17,6 +17,7 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
+from models.audit.payments import KINDS
 from models.calls.call import Call
 from models.calls.documents import call_of
 from models.calls.store import CALLS
@@ -25,7 +26,7 @@ from models.fx.rules import Quote, entry_id
 from models.fx.store import QUOTES, quote_of
 from models.ledger.journal import Entry, Kind, Sealed, Wallet
 from models.ledger.store import JOURNAL, WALLETS, sealed_of, wallet_of
-from models.payments.payment import Payment, Status
+from models.payments.payment import Payment
 from models.payments.store import PAYMENTS, payment_of
 from models.payouts import rules as payout_rules
 from models.payouts.payout import Payout
@@ -141,36 +142,40 @@ class Snapshot:
         if call_id is not None:
             yield call_id, tuple(entries)
 
-    async def payments(self) -> AsyncIterator[tuple[Payment, Entry | None]]:
-        """Completed payments with the entries that credited them."""
+    async def payments(self) -> AsyncIterator[tuple[Payment | Torn, tuple[Entry, ...]]]:
+        """All payments with the entries that name them."""
         batch: list[Payment] = []
-        async for d in self._find(PAYMENTS, {"status": Status.COMPLETED.value}):
-            batch.append(payment_of(d))
+        async for d in self._find(PAYMENTS):
+            one = _read(payment_of, d)
+            if isinstance(one, Torn):
+                yield one, ()
+                continue
+            batch.append(one)
             if len(batch) == BATCH:
-                for pair in await self._credited(batch):
+                for pair in await self._moved(batch):
                     yield pair
                 batch = []
-        for pair in await self._credited(batch):
+        for pair in await self._moved(batch):
             yield pair
 
-    async def _credited(self, payments: Sequence[Payment]) -> list[tuple[Payment, Entry | None]]:
-        names = [credit_id(payment) for payment in payments]
-        if not names:
+    async def _moved(self, payments: Sequence[Payment]) -> list[tuple[Payment, tuple[Entry, ...]]]:
+        if not payments:
             return []
-        entries = {d["_id"]: d async for d in self._find(JOURNAL, {"_id": {"$in": names}}, without="seals")}
-        pairs: list[tuple[Payment, Entry | None]] = []
-        for payment, name in zip(payments, names, strict=True):
-            found = _read(sealed_of, {**entries[name], "seals": ()}) if name in entries else None
-            pairs.append((payment, found.entry if isinstance(found, Sealed) else None))
-        return pairs
+        entries: dict[str, list[Entry]] = {payment.id: [] for payment in payments}
+        query = {"payment_id": {"$in": list(entries), "$type": "string"}}
+        async for d in self._find(JOURNAL, query, without="seals"):
+            found = _read(sealed_of, {**d, "seals": ()})
+            if isinstance(found, Sealed) and found.entry.kind in KINDS:
+                entries[d["payment_id"]].append(found.entry)
+        return [(payment, tuple(entries[payment.id])) for payment in payments]
 
     async def unpaid(self) -> list[str]:
-        """Deposits in the journal that no completed payment stands behind, by name; at most ``ORPHANS_MAX``."""
+        """Entries of the kinds of payments behind which no payment stands, by name; at most ``ORPHANS_MAX``."""
         theirs = {"from": PAYMENTS, "localField": "payment_id", "foreignField": "_id", "as": "payments"}
         pipeline: list[Document] = [
-            {"$match": {"kind": Kind.DEPOSIT.value}},
+            {"$match": {"kind": {"$in": sorted(kind.value for kind in KINDS)}}},
             {"$lookup": theirs},
-            {"$match": {"payments.status": {"$ne": Status.COMPLETED.value}}},
+            {"$match": {"payments": []}},
             {"$limit": ORPHANS_MAX},
             {"$project": {"_id": 1}},
         ]
@@ -264,11 +269,6 @@ class Snapshot:
         fields = {without: 0} if without else None
         cursor = self._db[name].find(query or {}, fields, session=self._session, batch_size=BATCH)
         return cursor.sort([(sort, 1)]) if sort else cursor
-
-
-def credit_id(payment: Payment) -> str:
-    """The name of the entry that credits a payment."""
-    return f"pay:{payment.gateway}:{payment.reference}"
 
 
 def _read(reader: Any, d: Document) -> Any:

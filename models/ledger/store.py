@@ -74,6 +74,7 @@ JOURNAL = collection(
     index("call_id", where={"call_id": {"$type": "string"}}),
     # What a statement shows, by time. Holds and releases, which are most of a payer's entries, are not in it.
     index("seals.wallet", "at", where={"seals.lines.account": {"$exists": True}}),
+    index("payment_id", where={"payment_id": {"$type": "string"}}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",

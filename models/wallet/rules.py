@@ -21,7 +21,6 @@ from models.ledger.journal import (
     Seal,
     Wallet,
     account_of,
-    clearing,
     wallet_key,
 )
 from models.money import AMOUNT_MAX, minor_of
@@ -68,20 +67,22 @@ class Amount:
     minor: int | None = None
     major: Decimal | None = None
 
-    def minor_in(self, currency: str, most: int = AMOUNT_MAX) -> int:
-        """Minor units. Refuses with ``VALIDATION_FAILED`` what the currency cannot say, zero, and over ``most``."""
+    def minor_in(self, currency: str, most: int = AMOUNT_MAX, *, least: int = 1) -> int:
+        """Minor units. Refuses with ``VALIDATION_FAILED`` what the currency cannot say, zero, and what is outside."""
         if self.minor is not None:
-            return self._bounded(self.minor, most)
+            return self._bounded(self.minor, least, most)
         assert self.major is not None, "the shape asks for one of the two"
         try:
             minor = minor_of(self.major, currency)
         except ValueError as error:
             raise self._refused(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
-        return self._bounded(minor, most)
+        return self._bounded(minor, least, most)
 
-    def _bounded(self, minor: int, most: int) -> int:
+    def _bounded(self, minor: int, least: int, most: int) -> int:
         if minor <= 0:
             raise self._refused("More than zero.")
+        if minor < least:
+            raise self._refused(f"At least {least} minor units.")
         if minor > most:
             raise self._refused(f"At most {most} minor units.")
         return minor
@@ -144,11 +145,6 @@ def transfer_id(user_id: str, key: str) -> str:
     return f"tr:{user_id}:{key}"
 
 
-def deposit_id(gateway: str, reference: str) -> str:
-    """The idempotency key of a payment's entry."""
-    return f"pay:{gateway}:{reference}"
-
-
 def transfer(
     payer: Wallet, payee_id: str, *, key: str, amount_minor: int, note: str | None, now: datetime
 ) -> Entry:
@@ -164,29 +160,6 @@ def transfer(
         ),
         counterparties={payer.key: payee_id, payee: payer.user_id},
         note=note,
-    )
-
-
-def deposit(
-    wallet: Wallet,
-    *,
-    gateway: str,
-    reference: str,
-    payment_id: str,
-    amount_minor: int,
-    into: str,
-    now: datetime,
-) -> Entry:
-    """Money that a gateway has collected, into one of the wallet's two accounts."""
-    return Entry(
-        id=deposit_id(gateway, reference),
-        kind=Kind.DEPOSIT,
-        at=now,
-        legs=(
-            Leg(clearing(gateway), -amount_minor, wallet.currency),
-            Leg(account_of(wallet.key, PAID_INTO[into]), amount_minor, wallet.currency),
-        ),
-        payment_id=payment_id,
     )
 
 

@@ -1,7 +1,7 @@
 """Verbs of wallets.
 
-    wallets = Wallets(ledger=ledger, store=WalletStore(db), payments=PaymentStore(db), users=users, hasher=passwords,
-                      passwords=accounts, clock=clock, ids=ids, currency="NGN", pepper=…, sandbox=True)
+    wallets = Wallets(ledger=ledger, store=WalletStore(db), users=users, hasher=passwords, passwords=accounts,
+                      clock=clock, currency="NGN", pepper=…)
 
 A wallet is one user's money in one currency; the PIN is one for all of them. Whoever is paid without having a wallet
 gets one, without a PIN until they create one themselves. All money moves through the ledger, under keys that make a
@@ -10,19 +10,15 @@ repeated request find what the first one did.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.auth.session import Hasher
-from models.db import Session
 from models.errors import Refusal
 from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
 from models.money import QUOTE_ROUTE
-from models.payments.payment import SANDBOX, Payment, Status
-from models.payments.store import PaymentStore
-from models.ports import Clock, Ids
+from models.ports import Clock
 from models.users.rules import folded
 from models.users.service import Profile, Users
 from models.wallet import rules
@@ -42,14 +38,6 @@ class Transfer:
     entry: Entry
     payee: Profile
     amount_minor: int
-    wallet: Wallet
-
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """A payment and the wallet that it went into, as it is now."""
-
-    payment: Payment
     wallet: Wallet
 
 
@@ -88,23 +76,17 @@ class Wallets:
         *,
         ledger: Ledger,
         store: WalletStore,
-        payments: PaymentStore,
         users: Users,
         hasher: Hasher,
         passwords: PasswordCheck,
         clock: Clock,
-        ids: Ids,
         currency: str,
         pepper: bytes,
-        sandbox: bool,
     ) -> None:
         self._ledger = ledger
-        self._payments = payments
         self._users = users
         self._clock = clock
-        self._ids = ids
         self._currency = currency
-        self._sandbox = sandbox
         self.pins = Pins(store=store, hasher=hasher, passwords=passwords, clock=clock, pepper=pepper)
 
     # ----------------------------------------------------------------------------------------------------- one's own
@@ -292,83 +274,6 @@ class Wallets:
             raise Refusal("USER_UNAVAILABLE")
         return payee
 
-    # ------------------------------------------------------------------------------------------------------- money in
-
-    async def deposit(
-        self,
-        user_id: str,
-        *,
-        key: str | None,
-        amount: Amount,
-        currency: str | None,
-        gateway: str | None,
-        into: str,
-    ) -> Paid:
-        """Money of the sandbox, credited at once. The same ``key`` again answers with the first payment.
-
-        Refuses with ``GATEWAY_UNAVAILABLE`` (another gateway, or no sandbox here), ``WALLET_UNKNOWN``,
-        ``CURRENCY_MISMATCH``, ``VALIDATION_FAILED`` and ``IDEMPOTENCY_MISMATCH``.
-        """
-        if not self._sandbox or gateway not in (None, SANDBOX):
-            raise Refusal("GATEWAY_UNAVAILABLE")
-        mine = await self.wallet(user_id, currency)
-        minor = amount.minor_in(mine.currency, rules.DEPOSIT_MINOR_MAX)
-        payment = Payment(
-            id=self._ids.new(),
-            reference=_reference(user_id, key or self._ids.new()),
-            user_id=user_id,
-            gateway=SANDBOX,
-            amount_minor=minor,
-            currency=mine.currency,
-            into=into,
-            status=Status.COMPLETED,
-            checkout_url=None,
-            created_at=self._clock.now(),
-        )
-
-        def plan(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
-            return [
-                rules.deposit(
-                    wallets[mine.key],
-                    gateway=SANDBOX,
-                    reference=payment.reference,
-                    payment_id=payment.id,
-                    amount_minor=minor,
-                    into=into,
-                    now=payment.created_at,
-                )
-            ]
-
-        async def also(session: Session) -> None:
-            await self._payments.add(payment, session)
-
-        posted = await self._ledger.post([mine.key], plan, also=also)
-        if posted.again:
-            found = await self._payments.by_reference(payment.reference)
-            assert found is not None, "kept together with its entry"
-            if (found.amount_minor, found.currency, found.into) != (minor, mine.currency, into):
-                raise Refusal("IDEMPOTENCY_MISMATCH")
-            payment = found
-        return Paid(payment, posted.wallets[mine.key])
-
-    async def payment(self, user_id: str, payment_id: str) -> Payment:
-        """One of one's own payments. ``PAYMENT_UNKNOWN`` also when it is another's."""
-        found = await self._payments.find(payment_id)
-        if found is None or found.user_id != user_id:
-            raise Refusal("PAYMENT_UNKNOWN")
-        return found
-
-    async def payments(self, user_id: str, *, before_id: str | None, most: int) -> list[Payment]:
-        """One's own payments, the newest first, below an id."""
-        return await self._payments.of_user(user_id, before_id=before_id, most=most)
-
-    async def verify(self, user_id: str, reference: str) -> Paid:
-        """One of one's own payments by its reference, and its wallet. ``PAYMENT_UNKNOWN``."""
-        found = await self._payments.by_reference(reference)
-        if found is None or found.user_id != user_id:
-            raise Refusal("PAYMENT_UNKNOWN")
-        return Paid(found, await self.wallet(user_id, found.currency))
-
 
 def _accounts(wallet: Wallet) -> list[Account]:
     return [Account(wallet.id, "primary", wallet), Account(wallet.credits_id, "call_credits", wallet)]
@@ -390,8 +295,3 @@ def _read(line: StatementLine, place: Place) -> bool:
     """Whether a line stands at the place or before it."""
     order = list(rules.PAID_INTO)
     return line.version == place.version and order.index(line.account) <= order.index(place.account)
-
-
-def _reference(user_id: str, key: str) -> str:
-    """What a payment is called outside: a retry with the same key is the same payment."""
-    return f"sandbox-{hashlib.sha256(f'{user_id} {key}'.encode()).hexdigest()[:24]}"

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.wallet_shapes import CreateWallet, Deposit, MakeTransfer
+from handlers.payments_shapes import Deposit
+from handlers.wallet_shapes import CreateWallet, MakeTransfer
 from models.errors import Refusal
 from models.ledger.journal import Kind, Wallet
 from models.money import AMOUNT_MAX

@@ -11,13 +11,13 @@ from typing import Any
 from models.audit.service import audit
 from models.billing.tariffs import Tariffs
 from models.calls.call import Call, Price
-from models.db import Database, Session
+from models.db import Database
 from models.ledger.journal import Entry, Kind, Pocket, Wallet, wallet_key
-from models.payments.payment import SANDBOX, Payment, Status
 from models.payments.store import PaymentStore
 from models.wallet import rules as wallet_rules
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Phone, Process, Raced, Town
+from tests.services.payments_house import fund
 
 # 100 minor units for every second, so that every second shows.
 BY_THE_SECOND = Tariffs(rate_minor=6_000, first_block_seconds=1, block_seconds=1, minimum_minor=0)
@@ -82,36 +82,17 @@ class PaidTown(Town):
         into: Pocket = Pocket.PRIMARY,
         currency: str | None = None,
     ) -> Wallet:
-        """As the sandbox: a completed payment and its entry in one transaction."""
-        wallet = await process.ledger.ensure(user_id, currency or self.tariffs.currency)
-        reference, account = self.ids.new(), "primary" if into is Pocket.PRIMARY else "call_credits"
-        payment = Payment(
-            id=reference,
-            reference=reference,
-            user_id=user_id,
-            gateway=SANDBOX,
-            amount_minor=amount_minor,
-            currency=wallet.currency,
-            into=account,
-            status=Status.COMPLETED,
-            checkout_url=None,
-            created_at=self.clock.now(),
+        """As a gateway: a completed payment and its entry in one transaction."""
+        return await fund(
+            process.ledger,
+            self._payments,
+            self.clock,
+            user_id,
+            amount_minor,
+            key=self.ids.new(),
+            into="primary" if into is Pocket.PRIMARY else "call_credits",
+            currency=currency or self.tariffs.currency,
         )
-        entry = wallet_rules.deposit(
-            wallet,
-            gateway=SANDBOX,
-            reference=reference,
-            payment_id=reference,
-            amount_minor=amount_minor,
-            into=account,
-            now=payment.created_at,
-        )
-
-        async def also(session: Session) -> None:
-            await self._payments.add(payment, session)
-
-        posted = await process.ledger.post([wallet.key], lambda wallets: [entry], also=also)
-        return posted.wallets[wallet.key]
 
     async def send(self, process: Process, payer: str, payee: str, amount_minor: int) -> Wallet:
         """A transfer, posted through a process; the payer's wallet after it. Refuses with ``INSUFFICIENT_FUNDS``."""

@@ -30,14 +30,13 @@ from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
 from models.calls.service import Calls
 from models.calls.store import CALLS, LOCKS, Also, CallStore
-from models.db import Database, Session
+from models.db import Database
 from models.errors import Refusal
-from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing
+from models.ledger.journal import Pocket, Wallet
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.mailbox.service import Mailbox
 from models.mailbox.store import LETTERS, MailboxStore
-from models.payments.payment import SANDBOX, Payment, Status
 from models.payments.store import PaymentStore
 from models.ports import Device, Letter
 from models.presence.service import Whereabouts
@@ -49,6 +48,7 @@ from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
 from server.limits import SlidingWindow
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
+from tests.services.payments_house import fund
 
 DEAD_AFTER_SECONDS = 8
 
@@ -261,15 +261,12 @@ class Process:
         self.wallets = Wallets(
             ledger=self.ledger,
             store=WalletStore(db),
-            payments=PaymentStore(db),
             users=users,
             hasher=None,  # type: ignore[arg-type]
             passwords=None,  # type: ignore[arg-type]
             clock=town.clock,
-            ids=town.ids,
             currency=town.tariffs.currency,
             pepper=b"",
-            sandbox=True,
         )
         self.ledger.listeners.append(
             WalletTeller(mailbox=self.mailbox, clock=town.clock, others_live=lambda: self.calls.others_live)
@@ -482,36 +479,16 @@ class Town:
         self, process: Process, user_id: str, amount_minor: int, *, into: Pocket = Pocket.PRIMARY
     ) -> Wallet:
         """Money for somebody, as a gateway would bring it; it is posted through ``process``."""
-        wallet = await process.ledger.ensure(user_id, self.tariffs.currency)
-        legs = (
-            Leg(clearing(SANDBOX), -amount_minor, wallet.currency),
-            Leg(account_of(wallet.key, into), amount_minor, wallet.currency),
-        )
-        payment = Payment(
-            id=self.ids.new(),
-            reference=self.ids.new(),
-            user_id=user_id,
-            gateway=SANDBOX,
-            amount_minor=amount_minor,
-            currency=wallet.currency,
+        return await fund(
+            process.ledger,
+            PaymentStore(self.db),
+            self.clock,
+            user_id,
+            amount_minor,
+            key=self.ids.new(),
             into="primary" if into is Pocket.PRIMARY else "call_credits",
-            status=Status.COMPLETED,
-            checkout_url=None,
-            created_at=self.clock.now(),
+            currency=self.tariffs.currency,
         )
-        entry = Entry(
-            id=f"pay:sandbox:{payment.reference}",
-            kind=Kind.DEPOSIT,
-            at=self.clock.now(),
-            legs=legs,
-            payment_id=payment.id,
-        )
-
-        async def also(session: Session) -> None:
-            await PaymentStore(self.db).add(payment, session)
-
-        posted = await process.ledger.post([wallet.key], lambda wallets: [entry], also=also)
-        return posted.wallets[wallet.key]
 
     async def wallet(self, user_id: str) -> Wallet:
         """Somebody's wallet as it stands in the database."""

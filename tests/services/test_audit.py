@@ -350,7 +350,7 @@ async def payment(life: Life) -> set[tuple[str, str]]:
 
 async def uncredited(life: Life) -> set[tuple[str, str]]:
     """A completed payment that nobody was credited for."""
-    row = await life.db[PAYMENTS].find_one({}) | {"_id": "p", "reference": "r"}
+    row = await life.db[PAYMENTS].find_one({}) | {"_id": "p", "reference": "r", "asked": []}
     await life.db[PAYMENTS].insert_one(row)
     return {("I11", "gateway:sandbox:clearing"), ("I11", "p")}
 

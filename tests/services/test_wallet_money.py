@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from models.errors import Refusal
 from models.ledger.journal import Entry, Kind, Leg, Pocket, account_of, wallet_key
 from models.mailbox.service import Mailbox
 from models.mailbox.store import MailboxStore
-from models.payments.payment import Status
 from models.wallet.rules import Amount, major_asked
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
 from tests.services.wallet_house import (
@@ -38,11 +36,6 @@ async def house(db: Database, clock: VirtualClock, ids: CountingIds) -> House:
     for user_id, name in ((ANN, "ann"), (BOB, "bob"), (EVE, "eve")):
         await built.add_user(user_id, name)
     return built
-
-
-async def deposit(house: House, user_id: str = ANN, **changes: Any) -> Any:
-    ask = {"key": None, "amount": Amount(minor=500), "currency": None, "gateway": None, "into": "primary"}
-    return await house.wallets.deposit(user_id, **{**ask, **changes})
 
 
 # --------------------------------------------------------------------------------------------------------- transfers
@@ -188,104 +181,12 @@ async def test_a_freeze_in_the_middle_of_a_transfer_stops_it(house: House) -> No
     assert await house.balance(ANN) == 5000
 
 
-# ---------------------------------------------------------------------------------------------------------- deposits
-
-
-async def test_a_deposit_of_the_sandbox_is_credited_at_once(house: House) -> None:
-    await house.wallets.create(ANN, PIN)
-    one = await deposit(house)
-    assert (one.payment.status, one.payment.gateway, one.payment.checkout_url) == (
-        Status.COMPLETED,
-        "sandbox",
-        None,
-    )
-    two = await deposit(house, into="call_credits", gateway="sandbox", amount=Amount(minor=70))
-    assert (two.wallet.primary, two.wallet.credits) == (500, 70)
-    entry = await house.one.ledger.store.entry(f"pay:sandbox:{one.payment.reference}")
-    assert entry is not None
-    assert {leg.account: leg.amount_minor for leg in entry.entry.legs} == {
-        "gateway:sandbox:clearing": -500,
-        account_of(wallet_key(ANN, "NGN"), Pocket.PRIMARY): 500,
-    }
-    assert entry.entry.payment_id == one.payment.id
-    await books_agree(house.db)
-
-
-async def test_in_production_and_with_other_gateways_there_is_no_deposit(house: House) -> None:
-    await house.wallets.create(ANN, PIN)
-    assert await code_of(deposit(house, gateway="monnify")) == "GATEWAY_UNAVAILABLE"
-    production = house.process(sandbox=False)
-    for gateway in (None, "sandbox"):
-        ask = {"key": "k", "amount": Amount(minor=500), "currency": None, "into": "primary"}
-        assert await code_of(production.wallets.deposit(ANN, gateway=gateway, **ask)) == "GATEWAY_UNAVAILABLE"
-    assert await house.db["payments"].count_documents({}) == 0
-
-
-async def test_a_deposit_needs_a_wallet_and_a_sane_amount(house: House) -> None:
-    assert await code_of(deposit(house)) == "WALLET_UNKNOWN"
-    await house.wallets.create(ANN, PIN)
-    assert await code_of(deposit(house, currency="KWD")) == "CURRENCY_MISMATCH"
-    for amount in (
-        Amount(minor=0),
-        Amount(minor=-5),
-        Amount(minor=10_000_000_001),
-        Amount(major=major_asked("1.005")),
-        Amount(major=major_asked("0")),
-    ):
-        assert await code_of(deposit(house, amount=amount)) == "VALIDATION_FAILED"
-    assert (await deposit(house, amount=Amount(minor=10_000_000_000))).wallet.primary == 10_000_000_000
-
-
-async def test_the_same_key_deposits_once_ever(house: House) -> None:
-    await house.wallets.create(ANN, PIN)
-    first = await deposit(house, key="top-up")
-    house.clock.pass_(48 * 3600)
-    again = await asyncio.gather(*(deposit(house, key="top-up") for _ in range(4)))
-    assert {paid.payment.id for paid in again} == {first.payment.id}
-    assert {paid.wallet.primary for paid in again} == {500}
-    assert await code_of(deposit(house, key="top-up", amount=Amount(minor=501))) == "IDEMPOTENCY_MISMATCH"
-    assert await code_of(deposit(house, key="top-up", into="call_credits")) == "IDEMPOTENCY_MISMATCH"
-    assert await house.balance(ANN) == 500
-    await house.wallets.create(BOB, PIN)
-    assert (await deposit(house, BOB, key="top-up")).payment.id != first.payment.id
-    await books_agree(house.db)
-
-
-async def test_the_same_key_at_once_at_two_processes_deposits_once(house: House) -> None:
-    await house.wallets.create(ANN, PIN)
-    ask: Any = {"key": "k", "amount": Amount(minor=500), "currency": None, "gateway": None, "into": "primary"}
-    processes = [house.one, house.process()] * 4
-    done = await asyncio.gather(*(process.wallets.deposit(ANN, **ask) for process in processes))
-    assert len({paid.payment.id for paid in done}) == 1
-    assert await house.balance(ANN) == 500
-    assert await house.db["payments"].count_documents({}) == 1
-    await books_agree(house.db)
-
-
 async def test_a_frozen_wallet_is_still_paid_into(house: House) -> None:
     await house.rich(ANN, 5000)
     await house.wallets.create(BOB, PIN)
     await house.wallets.freeze(BOB, frozen=True)
     assert (await house.move()).amount_minor == 1000
-    assert (await deposit(house, BOB)).wallet.primary == 1500
-
-
-async def test_payments_are_their_owners_and_come_newest_first(house: House) -> None:
-    await house.wallets.create(ANN, PIN)
-    made = [(await deposit(house)).payment for _ in range(5)]
-    first = await house.wallets.payments(ANN, before_id=None, most=3)
-    rest = await house.wallets.payments(ANN, before_id=first[-1].id, most=3)
-    assert [*first, *rest] == made[::-1]
-    assert await house.wallets.payment(ANN, made[0].id) == made[0]
-    assert (await house.wallets.verify(ANN, made[0].reference)).wallet.primary == 2500
-    assert await house.wallets.payments(BOB, before_id=None, most=3) == []
-    for work in (
-        house.wallets.payment(BOB, made[0].id),
-        house.wallets.verify(BOB, made[0].reference),
-        house.wallets.payment(ANN, NOBODY),
-        house.wallets.verify(ANN, "no-such"),
-    ):
-        assert await code_of(work) == "PAYMENT_UNKNOWN"
+    assert (await house.fund(BOB, 500)).primary == 1500
 
 
 # ------------------------------------------------------------------------------------------------ accounts, statement
@@ -314,7 +215,7 @@ async def a_life(house: House) -> None:
     """Ann's: deposits, transfers either way, a hold that is captured from both accounts, a release."""
     await house.rich(ANN, 5000)
     await house.rich(BOB, 5000)
-    await deposit(house, into="call_credits", amount=Amount(minor=300))
+    await house.fund(ANN, 300, pocket=Pocket.CREDITS)
     for n in range(4):
         await house.move(amount=Amount(minor=100 + n), note=f"{n}")
         await house.move(user_id=BOB, to=ANN, amount=Amount(minor=10 + n))

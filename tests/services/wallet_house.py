@@ -15,7 +15,6 @@ from models.errors import Refusal
 from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing, wallet_key
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
-from models.payments.store import PaymentStore
 from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.rules import Amount
@@ -93,21 +92,18 @@ class House:
     def wallets(self) -> Wallets:
         return self.one.wallets
 
-    def process(self, db: Database | None = None, *, sandbox: bool = True, pepper: bytes = PEPPER) -> Process:
+    def process(self, db: Database | None = None, *, pepper: bytes = PEPPER) -> Process:
         db = db or self.db
         ledger, hasher = Ledger(LedgerStore(db), self.clock, self.ids), PlainHasher()
         wallets = Wallets(
             ledger=ledger,
             store=WalletStore(db),
-            payments=PaymentStore(db),
             users=Users(store=UserStore(db), clock=self.clock),
             hasher=hasher,
             passwords=OnePassword(),
             clock=self.clock,
-            ids=self.ids,
             currency="NGN",
             pepper=pepper,
-            sandbox=sandbox,
         )
         process = Process(db, ledger, wallets, hasher)
         ledger.listeners.append(process.listen)

@@ -43,18 +43,16 @@ class SimProcess(Process):
         if town.meter is not None:
             self.meter.__class__ = town.meter
         nobody: Any = None
+        self.payments = PaymentStore(driver)
         self.wallets = Wallets(
             ledger=self.ledger,
             store=WalletStore(driver),
-            payments=PaymentStore(driver),
             users=Users(store=UserStore(driver), clock=town.clock),
             hasher=CheapHasher(),
             passwords=nobody,
             clock=town.clock,
-            ids=town.ids,
             currency="NGN",
             pepper=b"sim",
-            sandbox=True,
         )
 
     @property

@@ -24,6 +24,7 @@ from models.ledger.store import WALLETS
 from models.users.store import USERS
 from models.wallet.rules import Amount
 from tests.services.callkit import DEAD_AFTER_SECONDS, Killed, Phone
+from tests.services.payments_house import fund
 from tests.sim.faults import Faults, Interleave, ordered
 from tests.sim.history import Setup
 from tests.sim.model import Broken, Model, Tariff, ensure
@@ -188,14 +189,12 @@ class World:
         )
 
     async def deposit(self, user: str, minor: int, into: str) -> None:
-        """Money from the sandbox's gateway; asked until it is there."""
+        """Money that a gateway has collected; asked until it is there."""
         key, phone = f"d{self.town.ids.new()[-6:]}", self.phones[user]
 
         async def verb() -> Any:
-            wallets = self._of(phone).wallets
-            return await wallets.deposit(
-                user, key=key, amount=Amount(minor=minor), currency="NGN", gateway=None, into=into
-            )
+            here = self._of(phone)
+            return await fund(here.ledger, here.payments, self.clock, user, minor, key=key, into=into)
 
         if isinstance(await self.ask("deposit", verb, user=user, surely=True), Refusal):
             return

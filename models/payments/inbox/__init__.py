@@ -1,0 +1,1 @@
+"""What gateways have told: stored before it is answered, worked off afterwards."""

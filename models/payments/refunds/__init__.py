@@ -1,0 +1,1 @@
+"""Money of payments given back through the gateway that collected it."""
