@@ -89,6 +89,7 @@ class WebhookRef(Shape):
     """The gateway that tells something."""
 
     gateway = Text(required=True, least=1, most=GATEWAY_LENGTH_MAX)
+    example = {"gateway": "monnify"}
 
 
 class Taken(Shape):

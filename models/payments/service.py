@@ -9,7 +9,6 @@ repeated on the way, there is one payment, and by its reference the gateway says
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,6 +24,7 @@ from models.payments import rules
 from models.payments.gateway import Checkout, Gateway, GatewayAway, GatewayNo, Notice, Opened
 from models.payments.looking import TRIES_MAX, Count, Looking
 from models.payments.payment import WALLET, Asked, Payment, Status
+from models.payments.rounds import work_off
 from models.payments.store import PaymentStore
 from models.ports import Clock, Ids
 from models.users.service import Users
@@ -338,25 +338,22 @@ class Payments:
 
     async def run_looks(self) -> int:
         """Ask for the payments that are due, until none is; how many were asked for."""
-        return sum(await asyncio.gather(*(self._looks() for _ in range(LOOKS_AT_ONCE))))
+        return await work_off(self._claim, self._look, LOOKS_AT_ONCE)
 
-    async def _looks(self) -> int:
-        done = 0
-        while True:
-            now = self._clock.now()
-            payment = await self.store.claim(now, now + timedelta(seconds=LOOK_SECONDS))
-            if payment is None:
-                return done
-            done += 1
-            try:
-                await self.looking.look(payment, tries=payment.tries + 1)
-            except GatewayAway as away:
-                self._count(payment.gateway, "away")
-                log.warning("a gateway is away", gateway=payment.gateway, said=str(away))
-                at = self._clock.now() + rules.back_off(payment.tries)
-                await self.store.look_again(payment.id, at, payment.tries + 1)
-            except Refusal as refusal:  # it comes again when this one's time with it is over
-                log.error("a payment was not looked at", reference=payment.reference, code=refusal.code)
+    async def _claim(self) -> Payment | None:
+        now = self._clock.now()
+        return await self.store.claim(now, now + timedelta(seconds=LOOK_SECONDS))
+
+    async def _look(self, payment: Payment) -> None:
+        try:
+            await self.looking.look(payment, tries=payment.tries + 1)
+        except GatewayAway as away:
+            self._count(payment.gateway, "away")
+            log.warning("a gateway is away", gateway=payment.gateway, said=str(away))
+            at = self._clock.now() + rules.back_off(payment.tries)
+            await self.store.look_again(payment.id, at, payment.tries + 1)
+        except Refusal as refusal:  # it comes again when this one's time with it is over
+            log.error("a payment was not looked at", reference=payment.reference, code=refusal.code)
 
 
 def _refused(word: str) -> Callable[[Payment], Payment]:

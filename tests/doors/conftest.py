@@ -16,6 +16,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from models.db import Database
+from models.payments.store import PaymentStore
 from models.ports import Clock
 from server.app import DATABASE, SOCKETS, TASKS, WIRED, make_app
 from server.config import load_config
@@ -23,6 +24,7 @@ from server.sandbox_pages import serves_at
 from tests.doors.phones import Exchange, Phone, check_error
 from tests.doors.talk import pair, snapshots_rise, talk
 from tests.fakes import VirtualClock
+from tests.services.payments_house import fund
 
 PASSWORD = "correct horse battery"
 _NUMBERS = itertools.count(1)
@@ -154,6 +156,14 @@ class Person:
 
     async def post(self, path: str, body: Any = None, **more: Any) -> Reply:
         return await self.send("POST", path, body, **more)
+
+    async def pay_in(self, minor: int, *, into: str = "primary", currency: str = "NGN") -> None:
+        """Money in the wallet, as if it had been paid; the page to pay on has tests of its own."""
+        services, key = self.house.services, f"door-{next(_NUMBERS)}"
+        store = PaymentStore(self.house.db)
+        await fund(
+            services.ledger, store, services.clock, self.id, minor, key=key, into=into, currency=currency
+        )
 
     async def dial(self, device: str | None = None, **options: Any) -> Phone:
         """A phone of this person that begins to connect."""

@@ -21,6 +21,7 @@ from models.db import Database
 from tests.doors.pyphone import Pair, PyPhone
 from tests.doors.serverprocess import ServerProcess, eventually
 from tests.services.billing_house import price_of
+from tests.standins import payer
 
 MONEY = 100_000
 # The fee, 44 for twelve seconds, and 1 that buys nothing.
@@ -93,11 +94,8 @@ class PaidCall(Pair):
         return self
 
     async def pay_in(self, minor: int) -> None:
-        body = {"amountMinor": minor}
-        headers = {"Authorization": f"Bearer {self.caller.token}", "Idempotency-Key": next(_KEYS)}
-        url = f"{self.caller.address}/api/wallet/deposit"
-        async with self.caller.http.post(url, json=body, headers=headers) as answer:
-            assert answer.status == 201, await answer.text()
+        head = {"Authorization": f"Bearer {self.caller.token}", "Idempotency-Key": next(_KEYS)}
+        await payer.pay_in(self.caller.http, self.caller.address, head, {"amountMinor": minor})
 
     def reaches(self, ms: int) -> Callable[[], Awaitable[bool]]:
         async def does() -> bool:

@@ -123,11 +123,7 @@ async def test_a_price_is_paid_at_the_doors(rest: House) -> None:
     room_id = (await olu.post("/api/room/create", {"ratePerMinuteMinor": 500})).body["room"]["id"]
     (await ann.post(f"/api/room/join/{room_id}")).error(402, "INSUFFICIENT_FUNDS")
     await ann.post("/api/wallet/create", {"pin": "2468"}, headers={"Idempotency-Key": "w"})
-    paid = {"amountMinor": 100_000, "gateway": "sandbox"}
-    deposit = await ann.post("/api/wallet/deposit", paid, headers={"Idempotency-Key": "d"})
-    assert deposit.status == 201, deposit.body
-    verified = {"reference": deposit.body["payment"]["reference"]}
-    await ann.post("/api/wallet/verify-deposit", verified)
+    await ann.pay_in(100_000)
     assert (await ann.post(f"/api/room/join/{room_id}")).status == 200
     wallet = (await ann.get("/api/wallet")).body["wallet"]
     assert wallet["heldMinor"] > 0

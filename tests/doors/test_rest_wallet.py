@@ -58,10 +58,7 @@ async def rich(rest: House, minor: int = 10_000, currency: str = "NGN", name: st
     made = await person.post("/api/wallet/create", {"pin": PIN, "currency": currency})
     assert made.status == 201, made.body
     if minor:
-        paid = await person.post(
-            "/api/wallet/deposit", {"amountMinor": minor, "currency": currency}, headers=key()
-        )
-        assert paid.status == 201, paid.body
+        await person.pay_in(minor, currency=currency)
     return person
 
 
@@ -131,113 +128,6 @@ async def test_accounts_are_listed_and_shown_to_their_owner(rest: House) -> None
 )
 async def test_wallets_are_for_those_who_are_signed_in(rest: House, method: str, path: str) -> None:
     (await rest.send(method, path, {} if method == "POST" else None)).error(401, "TOKEN_MISSING")
-
-
-# ----------------------------------------------------------------------------------------------------------- deposits
-
-
-@pytest.mark.parametrize("path", ["/api/wallet/deposit", "/api/wallet/add-funds", "/wallet/add-funds"])
-async def test_a_deposit_is_credited_and_is_a_payment(rest: House, path: str) -> None:
-    ann = await rich(rest, 0)
-    made = await ann.post(path, {"amount": "12.34"}, headers=key())
-    assert (made.status, set(made.body), set(made.body["payment"])) == (201, {"payment"}, PAYMENT)
-    payment = made.body["payment"]
-    assert (payment["amountMinor"], payment["status"], payment["gateway"], payment["checkoutUrl"]) == (
-        *(1234, "completed", "sandbox", None),
-    )
-    credits = await ann.post(path, {"amountMinor": 5, "into": "call_credits"}, headers=key())
-    wallet = (await ann.get("/api/wallet")).body["wallet"]
-    assert (wallet["availableMinor"], wallet["callCredits"]["availableMinor"]) == (1234, 5)
-    verified = await ann.post("/api/wallet/verify-deposit", {"reference": payment["reference"]})
-    assert verified.body == {"payment": payment, "wallet": wallet}
-    bob = await rich(rest, 0)
-    for start in ("/api/payments", "/payments"):
-        assert (await ann.get(f"{start}/{payment['id']}")).body == {"payment": payment}
-        assert (await ann.post(f"{start}/verify/{payment['reference']}")).body == {"payment": payment}
-        page = (await ann.get(f"{start}?limit=1")).body
-        assert page["items"] == [credits.body["payment"]]
-        rest_ = (await ann.get(f"{start}?limit=1&cursor={page['nextCursor']}")).body
-        assert rest_ == {"items": [payment], "nextCursor": None}
-        (await bob.get(f"{start}/{payment['id']}")).error(404, "PAYMENT_UNKNOWN")
-        (await bob.post(f"{start}/verify/{payment['reference']}")).error(404, "PAYMENT_UNKNOWN")
-    refused = await bob.post("/api/wallet/verify-deposit", {"reference": payment["reference"]})
-    refused.error(404, "PAYMENT_UNKNOWN")
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "amountMinor"),
-        ({"amountMinor": 5, "amount": "5"}, "amountMinor"),
-        ({"amountMinor": 0}, "amountMinor"),
-        ({"amountMinor": -5}, "amountMinor"),
-        ({"amountMinor": 5.5}, "amountMinor"),
-        ({"amountMinor": "5"}, "amountMinor"),
-        ({"amountMinor": True}, "amountMinor"),
-        ({"amountMinor": 10_000_000_001}, "amountMinor"),
-        ({"amount": "0"}, "amount"),
-        ({"amount": "1.005"}, "amount"),
-        ({"amount": 1.005}, "amount"),
-        ({"amount": "1e3"}, "amount"),
-        ({"amount": True}, "amount"),
-        ({"amount": 1e300}, "amount"),
-        ({"amount": {"$gt": 0}}, "amount"),
-        ({"amountMinor": 5, "into": "pocket"}, "into"),
-    ],
-)
-async def test_what_is_no_amount_is_refused_by_field(rest: House, body: Any, field: str) -> None:
-    ann = await rich(rest, 0)
-    refused = (await ann.post("/api/wallet/deposit", body, headers=key())).error(400, "VALIDATION_FAILED")
-    assert list(refused["details"]) == [field]
-    assert await balance(ann) == 0
-
-
-async def test_not_a_number_is_no_json(rest: House) -> None:
-    ann = await rich(rest, 0)
-    for text in ("NaN", "Infinity"):
-        sent = await ann.post("/api/wallet/deposit", data=f'{{"amount": {text}}}', headers=key())
-        sent.error(400, "BAD_JSON")
-
-
-async def test_every_currency_has_its_decimals(rest: House) -> None:
-    ann = await rich(rest, 0, "JPY")
-    await ann.post("/api/wallet/create", {"pin": PIN, "currency": "KWD"})
-    for currency, good, minor, bad in (("JPY", "100", 100, "100.5"), ("KWD", 1.234, 1234, "1.2345")):
-        paid = await ann.post("/api/wallet/deposit", {"amount": good, "currency": currency}, headers=key())
-        assert (paid.status, paid.body["payment"]["amountMinor"]) == (201, minor)
-        no = await ann.post("/api/wallet/deposit", {"amount": bad, "currency": currency}, headers=key())
-        assert list(no.error(400, "VALIDATION_FAILED")["details"]) == ["amount"]
-    no = await ann.post("/api/wallet/deposit", {"amount": 1, "currency": "USD"}, headers=key())
-    no.error(409, "CURRENCY_MISMATCH")
-
-
-async def test_the_same_key_deposits_once(rest: House) -> None:
-    ann = await rich(rest, 0)
-    first = await ann.post("/api/wallet/deposit", {"amountMinor": 700}, headers=key("mine"))
-    again = await ann.post("/api/wallet/deposit", {"amountMinor": 700}, headers=key("mine"))
-    by_body = await ann.post("/api/wallet/deposit", {"amountMinor": 700, "opId": "mine"})
-    assert first.body == again.body == by_body.body
-    other = await ann.post("/api/wallet/deposit", {"amountMinor": 701}, headers=key("mine"))
-    other.error(422, "IDEMPOTENCY_MISMATCH")
-    assert await balance(ann) == 700
-
-
-async def test_in_production_there_is_no_sandbox(mongo_uri: str) -> None:
-    async with open_house(mongo_uri, ENV="production") as house:
-        ann = await house.person("ann")
-        assert (await ann.post("/api/wallet/create", {"pin": PIN})).status == 201
-        for gateway in ({}, {"gateway": "sandbox"}):
-            no = await ann.post("/api/wallet/deposit", {"amountMinor": 5, **gateway}, headers=key())
-            no.error(403, "GATEWAY_UNAVAILABLE")
-        assert await balance(ann) == 0
-
-
-async def test_a_gateway_that_is_not_here_is_refused(rest: House) -> None:
-    ann = await rich(rest, 0)
-    no = await ann.post("/api/wallet/deposit", {"amountMinor": 5, "gateway": "monnify"}, headers=key())
-    no.error(403, "GATEWAY_UNAVAILABLE")
-    no = await (await rest.person()).post("/api/wallet/deposit", {"amountMinor": 5}, headers=key())
-    no.error(404, "WALLET_UNKNOWN")
 
 
 # ---------------------------------------------------------------------------------------------------------- transfers
@@ -406,8 +296,7 @@ async def test_a_statement_is_read_by_cursor_and_adds_up(rest: House) -> None:
     for n in range(4):
         body = {"to": bob.id, "amountMinor": 10 + n, "pin": PIN}
         assert (await ann.post("/api/wallet/transfer", body, headers=key())).status == 201
-    into = {"amountMinor": 77, "into": "call_credits"}
-    assert (await ann.post("/api/wallet/deposit", into, headers=key())).status == 201
+    await ann.pay_in(77, into="call_credits")
     found: list[Any] = []
     cursor = ""
     while cursor is not None:

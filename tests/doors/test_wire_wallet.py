@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.doors.conftest import House, Person, open_house
+from tests.doors.conftest import House, open_house
 from tests.doors.phones import Exchange
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -17,18 +17,12 @@ PIN = "4071"
 KEYS = (f"wire-{number}" for number in itertools.count(1))
 
 
-async def pay_in(person: Person, minor: int) -> None:
-    body = {"amountMinor": minor}
-    done = await person.post("/api/wallet/deposit", body, headers={"Idempotency-Key": next(KEYS)})
-    assert done.status == 201, done.body
-
-
 async def test_every_phone_of_both_hears_of_a_transfer(house: House) -> None:
     ann, bob = await house.person("ann"), await house.person("bob")
     for person in (ann, bob):
         assert (await person.post("/api/wallet/create", {"pin": PIN})).status == 201
     a1, a2, b = await asyncio.gather(ann.phone("a1"), ann.phone("a2"), bob.phone("b"))
-    await pay_in(ann, 1000)
+    await ann.pay_in(1000)
     for phone in (a1, a2):
         assert (await phone.happens("WALLET_UPDATED"))["wallet"]["availableMinor"] == 1000
     body = {"to": bob.username, "amountMinor": 300, "pin": PIN}
@@ -47,7 +41,7 @@ async def test_a_phone_that_connects_is_greeted_with_the_wallet(house: House) ->
     first = await ann.dial("first")
     assert (await first.happens("SYNC"))["wallet"] is None
     await ann.post("/api/wallet/create", {"pin": PIN})
-    await pay_in(ann, 250)
+    await ann.pay_in(250)
     second = await ann.dial("second")
     wallet = (await ann.get("/api/wallet")).body["wallet"]
     assert (await second.happens("SYNC"))["wallet"] == wallet
@@ -65,7 +59,7 @@ async def test_a_phone_at_another_process_hears_of_it_too(mongo_uri: str, exchan
         await ann.post("/api/wallet/create", {"pin": PIN})
         there = await replace(ann, house=two).phone("there")
         for total in (100, 200):
-            await pay_in(ann, 100)
+            await ann.pay_in(100)
             await two.services.mailbox.fetch()
             assert (await there.happens("WALLET_UPDATED"))["wallet"]["availableMinor"] == total
         await there.settled()

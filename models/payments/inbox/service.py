@@ -9,7 +9,6 @@ amount, or mixing their order changes nothing.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -20,6 +19,7 @@ from models.errors import Refusal
 from models.payments.gateway import About, Gateway, GatewayAway, Notice, NoticeInvalid
 from models.payments.inbox.store import InboxStore, Stage, Told
 from models.payments.looking import Count
+from models.payments.rounds import work_off
 from models.payments.rules import back_off
 from models.ports import Clock
 
@@ -74,17 +74,11 @@ class Inbox:
 
     async def run(self) -> int:
         """Work off what is due, until nothing is; how many that were."""
-        return sum(await asyncio.gather(*(self._run() for _ in range(AT_ONCE))))
+        return await work_off(self._claim, self._work, AT_ONCE)
 
-    async def _run(self) -> int:
-        done = 0
-        while True:
-            now = self._clock.now()
-            told = await self.store.claim(now, now + timedelta(seconds=LEASE_SECONDS))
-            if told is None:
-                return done
-            done += 1
-            await self._work(told)
+    async def _claim(self) -> Told | None:
+        now = self._clock.now()
+        return await self.store.claim(now, now + timedelta(seconds=LEASE_SECONDS))
 
     async def _work(self, told: Told) -> None:
         hears, notice = self.hears.get(told.notice.about), told.notice

@@ -7,7 +7,6 @@ clear no gives the money back to the wallet.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -32,6 +31,7 @@ from models.payments.gateway import (
 from models.payments.looking import TRIES_MAX, Count, Looking, Moved
 from models.payments.payment import OPEN_REFUNDS, Asked, Payment, Refund, RefundStage
 from models.payments.refunds.store import RefundStore
+from models.payments.rounds import work_off
 from models.ports import Clock, Ids
 
 log = structlog.get_logger(__name__)
@@ -143,17 +143,14 @@ class Refunds:
 
     async def run(self) -> int:
         """Work on the refunds that are due, until none is; how many that were."""
-        return sum(await asyncio.gather(*(self._run() for _ in range(AT_ONCE))))
+        return await work_off(self._claim, self._work, AT_ONCE)
 
-    async def _run(self) -> int:
-        done = 0
-        while True:
-            now = self._clock.now()
-            refund = await self.store.claim(now, now + timedelta(seconds=LEASE_SECONDS))
-            if refund is None:
-                return done
-            done += 1
-            await self.work(refund)
+    async def _claim(self) -> Refund | None:
+        now = self._clock.now()
+        return await self.store.claim(now, now + timedelta(seconds=LEASE_SECONDS))
+
+    async def _work(self, refund: Refund) -> None:
+        await self.work(refund)
 
     async def heard(self, gateway: str, notice: Notice) -> bool:
         """A gateway has told something of a refund: it is asked soon. False when it is none of ours."""
