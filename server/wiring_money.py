@@ -24,6 +24,7 @@ from models.wallet.service import Wallets
 from server.adapters.gateways import gateways as gateways_of
 from server.adapters.gateways.sandbox import NAME as SANDBOX
 from server.adapters.gateways.sandbox import SandboxGateway
+from server.backlogs import Queue
 from server.config import Config
 from server.metrics import count_money
 
@@ -42,6 +43,15 @@ class WiredMoney:
         """The sandbox, where there is one."""
         found = self.gateways.get(SANDBOX)
         return found if isinstance(found, SandboxGateway) else None
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """What waits in the database to be worked off, by name."""
+        return {
+            "webhooks": self.inbox.store,
+            "payments": self.payments.store,
+            "refunds": self.refunds.store,
+        }
 
     async def close(self) -> None:
         """Close the connections."""

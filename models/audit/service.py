@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from models.audit.calls import CALLS, judge
 from models.audit.exchange import exchange
-from models.audit.payouts import payouts
 from models.audit.payments import judge as judge_payment
+from models.audit.payouts import payouts
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
 from models.audit.store import Snapshot, Torn, Unreadable, snapshot

@@ -21,7 +21,7 @@ from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
 from models.money import AMOUNT_MAX
 from models.payments import rules
-from models.payments.gateway import Checkout, Gateway, GatewayAway, GatewayNo, Notice, Opened
+from models.payments.gateway import CardToken, Checkout, Gateway, GatewayAway, GatewayNo, Notice, Opened
 from models.payments.looking import TRIES_MAX, Count, Looking
 from models.payments.payment import WALLET, Asked, Payment, Status
 from models.payments.rounds import work_off
@@ -294,6 +294,13 @@ class Payments:
         if found is None or found.user_id != user_id:
             raise Refusal("PAYMENT_UNKNOWN")
         return found
+
+    async def card_of(self, user_id: str, reference: str) -> tuple[str, CardToken | None]:
+        """The gateway of one's own completed payment, and the card it was paid with. ``PAYMENT_UNKNOWN``."""
+        found = await self.store.by_reference(reference)
+        if found is None or found.user_id != user_id or found.status is not Status.COMPLETED:
+            raise Refusal("PAYMENT_UNKNOWN")
+        return found.gateway, found.card
 
     async def payments(self, user_id: str, *, before_id: str | None, most: int) -> list[Payment]:
         """One's own payments, the newest first, below an id."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, Session, collection, index
+from models.db import Database, Document, Overdue, Session, collection, index, overdue
 from models.money import AMOUNT_MAX
 from models.payments.gateway import CardToken
 from models.payments.payment import Asked, Payment, Status
@@ -187,6 +187,12 @@ class PaymentStore:
             return_document=ReturnDocument.AFTER,
         )
         return payment_of(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is to be looked at and was not."""
+        return await overdue(
+            self._payments, now, by="look_at", where={"look_at": {"$type": "date", "$lte": now}}
+        )
 
     async def look_again(self, payment_id: str, at: datetime | None, tries: int) -> None:
         """When it is looked at next."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
 from models.payments.gateway import About, Notice
 
 # Longer than any gateway delivers again what it has told, and long enough for a person to look something up.
@@ -101,6 +101,10 @@ class InboxStore:
             return_document=ReturnDocument.AFTER,
         )
         return _told(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._inbox, now, where={"due_at": {"$type": "date", "$lte": now}})
 
     async def later(self, told: Told, at: datetime) -> None:
         """Try it again then."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Session, collection, index
+from models.db import Database, Overdue, Session, collection, index, overdue
 from models.money import AMOUNT_MAX
 from models.payments.payment import OPEN_REFUNDS, Refund, RefundStage
 
@@ -102,6 +102,12 @@ class RefundStore:
             return_document=ReturnDocument.AFTER,
         )
         return refund_of(found) if found else None
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(
+            self._refunds, now, by="look_at", where={"look_at": {"$type": "date", "$lte": now}}
+        )
 
     async def look_by(self, refund_id: str, at: datetime) -> None:
         """Look at it at that time if not earlier."""
