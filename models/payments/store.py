@@ -11,7 +11,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, Overdue, Session, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Document, Session, collection, index
 from models.money import AMOUNT_MAX
 from models.payments.gateway import CardToken
 from models.payments.payment import Asked, Payment, Status

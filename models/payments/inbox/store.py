@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, Overdue, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Document, DuplicateKeyError, collection, index
 from models.payments.gateway import About, Notice
 
 # Longer than any gateway delivers again what it has told, and long enough for a person to look something up.

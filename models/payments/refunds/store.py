@@ -7,7 +7,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Overdue, Session, collection, index, overdue
+from models.backlog.store import Overdue, overdue
+from models.db import Database, Session, collection, index
 from models.money import AMOUNT_MAX
 from models.payments.payment import OPEN_REFUNDS, Refund, RefundStage
 
