@@ -80,17 +80,23 @@ def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
     return letters
 
 
-@job("ticks", every_seconds=0.5)
+@job("ticks", every_seconds=0.1)
 async def ticks(services: Services) -> None:
-    """Say how the money of running calls stands, and warn of its end."""
-    await services.mailbox.say_here(tick_letters(await services.billing.run_ticks()))
+    """Say how the money of running calls stands, and warn of its end: in slices, and others get a turn between them."""
+    async for some in services.billing.ticks():
+        await services.mailbox.say_here(tick_letters(some))
 
 
-@job("renewals", every_seconds=1.0)
+@job("renewals", every_seconds=0.1)
 async def renewals(services: Services) -> None:
     """Reserve ahead for calls that go on."""
     await services.calls.run_renewals()
-    await services.billing.run_wanted()  # what a nudge could not do for want of a database
+
+
+@job("extensions", every_seconds=1.0)
+async def extensions(services: Services) -> None:
+    """Take up what has changed in wallets, where the nudge could not for want of a database."""
+    await services.billing.run_wanted()
 
 
 @job("money", every_seconds=2.0, anywhere=True)

@@ -131,14 +131,16 @@ class WalletMeter:
         )
 
     @asynccontextmanager
-    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
+    async def renewing(
+        self, call: Call, now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Cover | None]:
         """Capture and reserve ahead; None when the money of the call stays as it is."""
         assert call.charge is not None
         key = call.charge.wallet
         async with self._ledger.turn(key):
             wallet = (await self._ledger.store.wallets([key])).get(key)
             assert wallet is not None, "a wallet is never removed"
-            plan = rules.reserve(call, wallet, now)
+            plan = rules.reserve(call, wallet, now, early=early)
             if plan.charge == call.charge:
                 yield None
                 return

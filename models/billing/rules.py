@@ -22,6 +22,7 @@ from datetime import datetime
 
 from models.calls import tariff
 from models.calls.call import Call, Charge, Purse, Stage
+from models.calls.deadlines import EARLY_PART
 from models.ledger.journal import COMMISSION, Entry, Kind, Leg, Pocket, Wallet, account_of, escrow
 from models.money import split
 
@@ -54,8 +55,11 @@ def left(call: Call, wallet: Wallet, now: datetime) -> int:
     return wallet.spendable + secured - tariff.cost(call, now)
 
 
-def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
-    """Capture what was used and hold what the next periods cost, as far as the wallet goes. May change nothing."""
+def reserve(call: Call, wallet: Wallet, now: datetime, *, early: bool = False) -> Plan:
+    """Capture what was used and hold what the next periods cost, as far as the wallet goes. May change nothing.
+
+    ``early``: also when a little more than a period is left, so that many need not be renewed at once.
+    """
     charge = call.charge
     assert charge is not None
     assert charge.stage is Stage.OPEN, "a live call"
@@ -71,7 +75,8 @@ def reserve(call: Call, wallet: Wallet, now: datetime) -> Plan:
         ahead = (tariff.reach_ms(call, charge.secured_minor) or 0) - talked
         wanted = min(reach, talked + 2 * period)
         # While more than a period is left nothing is due; somebody only asked whether more is there.
-        hold = max(0, _price_up_to(call, wanted) - charge.secured_minor) if ahead <= period else 0
+        due = ahead <= period + (period // EARLY_PART if early else 0)
+        hold = max(0, _price_up_to(call, wanted) - charge.secured_minor) if due else 0
         granted = tariff.reach_ms(call, charge.secured_minor + hold)
         assert granted is not None
         lead = period if granted < reach else LAST_LOOK_MS if granted - talked > LAST_LOOK_MS else 0

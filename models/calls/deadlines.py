@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 
 from models.calls.call import Call, Leg, State, Timers
 
+# A renewal may be made early by this part of its lead, where many come together.
+EARLY_PART = 6
+
 
 def deadline(call: Call, timers: Timers) -> datetime | None:
     """The earliest instant at which time alone changes the call; None once it has ended."""

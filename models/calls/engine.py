@@ -35,6 +35,8 @@ TRIES_MAX = 12
 UNTOLD_AFTER_SECONDS = 3
 # Calls that one turn of a job takes up.
 DUE_MAX = 500
+# Calls that a job looks at before others get a turn, where there is nothing to wait for.
+AT_A_STRETCH_MAX = 100
 
 
 class Announcer(Protocol):
@@ -133,7 +135,9 @@ class Engine:
         left, away = iter(call_ids), list[Exception]()
 
         async def line() -> None:
-            for call_id in left:
+            for count, call_id in enumerate(left, 1):
+                if count % AT_A_STRETCH_MAX == 0:
+                    await asyncio.sleep(0)
                 try:
                     await work(call_id)
                 except Exception as error:

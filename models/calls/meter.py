@@ -56,8 +56,13 @@ class Meter(Protocol):
         """Refuse as ``covering`` would; nothing is reserved."""
         ...
 
-    def renewing(self, call: Call, now: datetime) -> AbstractAsyncContextManager[Cover | None]:
-        """Capture what was used, reserve more if there is more; None when nothing changes."""
+    def renewing(
+        self, call: Call, now: datetime, *, early: bool = False
+    ) -> AbstractAsyncContextManager[Cover | None]:
+        """Capture what was used, reserve more if there is more; None when nothing changes.
+
+        ``early``: also if its time comes only soon.
+        """
         ...
 
     def covering(self, call: Call, now: datetime) -> AbstractAsyncContextManager[Cover]:

@@ -10,10 +10,11 @@ Nothing here awaits, so nothing here is interleaved.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.agenda import Agenda
 from models.calls.call import Call, Negotiation, Role, State
 from models.calls.sdp import generation, ufrags
 from models.errors import Refusal
@@ -91,9 +92,14 @@ class _Line:
 
 
 class Switchboard:
-    """Live calls by id and by user."""
+    """Live calls by id and by user, and when their money has to be renewed.
+
+    ``listeners`` hear of each newer version of a call at once, also of its end.
+    """
 
     def __init__(self) -> None:
+        self.renewals = Agenda()
+        self.listeners: list[Callable[[Call], None]] = []
         self._lines: dict[str, _Line] = {}
         self._of_user: dict[str, str] = {}
         # Stays by who pays them: somebody may be in several rooms, and in a call beside.
@@ -136,6 +142,7 @@ class Switchboard:
         known = line.call if line is not None else self._ended.get(call.id)
         if known is not None and known.version > call.version:
             return []  # also when it has ended since: what was loaded before the end must not bring it back
+        self._note(call)
         if not call.live:
             self._remove(call)
             return []
@@ -200,6 +207,14 @@ class Switchboard:
         line.close_route(user_id, device_id)
         line.routes[user_id, device_id] = route
         return route
+
+    def _note(self, call: Call) -> None:
+        if call.renew_at is None:
+            self.renewals.drop(call.id)
+        else:
+            self.renewals.set(call.id, call.renew_at)
+        for listener in self.listeners:
+            listener(call)
 
     def _remove(self, call: Call) -> None:
         line = self._lines.pop(call.id, None)

@@ -10,24 +10,17 @@ from datetime import datetime, timedelta
 from models.calls import commands as c
 from models.calls import rules
 from models.calls.call import Call, Fact, Reason, Role
-from models.calls.engine import DUE_MAX, TRIES_MAX, Engine
+from models.calls.engine import AT_A_STRETCH_MAX, DUE_MAX, TRIES_MAX
 from models.calls.meter import AlreadyRefunded
+from models.calls.renewals import RENEWED_BY_OTHERS_AFTER_SECONDS, Renewals
 from models.db import Stale, database_away
 from models.errors import Refusal
 
 # How long the end of the money may wait for the database before the phones are told without it.
 CUT_OFF_PATIENCE = 0.05
-# A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
-RENEWED_BY_OTHERS_AFTER_SECONDS = 2
-# Renewals at the same time: most of one is waiting for the database, which has other things to do as well. What a
-# second brings is done by few, each the quicker for it; where very many have come together, as after a time without a
-# database, more get on faster.
-RENEWED_AT_ONCE = 4
-RENEWED_AT_ONCE_OF_MANY = 8
-MANY_RENEWALS = 200
 
 
-class Upkeep(Engine):
+class Upkeep(Renewals):
     """The verbs of the server itself and of its jobs."""
 
     async def attached(self, user_id: str, device_id: str, process: str) -> None:
@@ -148,62 +141,6 @@ class Upkeep(Engine):
 
     # ------------------------------------------------------------------------------------------------------- money
 
-    async def renew(self, call_id: str) -> bool:
-        """Reserve more for a live call, or see that there is less to reserve; whether anything has changed."""
-        turn = self._turns.setdefault(call_id, asyncio.Lock())
-        async with turn:
-            for attempt in range(TRIES_MAX):
-                known = self.board.call(call_id) if attempt == 0 else None
-                call = known or await self._loaded(call_id)
-                if known is None:
-                    await self._learn(call)
-                now = self._clock.now()
-                if not call.live or call.charge is None or rules.out_of_money(call, now):
-                    return False
-                try:
-                    async with self._meter.renewing(call, now) as cover:
-                        if cover is None:
-                            return False
-                        assert cover.charge is not None
-                        done = rules.step(
-                            call, c.Grant(cover.charge), role=Role.SERVER, now=now, timers=self._timers
-                        )
-                        cover.written = await self._store.swap(call, done.call, (), now, cover.post)
-                except Stale:
-                    continue
-                except Refusal:
-                    if known is not None:
-                        continue  # the money of a call that is over or renewed elsewhere is not where it was
-                    raise
-                if cover.written:
-                    await self._tell(done.call, ())
-                    return True
-        return False
-
-    async def renew_for(self, user_id: str) -> None:
-        """What the user can spend has changed: what they pay for may go on longer, or less long."""
-        # The lock, and not what this process remembers: the call it knows may have ended elsewhere, and another begun.
-        lock = await self._store.lock_of(user_id)
-        call = self.board.call(lock.call_id) or await self._store.load(lock.call_id) if lock else None
-        if call is not None and call.caller.user_id == user_id:
-            await self.renew(call.id)
-        for stay_id in await self._store.stays_of(user_id):
-            await self.renew(stay_id)
-
-    async def run_renewals(self) -> int:
-        """Renew what another process should have renewed, and what is due here; how many there were.
-
-        The most urgent first: after a time without a database many are due together, and some of them end soon.
-        """
-        now = self._clock.now()
-        late = now - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
-        found = await self._store.to_renew(late, DUE_MAX)
-        ours = sorted((call.renew_at, call.id) for call in self.board.calls() if call.renew_at is not None)
-        due = dict.fromkeys([*found, *(call_id for at, call_id in ours if at <= now)])
-        at_once = RENEWED_AT_ONCE if len(due) < MANY_RENEWALS else RENEWED_AT_ONCE_OF_MANY
-        await self._each(due, self.renew, at_once=at_once)
-        return len(due)
-
     async def run_money(self) -> int:
         """Settle ended calls that nobody has settled, and clear those whose dispute window is over; how many."""
         due = await self._store.money_due(self._clock.now(), DUE_MAX)
@@ -298,7 +235,22 @@ class Upkeep(Engine):
             await self._lose_legs(await self._loaded(call_id), set(living))
 
         await self._each(await self._store.with_legs_outside(list(living)), lose_legs_outside)
-        await self._each([call.id for call in self.board.calls()], self._lose_legs_here)
+        astray = []
+        for count, call in enumerate(self.board.calls(), 1):
+            if count % AT_A_STRETCH_MAX == 0:
+                await asyncio.sleep(0)
+            if self._astray(call):
+                astray.append(call.id)
+        await self._each(astray, self._lose_legs_here)
+
+    def _astray(self, call: Call) -> bool:
+        """Whether a leg that is leased to this process is lost and has its socket, or has none and is not lost."""
+        for party, leg in ((call.caller, call.caller_leg), (call.callee, call.callee_leg)):
+            if leg is not None and leg.process == self._process:
+                here = self._doors.connected(party.user_id, leg.device_id)
+                if here == (leg.lost_at is not None):
+                    return True
+        return False
 
     async def _lose_legs_here(self, call_id: str) -> None:
         """The legs that are leased to this process and have no socket in it.

@@ -28,6 +28,7 @@ from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import load_config
 from server.wiring import Edges, wire
 from tests.bench.machine import busy_seconds, cpu_seconds
+from tests.bench.stats import spread
 
 CURRENCY = "NGN"
 BY_THE_SECOND = {
@@ -261,10 +262,14 @@ class Meter:
 
 
 class Stall:
-    """For the time of a ``with``: how long the loop let a timer wait at most, in ms."""
+    """For the time of a ``with``: how long the loop let a timer of ``STALL_SECONDS`` wait each time, in ms."""
 
     def __init__(self) -> None:
-        self.worst_ms = 0.0
+        self.lags_ms: list[float] = []
+
+    def figures(self) -> dict[str, float]:
+        """The lag of the loop, and the longest."""
+        return {**spread("lag_ms", self.lags_ms), "stall_ms": max(self.lags_ms, default=0.0)}
 
     def __enter__(self) -> Stall:
         self._task = asyncio.create_task(self._watch())
@@ -277,4 +282,4 @@ class Stall:
         while True:
             due = time.perf_counter() + STALL_SECONDS
             await asyncio.sleep(STALL_SECONDS)
-            self.worst_ms = max(self.worst_ms, (time.perf_counter() - due) * 1000)
+            self.lags_ms.append((time.perf_counter() - due) * 1000)

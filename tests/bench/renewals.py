@@ -21,7 +21,7 @@ from tests.bench.phone import now
 from tests.bench.plan import Plan, Told
 from tests.bench.stats import Round, spread
 
-JOBS = ("renewals", "ticks", "money", "deadlines", "leases", "untold", "told")
+JOBS = ("renewals", "extensions", "ticks", "money", "deadlines", "leases", "untold", "told")
 # 100 minor units a second.
 RATE_MINOR = 6_000
 MINUTES = 18
@@ -62,6 +62,7 @@ class Live:
 
         await asyncio.gather(*(line() for _ in range(AT_ONCE)))
         await calls.flush_told()
+        await here.services.billing.run_wanted()  # all that was paid in
         here.clock.set(min(self._renewals()))
 
     async def line_up(self) -> None:
@@ -118,10 +119,10 @@ class Live:
             if call is not None and call.renew_at is not None:
                 self.late_ms.append((self.here.clock.now() - call.renew_at).total_seconds() * 1000)
 
-    def _timed(self, renew: Callable[[str], Awaitable[bool]]) -> Callable[[str], Awaitable[bool]]:
-        async def timed(call_id: str) -> bool:
+    def _timed(self, renew: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        async def timed(call_id: str, **more: bool) -> bool:
             begun = now()
-            done = await renew(call_id)
+            done = await renew(call_id, **more)
             if done:
                 self.took_ms.append((now() - begun) * 1000)
             return done
@@ -180,7 +181,7 @@ async def all_at_once(live: Live, database: int, plan: Plan, told: Told) -> Roun
 
 
 def _round(live: Live, figures: dict[str, float], shares: dict[str, float], stall: Stall) -> Round:
-    one = Round({**figures, **spread("renewal_ms", live.took_ms), "stall_ms": stall.worst_ms, **shares})
+    one = Round({**figures, **spread("renewal_ms", live.took_ms), **stall.figures(), **shares})
     if ended := live.count - len(live.here.calls.board):
         one.faults["ended"] = ended
     return one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.billing.tariffs import Tariffs
-from models.calls.upkeep import RENEWED_AT_ONCE
+from models.calls.renewals import RENEWED_AT_ONCE
 from models.db import Database
 from models.ledger.store import WALLETS
 from tests.fakes import CountingIds, VirtualClock

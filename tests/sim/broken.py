@@ -49,8 +49,10 @@ class GrantsASecond(WalletMeter):
     """A second that nobody has paid for."""
 
     @asynccontextmanager
-    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
-        async with super().renewing(call, now) as cover:
+    async def renewing(
+        self, call: Call, now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Cover | None]:
+        async with super().renewing(call, now, early=early) as cover:
             if cover is not None and cover.charge is not None and cover.charge.granted_ms is not None:
                 cover.charge = replace(cover.charge, granted_ms=cover.charge.granted_ms + 1000)
             yield cover
@@ -60,7 +62,9 @@ class NeverRenews(WalletMeter):
     """The call ends with its first reservation, whatever is in the wallet."""
 
     @asynccontextmanager
-    async def renewing(self, call: Call, now: datetime) -> AsyncIterator[Cover | None]:
+    async def renewing(
+        self, call: Call, now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Cover | None]:
         yield None
 
 
