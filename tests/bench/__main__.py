@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import gc
 import json
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,20 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from server.cli_run import event_loop_factory
 from server.mongod import EmbeddedMongod, MongodFault
-from tests.bench import calls, chat, cutoff, inside, logins, money, presence, relay, renewals, report, rest
+from tests.bench import (
+    calls,
+    chat,
+    cutoff,
+    inside,
+    logins,
+    money,
+    presence,
+    processes,
+    relay,
+    renewals,
+    report,
+    rest,
+)
 from tests.bench.machine import Cores, NoStart, Server, Watched, describe, load
 from tests.bench.people import open_wallets, pay_in, register
 from tests.bench.phone import Phone, connect_all
@@ -39,7 +54,7 @@ TARIFFS = {
     **inside.BY_THE_SECOND,
 }
 COMMANDS_OF_CALLS = 10
-PARTS = ("rest", "calls", "chat", "presence", "cut-offs", "money", "logins")
+PARTS = ("rest", "calls", "chat", "presence", "cut-offs", "money", "logins", "processes")
 
 
 class Bench:
@@ -78,6 +93,8 @@ class Bench:
                 await self._inside(uri, database)
             if "logins" in wanted:
                 await self._with_server(uri, REAL_HASHES, lambda s: self._logins(s, database))
+            if "processes" in wanted:
+                await self._processes(uri)
         finally:
             await mongod.stop()
 
@@ -293,6 +310,37 @@ class Bench:
             flood = summary([await logins.flood(server.url, people, plan, told)])
         self.results["logins"]["flood"] = flood
 
+    async def _processes(self, uri: str) -> None:
+        """The same calls over more and more processes. Without a Redis on this machine nothing is measured."""
+        plan = self.plan
+        if shutil.which("redis-server") is None:
+            self.warnings.append("redis-server is missing: nothing was measured of several processes")
+            return
+        settings = {"BCRYPT_ROUNDS": CHEAP_HASHES, "AUTH_PER_MINUTE": NO_AUTH_LIMIT, **TARIFFS}
+        async with AsyncExitStack() as stack:
+            towns = []
+            for count in plan.process_counts:
+                with self.bar(f"{count} processes") as told:
+                    opening = processes.town(count, uri, self._folder / f"town{count}", self.cores, settings)
+                    towns.append(await stack.enter_async_context(opening))
+                    await towns[-1].call(plan.process_pairs, told)
+            # All are there in all rounds, so that they are measured in the same circumstances.
+            for one in towns:
+                with self.bar(f"{one.count} processes at rest"):
+                    await one.rest(plan.process_rest_seconds)
+            await self._rounds(
+                "processes",
+                *(
+                    (f"{one.count}_at_{rate:.0f}", self._at_rate(one, rate))
+                    for rate in plan.process_rates
+                    for one in towns
+                ),
+                times=plan.process_rounds,
+            )
+
+    def _at_rate(self, here: processes.Town, rate: float) -> Callable[[Told], Awaitable[Round]]:
+        return lambda told: processes.steady(here, rate, self.plan, told)
+
 
 class Bar:
     """A progress bar for the time of a ``with``."""
@@ -326,7 +374,7 @@ def main() -> int:
     args = parser.parse_args()
     plan = QUICK if args.quick else Plan()
     given = {name: getattr(args, name) for name in ("call_rate", "relay_rate", "rounds")}
-    given["money_rounds"] = given["chat_rounds"] = args.rounds
+    given["money_rounds"] = given["chat_rounds"] = given["process_rounds"] = args.rounds
     plan = replace(plan, **{name: value for name, value in given.items() if value})
     console = Console(width=None if sys.stdout.isatty() else 130)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -149,6 +150,18 @@ def memory_mb(pid: int) -> float:
     except OSError:
         pass
     return nan
+
+
+class Counting(Protocol):
+    """Reads what was spent since it was made."""
+
+    def read(self) -> Spent: ...
+
+
+class Counted(Protocol):
+    """One process or several whose time is counted."""
+
+    def meter(self) -> Counting: ...
 
 
 @dataclass(frozen=True, slots=True)

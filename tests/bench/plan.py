@@ -15,7 +15,7 @@ class Plan:
 
     rounds: int = 3
     starts: int = 3
-    pairs: int = 200
+    pairs: int = 500
     call_rate: float = 40.0
     call_seconds: float = 10.0
     flat_out_calls: int = 20  # at the same time
@@ -47,6 +47,12 @@ class Plan:
     presence_people: int = 500
     presence_watchers: int = 25
     presence_changes: int = 5000
+    process_counts: tuple[int, ...] = (2, 4, 8)
+    process_pairs: int = 40
+    process_rates: tuple[float, ...] = (200.0, 2000.0)
+    process_seconds: float = 4.0
+    process_rest_seconds: float = 4.0
+    process_rounds: int = 3
 
 
 QUICK = Plan(
@@ -71,4 +77,10 @@ QUICK = Plan(
     presence_people=200,
     presence_watchers=10,
     presence_changes=400,
+    process_counts=(2, 8),
+    process_pairs=24,
+    process_rates=(200.0, 1000.0),
+    process_seconds=2.0,
+    process_rest_seconds=2.0,
+    process_rounds=1,
 )

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.calls import Attempt
 from tests.bench.frames import client_frame, event_packet
-from tests.bench.machine import Watched
+from tests.bench.machine import Counted, Watched
 from tests.bench.phone import Phone, now
 from tests.bench.plan import Plan, Told
 from tests.bench.stats import Round, percentile, spread
@@ -143,7 +143,7 @@ async def flat_out(relay: Relay, plan: Plan, watched: Watched, told: Told) -> Ro
     return Round(figures, _faults(relay))
 
 
-async def steady(relay: Relay, plan: Plan, watched: Watched, told: Told) -> Round:
+async def steady(relay: Relay, plan: Plan, watched: Counted, told: Told) -> Round:
     """One round at ``relay_rate``, the devices taking turns."""
     await relay.begin()
     count, lates = round(plan.relay_rate * plan.relay_seconds), []

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from tests.bench import report_chat, report_money
+from tests.bench import report_chat, report_money, targets
 from tests.bench.cells import both, median, percent, span
 
 # A process at this share of its core has no time left.
@@ -41,7 +41,9 @@ def show(
     for table in (*report_chat.tables(results), *report_money.tables(results)):
         console.print(table)
     console.print(_logins(results["logins"]))
-    for line in verdicts(results):
+    if "processes" in results:
+        console.print(_processes(results["processes"]))
+    for line in (*verdicts(results), *targets.lines(results, about["plan"])):
         console.print(f"• {line}", markup=False)
     for line in warnings[:5]:
         console.print(f"server: {line[:300]}", markup=False, style="yellow")
@@ -63,6 +65,10 @@ def show_figures(console: Console, about: Mapping[str, Any], results: Mapping[st
                     table.add_row(name, figure, f"{middle:,.3f}", f"{low:,.3f} to {high:,.3f}")
         if table.row_count:
             console.print(table)
+    if "processes" in results:
+        console.print(_processes(results["processes"]))
+    for line in targets.lines(results, about["plan"]):
+        console.print(f"• {line}", markup=False)
 
 
 def _head(console: Console, about: Mapping[str, Any]) -> None:
@@ -172,6 +178,30 @@ def _logins(part: Mapping[str, Any]) -> Table:
     for title, name in (("signed in", "signed_in"), ("refused", "refused")):
         table.add_row(f"  {title}", span(flood, name, 0), both(flood, f"{name}_ms"))
     table.add_row("  /health/live meanwhile", "", both(flood, "bystander_ms"))
+    return table
+
+
+def _processes(part: Mapping[str, Any]) -> Table:
+    table = Table(Column("a candidate from process to process", no_wrap=True))
+    titles = (
+        "CPU µs of all, Redis too",
+        "without their rest",
+        "published",
+        "processes woken",
+        "p50 / p99 ms",
+    )
+    for title in titles:
+        table.add_column(title, justify="right")
+    for one in part.values():
+        count, rate = (median(one, name) or 0 for name in ("processes", "asked_per_s"))
+        table.add_row(
+            f"{count:.0f} processes, {rate:.0f}/s",
+            span(one, "cpu_us_per_message"),
+            span(one, "cpu_us_beyond_rest"),
+            span(one, "published_per_message", 3),
+            span(one, "woken_per_message", 3),
+            both(one, "taken_ms"),
+        )
     return table
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 from models.db import Database
 from models.ledger.journal import Kind
 from server.clock import SystemClock
-from tests.bench import chat, money, presence, renewals, report
+from tests.bench import chat, money, presence, renewals, report, targets
 from tests.bench.cells import percent
 from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
 from tests.bench.inside import Inside
@@ -220,7 +221,7 @@ def test_the_report_says_what_the_bottleneck_was(
     }
     out = io.StringIO()
     machine = {"processor": "[cpu]", "cores": 2, "python": "3"}
-    about = {"machine": machine, "cores": "apart", "load_before": 0.0, "seconds": 1.0}
+    about = {"machine": machine, "cores": "apart", "load_before": 0.0, "seconds": 1.0, "plan": asdict(Plan())}
     report.show(Console(file=out, width=200), about, results, ["a [warning]"] * 7)
     assert f"calls, flat out: server {percent(None if math.isnan(server) else server)}" in out.getvalue()
     assert said in out.getvalue()
@@ -228,3 +229,44 @@ def test_the_report_says_what_the_bottleneck_was(
     assert "cut-offs, away: 50 % told within 100 ms" in out.getvalue()
     assert "2 × RATE_LIMITED" in out.getvalue()
     assert "and 2 lines more" in out.getvalue()
+
+
+def kept(figures: dict[str, float]) -> dict[str, object]:
+    return summary([Round(figures)])
+
+
+def test_the_report_says_which_targets_were_met() -> None:
+    plan = asdict(Plan(pairs=500, live_calls=2000))
+    results = {
+        "calls": {"steady": kept({"set_up_ms_p99": 149.9}), "paid_steady": kept({"set_up_ms_p99": 150.0})},
+        "live": {"real_rate": kept({"renewal_ms_p99": 30.0, "lag_ms_p99": 2.0})},
+        "processes": {
+            f"{count}_at_{rate}": kept(
+                {
+                    "processes": count,
+                    "asked_per_s": rate,
+                    "cpu_us_per_message": cpu,
+                    "published_per_message": 1.0,
+                    "woken_per_message": woken,
+                }
+            )
+            for count, rate, cpu, woken in (
+                (2, 200, 100.0, 1.0),
+                (8, 200, 151.0, 1.0),
+                (2, 2000, 100.0, 1.001),
+                (4, 2000, 300.0, 1.5),
+                (8, 2000, 150.0, 1.0),
+            )
+        },
+    }
+    assert list(targets.lines(results, plan)) == [
+        "target: set-up of a free call, p99, 1000 phones: 149.9 ms, met (under 150 ms).",
+        "target: set-up of a paid call, p99, 1000 phones: 150.0 ms, NOT met (under 150 ms).",
+        "target: one renewal, p99, 2000 live paid calls: 30.0 ms, NOT met (under 25 ms).",
+        "target: lag of the loop, p99, 2000 live paid calls: 2.0 ms, met (under 20 ms).",
+        "target: CPU of all for a message, 8 processes beside 2, at 200/s: 1.51, NOT met (at most 1.5).",
+        "target: CPU of all for a message, 8 processes beside 2, at 2000/s: 1.50, met (at most 1.5).",
+        "target: a message is published: 1.000 to 1.000 times, met (once).",
+        "target: a message is heard by other processes: 1.000 to 1.500 times, NOT met (once).",
+    ]
+    assert list(targets.lines({}, plan)) == []

@@ -27,6 +27,12 @@ class RedisServer:
         return f"redis://{who}127.0.0.1:{self.port}/0"
 
     @property
+    def pid(self) -> int:
+        """Its process id while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def unix_url(self) -> str:
         """By a socket in the folder."""
         who = f":{self._password}@" if self._password else ""

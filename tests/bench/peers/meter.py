@@ -55,9 +55,9 @@ def core_seconds(cores: set[int] | None) -> float:
 
 
 @contextmanager
-def ahead(pid: int) -> Iterator[None]:
-    """For the time of a ``with`` this process and another one go before all others, where that is allowed."""
-    before = [(who, os.getpriority(os.PRIO_PROCESS, who)) for who in (0, pid)]
+def ahead(*pids: int) -> Iterator[None]:
+    """For the time of a ``with`` this process and some others go before all the rest, where that is allowed."""
+    before = [(who, os.getpriority(os.PRIO_PROCESS, who)) for who in (0, *pids)]
     _order([(who, AHEAD) for who, _ in before], AHEAD)
     try:
         yield
