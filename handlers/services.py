@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from models.payments.inbox.service import Inbox
     from models.payments.refunds.service import Refunds
     from models.payments.service import Payments
+    from models.payouts.accounts.service import BankAccounts
+    from models.payouts.cards.service import Cards
+    from models.payouts.service import Payouts
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
     from models.reports.service import Reports
@@ -60,6 +63,9 @@ class Services:
     ledger: Ledger
     wallets: Wallets
     payments: Payments
+    payouts: Payouts
+    bank_accounts: BankAccounts
+    cards: Cards
     fx: Fx
     papers: Papers
     refunds: Refunds

@@ -264,6 +264,8 @@ def _line(ctx: Context, line: StatementLine, people: Mapping[str, Profile]) -> d
         view["call_id"] = line.call_id
     if line.payment_id is not None:
         view["payment_id"] = line.payment_id
+    if line.payout_id is not None:
+        view["payout_id"] = line.payout_id
     if line.counterparty is not None and line.counterparty in people:
         view["counterparty"] = public_user(ctx, people[line.counterparty])
     return view

@@ -248,6 +248,7 @@ class StatementLineView(Shape):
     balance_after_minor = fields.Integer(required=True)
     call_id = fields.String()
     payment_id = fields.String()
+    payout_id = fields.String()
     counterparty = fields.Nested(PublicUser)
     note = fields.String(required=True, allow_none=True)
     created_at = Instant(required=True)

@@ -7,8 +7,7 @@ devices get their balances then.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -24,14 +23,10 @@ from models.errors import Refusal
 from models.ledger.journal import Kind, pocket_of
 from models.ledger.store import LedgerStore
 from models.money import minor_of, spoken
-from models.ports import Letter
 from server.cli_beside import beside, console_for_pipes
-from server.clock import SystemClock, SystemIds
-from server.config import Config, with_jwt_secret
-from server.wiring import Edges, wire
-
-# The name under which the command takes its place among the processes; it holds no sockets.
-PROCESS = "command line"
+from server.cli_wired import services_beside
+from server.clock import SystemClock
+from server.config import Config
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -60,7 +55,7 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
 
     async def work(db: Database) -> None:
         if args.calls_verb == "refund":
-            await _refund(args, with_jwt_secret(config), db, console)
+            await _refund(args, config, db, console)
         else:
             await _show(args.call_id, db, console)
 
@@ -74,17 +69,8 @@ async def _refund(args: argparse.Namespace, config: Config, db: Database, consol
         amount = None if args.amount is None else minor_of(args.amount, currency)
     except ValueError:
         raise Refusal("VALIDATION_FAILED", amount=["Not an amount of this currency."]) from None
-    edges = Edges(clock=SystemClock(), ids=SystemIds(), alarms=_None(), doors=_None(), process=PROCESS)
-    wired = wire(config, db, edges)
-    calls = wired.services.calls
-    # A process among others, for a while: balances go into the log, and a running server looks there.
-    calls.others_live = True
-    await calls.beat()
-    try:
-        after = await calls.refund(args.call_id, amount_minor=amount, key=args.key, note=args.reason)
-        await calls.flush_told()
-    finally:
-        await wired.close()
+    async with services_beside(config, db) as services:
+        after = await services.calls.refund(args.call_id, amount_minor=amount, key=args.key, note=args.reason)
     back = call.cost_minor - after.cost_minor
     if not back:
         console.print("It was refunded already under this key; nothing was moved.", markup=False)
@@ -156,30 +142,3 @@ def _account(account: str, names: Mapping[str, str]) -> str:
         return account
     user_id, _, currency = place[0].rpartition(":")
     return f"wallet:{names.get(user_id, user_id)}:{currency}:{place[1].value}"
-
-
-class _None:
-    """No sockets and no timers: they are the running server's."""
-
-    def set(self, key: str, at: datetime) -> None:
-        """Nothing rings here."""
-
-    def clear(self, key: str) -> None:
-        """Nothing to forget."""
-
-    async def deliver(self, letters: Sequence[Letter]) -> None:
-        """Nobody is connected here."""
-
-    def online(self, user_id: str) -> bool:
-        """Nobody is."""
-        return False
-
-    def connected(self, user_id: str, device_id: str) -> bool:
-        """No device is."""
-        return False
-
-    def renew(self, user_id: str, device_id: str, expires_at: datetime) -> None:
-        """No socket lives on."""
-
-    async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None:
-        """No socket is closed."""

@@ -26,6 +26,7 @@ import handlers.notices
 import handlers.notify
 import handlers.papers
 import handlers.payments
+import handlers.payouts
 import handlers.presence
 import handlers.reports
 import handlers.rooms
@@ -89,6 +90,7 @@ from server.wiring_identity import wire_identity
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
 from server.wiring_notices import WiredNotices, wire_notices
+from server.wiring_payouts import belongings_of_payouts, wire_payouts
 from server.wiring_purse import WiredPurse, wire_purse
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
@@ -224,7 +226,14 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     accounts = Accounts(
         store=AccountStore(
             db,
-            belongings=[KeyStore(db), MediaStore(db), presence_store, NoticeStore(db), *identity.belongings],
+            belongings=[
+                KeyStore(db),
+                MediaStore(db),
+                presence_store,
+                NoticeStore(db),
+                *identity.belongings,
+                *belongings_of_payouts(db),
+            ],
         ),
         clock=clock,
         ids=ids,
@@ -292,6 +301,18 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         clock=clock,
         ids=ids,
     )
+    out = wire_payouts(
+        config,
+        db,
+        gateways=money.gateways,
+        inbox=money.inbox,
+        ledger=ledger,
+        pins=wallets.pins,
+        mailbox=mailbox,
+        notices=notices.notices,
+        clock=clock,
+        ids=ids,
+    )
     purse = wire_purse(config, db, ledger=ledger, wallets=wallets, users=users, clock=clock, ids=ids)
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
@@ -333,6 +354,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         payments=money.payments,
         refunds=money.refunds,
         inbox=money.inbox,
+        payouts=out.payouts,
+        bank_accounts=out.accounts,
+        cards=out.cards,
         sandbox=money.sandbox.sandbox if money.sandbox else None,
         fx=purse.fx,
         papers=purse.papers,
@@ -353,7 +377,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         media=media,
         rooms=wired_rooms,
         money=money,
-        backlogs=_backlogs({**push.queues, **money.queues}, clock),
+        backlogs=_backlogs({**push.queues, **money.queues, **out.queues}, clock),
         purse=purse,
         notices=notices,
     )

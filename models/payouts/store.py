@@ -8,9 +8,19 @@ from datetime import datetime
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, Session, Stale, collection, index, taken
+from models.backlog.store import Overdue, overdue
+from models.db import (
+    Database,
+    Document,
+    DuplicateKeyError,
+    Session,
+    Stale,
+    collection,
+    index,
+    taken,
+)
 from models.money import AMOUNT_MAX
-from models.payouts.payout import OPEN, Destination, Payout, Reason, Stage
+from models.payouts.payout import Destination, Payout, Reason, Stage
 
 _TEXT = {"bsonType": "string"}
 _DATE = {"bsonType": "date"}
@@ -27,7 +37,7 @@ PAYOUTS = collection(
     index("look_at", where={"look_at": {"$exists": True}}),
     index("tell_at", where={"tell_at": {"$exists": True}}),
     index("stage", "-_id"),
-    index("review", "-_id", where={"review": {"$exists": True}}),
+    index("stage_at", where={"review": {"$exists": True}}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",
@@ -172,14 +182,13 @@ class PayoutStore:
         query = {"_id": payout.id, "stage": payout.stage.value}
         await self._payouts.update_one(query, {"$unset": {"tell_at": ""}})
 
-    async def open_count(self) -> dict[str, int]:
-        """How many payouts are open by stage, and how many need a person (``review``): for metrics and doctor."""
-        counts = {
-            stage.value: await self._payouts.count_documents({"stage": stage.value})
-            for stage in Stage
-            if stage in OPEN
-        }
-        return {**counts, "review": await self._payouts.count_documents({"review": {"$exists": True}})}
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not done."""
+        return await overdue(self._payouts, now, by="look_at")
+
+    async def reviewed(self, now: datetime) -> Overdue:
+        """What waits for a person."""
+        return await overdue(self._payouts, now, by="stage_at", where={"review": {"$exists": True}})
 
 
 def _row(payout: Payout) -> Document:

@@ -184,6 +184,7 @@ class StatementLine:
     version: int
     call_id: str | None
     payment_id: str | None
+    payout_id: str | None
     counterparty: str | None
     note: str | None
     created_at: datetime
@@ -205,10 +206,18 @@ def _line(entry: Entry, seal: Seal, line: Line, currency: str) -> StatementLine:
         version=seal.version,
         call_id=entry.call_id,
         payment_id=entry.payment_id,
+        payout_id=_payout_id(entry),
         counterparty=seal.counterparty,
         note=entry.note,
         created_at=entry.at,
     )
+
+
+def _payout_id(entry: Entry) -> str | None:
+    """The withdrawal that an entry with a statement line belongs to: its name says so."""
+    if entry.kind not in (Kind.WITHDRAWAL, Kind.WITHDRAW_RETURN):
+        return None
+    return entry.id.split(":")[1]
 
 
 def line_id(entry: Entry, account: str) -> str:

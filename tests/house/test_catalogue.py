@@ -37,7 +37,7 @@ AUTH_EXPIRING SYNC error CHAT_MESSAGE WALLET_UPDATED PRESENCE
 existing-users user-connected user-disconnected offer answer ice-candidate chat-message
 room-updated room-invited room-kicked room-closed
 MESSAGE_EDIT MESSAGE_DELETE MESSAGE_DELIVERED MESSAGE_READ CHAT_TYPING CHAT_STOP_TYPING CONVERSATION_UPDATED
-KEYS_CHANGED KEYS_LOW GROUP_COMMIT GROUP_WELCOME GROUP_RESET REPORT_FILED
+KEYS_CHANGED KEYS_LOW GROUP_COMMIT GROUP_WELCOME GROUP_RESET REPORT_FILED PAYOUT_UPDATED
 """.split()
 PROMISED_ROUTES = """
 POST /api/auth/register
@@ -141,6 +141,17 @@ POST /api/wallet/fx/quote
 POST /api/wallet/fx/convert
 GET /api/wallet/statement
 GET /api/wallet/analytics
+POST /api/wallet/withdraw
+POST /wallet/withdraw
+GET /api/wallet/payouts
+GET /api/wallet/payouts/{}
+GET /api/wallet/banks
+GET /api/wallet/bank-accounts
+POST /api/wallet/bank-accounts
+DELETE /api/wallet/bank-accounts/{}
+GET /api/wallet/cards
+POST /api/wallet/cards
+DELETE /api/wallet/cards/{}
 POST /api/media
 GET /api/media/{}
 GET /api/media/{}/thumbnail

@@ -6,7 +6,7 @@ accounts = BankAccounts(store=BankAccountStore(db), gateways={…}, preferred="m
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -52,8 +52,6 @@ class BankAccounts:
         self._clock = clock
         self._ids = ids
         self._banks: dict[tuple[str, str], _Banks] = {}
-        # Told after one was kept.
-        self.listeners: list[Callable[[SavedAccount], Awaitable[None]]] = []
 
     def gateway_for(self, currency: str) -> Gateway:
         """The gateway that pays out in a currency: the preferred one, else the first. ``GATEWAY_UNAVAILABLE``."""
@@ -128,11 +126,6 @@ class BankAccounts:
         )
         if not await self._store.add(account):  # another request of theirs was first
             raise Refusal("BANK_ACCOUNT_EXISTS")
-        for listener in self.listeners:
-            try:
-                await listener(account)
-            except Exception as error:
-                log.error("a new bank account was not told", exc_info=error)
         return account
 
     async def of_user(self, user_id: str) -> list[SavedAccount]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -51,18 +51,30 @@ class SavedAccount:
         return self.account_number[-4:]
 
 
+# What else is written when one is kept, in the same transaction.
+Beside = Callable[[SavedAccount, Session], Awaitable[None]]
+
+
 class BankAccountStore:
     """``BankAccountStore(db)``. As belongings of an account it is given to the store of accounts."""
 
     def __init__(self, db: Database) -> None:
+        self._db = db
         self._accounts = db[BANK_ACCOUNTS]
+        self.beside: Beside | None = None
 
     async def add(self, account: SavedAccount) -> bool:
         """Keep one; False when the user has it already."""
         row = asdict(account)
         row["_id"] = row.pop("id")
+
+        async def body(session: Session) -> None:
+            await self._accounts.insert_one(row, session=session)
+            if self.beside is not None:
+                await self.beside(account, session)
+
         try:
-            await self._accounts.insert_one(row)
+            await self._db.transaction(body)
         except DuplicateKeyError:
             return False
         return True
