@@ -55,8 +55,8 @@ async def register(ctx: Context, ask: dict[str, Any]) -> Any:
 
     ``ACCOUNT_EXISTS`` names in ``details.field`` what somebody has already: ``email``, ``phone`` or ``username``.
     """
-    device = _device(ctx, ask.pop("device"))
-    return _signed_in(ctx, await ctx.services.accounts.register(**ask, device=device))
+    device = device_of(ctx, ask.pop("device"))
+    return signed_in_view(ctx, await ctx.services.accounts.register(**ask, device=device))
 
 
 @route(
@@ -75,7 +75,7 @@ async def login(ctx: Context, ask: dict[str, Any]) -> Any:
     ``TOTP_REQUIRED``: the password was right, and a second factor is on: ask again with ``totp`` or ``recoveryCode``.
     """
     identifier = ask["identifier"] or ask["email"] or ask["username"] or ask["phone"]
-    device = _device(ctx, ask["device"])
+    device = device_of(ctx, ask["device"])
     signed_in = await ctx.services.accounts.login(
         identifier=identifier,
         password=ask["password"],
@@ -83,7 +83,7 @@ async def login(ctx: Context, ask: dict[str, Any]) -> Any:
         totp=ask["totp"],
         recovery_code=ask["recovery_code"],
     )
-    return _signed_in(ctx, signed_in)
+    return signed_in_view(ctx, signed_in)
 
 
 @route(
@@ -229,7 +229,8 @@ async def tidy(services: Services) -> None:
     await services.accounts.tidy()
 
 
-def _device(ctx: Context, said: dict[str, Any] | None) -> SignInDevice:
+def device_of(ctx: Context, said: dict[str, Any] | None) -> SignInDevice:
+    """What is kept of the device that signs in."""
     said = said or {}
     return SignInDevice(
         id=said.get("id") or None,
@@ -243,7 +244,8 @@ def _own_device_id(ctx: Context) -> str | None:
     return None if ctx.device_id.startswith("session:") else ctx.device_id
 
 
-def _signed_in(ctx: Context, signed_in: SignedIn) -> dict[str, Any]:
+def signed_in_view(ctx: Context, signed_in: SignedIn) -> dict[str, Any]:
+    """``SignedInView`` in snake_case."""
     return {**asdict(signed_in.tokens), "user": own_user(ctx, signed_in.account)}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from environs import Env
 from marshmallow import ValidationError
 
-from server.config_checks import long_enough, within
-from server.config_read import DEFAULTS, optional, parse
+from server.config_checks import long_enough, url, within
+from server.config_read import DEFAULTS, optional, parse, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,10 @@ class IdentityConfig:
     totp_secret: str | None = field(repr=False)
     totp_issuer: str
     password_score_min: int
+    google_client_ids: tuple[str, ...]
+    google_keys_url: str | None
+    facebook_app_id: str | None
+    facebook_keys_url: str | None
 
 
 def identity_config(read: Env, *, production: bool) -> IdentityConfig:
@@ -27,6 +32,10 @@ def identity_config(read: Env, *, production: bool) -> IdentityConfig:
         totp_secret=optional(read, "TOTP_SECRET", long_enough),
         totp_issuer=read.str("TOTP_ISSUER", DEFAULTS["TOTP_ISSUER"], validate=_issuer),
         password_score_min=(2 if production else 1) if score is None else score,
+        google_client_ids=words(read, "GOOGLE_CLIENT_IDS", (), _client_id),
+        google_keys_url=optional(read, "GOOGLE_KEYS_URL", url("http", "https")),
+        facebook_app_id=optional(read, "FACEBOOK_APP_ID", _client_id),
+        facebook_keys_url=optional(read, "FACEBOOK_KEYS_URL", url("http", "https")),
     )
 
 
@@ -34,3 +43,10 @@ def _issuer(text: str) -> None:
     # A colon parts the issuer from the name in what an authenticator app shows.
     if len(text) > 64 or ":" in text or not text.isprintable():
         raise ValidationError("must be a name of at most 64 characters, without a colon.")
+
+
+def _client_id(text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", text):
+        raise ValidationError(
+            f"has {text!r}, which is not an id such as 1234-abcd.apps.googleusercontent.com."
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 # Importing a handler module puts what it declares into the catalogue.
 import handlers.auth
 import handlers.auth_codes
+import handlers.auth_oauth
 import handlers.billing
 import handlers.call_logs
 import handlers.calls
@@ -243,6 +244,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         hasher=passwords,
         factors=identity.factors,
         codes=identity.codes,
+        oauth=identity.oauth,
+        chance=identity.chance,
         strength=identity.strength,
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from models.auth.codes.service import Codes
 from models.auth.codes.store import CodeStore
+from models.auth.oauth.rules import Provider
+from models.auth.oauth.service import Keys, OAuth
+from models.auth.oauth.store import IdentityStore
 from models.auth.second.service import SecondFactors
 from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault
@@ -16,12 +19,24 @@ from models.auth.strength import Strength
 from models.auth.tries.store import TryStore
 from models.db import Database
 from models.notices.notice import Carrier
-from models.ports import Clock, Ids
+from models.ports import Chance, Clock, Ids
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
+from server.adapters.jwks import JwksKeys
 from server.adapters.messenger import CarrierMessenger
 from server.adapters.strength import Zxcvbn
 from server.config import Config
+from server.config_identity import IdentityConfig
+
+# developers.google.com/identity: verify the Google ID token on your server side
+GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+GOOGLE_KEYS = ["https://www.googleapis.com/oauth2/v3/certs"]
+# developers.facebook.com/docs/facebook-login/limited-login/token: the app's own login, and that on the web
+FACEBOOK_ISSUERS = ("https://www.facebook.com", "https://limited.facebook.com")
+FACEBOOK_KEYS = [
+    "https://limited.facebook.com/.well-known/oauth/openid/jwks/",
+    "https://www.facebook.com/.well-known/oauth/openid/jwks/",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +45,8 @@ class WiredIdentity:
 
     factors: SecondFactors
     codes: Codes
+    oauth: OAuth
+    chance: Chance
     strength: Strength
     belongings: tuple[Belongings, ...]
 
@@ -49,7 +66,7 @@ def wire_identity(
         chance=chance,
         issuer=config.identity.totp_issuer,
     )
-    code_store = CodeStore(db)
+    code_store, identities = CodeStore(db), IdentityStore(db)
     codes = Codes(
         store=code_store,
         accounts=AccountStore(db),
@@ -65,6 +82,27 @@ def wire_identity(
     return WiredIdentity(
         factors=factors,
         codes=codes,
+        oauth=OAuth(
+            providers=_providers(config.identity, clock),
+            identities=identities,
+            store=AccountStore(db),
+            factors=factors,
+            clock=clock,
+        ),
+        chance=chance,
         strength=Zxcvbn(config.identity.password_score_min),
-        belongings=(factor_store, code_store),
+        belongings=(factor_store, code_store, identities),
     )
+
+
+def _providers(config: IdentityConfig, clock: Clock) -> dict[str, tuple[Provider, Keys]]:
+    providers: dict[str, tuple[Provider, Keys]] = {}
+    if config.google_client_ids:
+        google = Provider("google", GOOGLE_ISSUERS, config.google_client_ids)
+        urls = [config.google_keys_url] if config.google_keys_url else GOOGLE_KEYS
+        providers["google"] = (google, JwksKeys(urls, clock))
+    if config.facebook_app_id:
+        facebook = Provider("facebook", FACEBOOK_ISSUERS, (config.facebook_app_id,))
+        urls = [config.facebook_keys_url] if config.facebook_keys_url else FACEBOOK_KEYS
+        providers["facebook"] = (facebook, JwksKeys(urls, clock))
+    return providers

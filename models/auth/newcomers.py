@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 from models.auth.desk import Desk
+from models.auth.oauth.rules import Person
 from models.auth.rules import (
     Key,
     checked_email,
@@ -18,8 +21,9 @@ from models.auth.rules import (
 from models.auth.session import Hasher, SignInDevice, Tokens
 from models.auth.store import AccountStore
 from models.auth.strength import Strength, own_words, own_words_of
+from models.db import Session as Transaction
 from models.errors import Refusal
-from models.ports import Clock, Ids
+from models.ports import Chance, Clock, Ids
 from models.users.profile import ACTIVE, USER, Account
 from models.users.rules import checked_display_name, checked_username, folded, username_variant
 
@@ -35,6 +39,16 @@ class SignedIn:
     tokens: Tokens
 
 
+class Linking(Protocol):
+    """Keeps whom an account is linked to, inside a transaction."""
+
+    async def __call__(
+        self, person: Person, user_id: str, now: datetime, transaction: Transaction | None = None
+    ) -> None:
+        """Raises the driver's error when the person has an account."""
+        ...
+
+
 class Newcomers:
     """One per process."""
 
@@ -47,6 +61,7 @@ class Newcomers:
         ids: Ids,
         hasher: Hasher,
         strength: Strength,
+        chance: Chance,
         currency: str,
     ) -> None:
         self._store = store
@@ -55,6 +70,7 @@ class Newcomers:
         self._ids = ids
         self._hasher = hasher
         self._strength = strength
+        self._chance = chance
         self._currency = currency
 
     async def register(
@@ -82,18 +98,47 @@ class Newcomers:
         row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
         return await self._kept(row, device, chosen=bool(username))
 
+    async def from_provider(self, person: Person, device: SignInDevice, *, also: Linking) -> SignedIn:
+        """An account for a person whom a provider vouches for, linked to it in the same transaction.
+
+        It has a password that nobody knows, until one is set by a code. Refuses with ``VALIDATION_FAILED`` (not an
+        address), ``ACCOUNT_EXISTS`` and ``SERVER_BUSY``.
+        """
+        assert person.email is not None
+        email = checked_email(person.email)
+        shown: str | None = None
+        if person.name:
+            with suppress(Refusal):
+                shown = checked_display_name(person.name)
+        nobodys = self._chance.bytes(32).hex()
+        row = self._new_row(email, None, first_username(email, None), shown, await self._hasher.hash(nobodys))
+        if person.email_verified:
+            row["email_verified_at"] = row["created_at"]
+
+        async def linked(transaction: Transaction) -> None:
+            await also(person, row["_id"], row["created_at"], transaction)
+
+        return await self._kept(row, device, chosen=False, also=linked)
+
     async def refuse_weak(self, user_id: str, password: str) -> None:
         """Refuse with ``VALIDATION_FAILED`` a new password that is guessed soon by who knows the person."""
         account = await self._store.account(user_id)
         await self._strength.refuse_weak(password, own_words_of(account) if account else ())
 
-    async def _kept(self, row: dict[str, Any], device: SignInDevice, *, chosen: bool) -> SignedIn:
+    async def _kept(
+        self,
+        row: dict[str, Any],
+        device: SignInDevice,
+        *,
+        chosen: bool,
+        also: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> SignedIn:
         """Keep the row, with its first session; a username that nobody has ``chosen`` is varied until it is free."""
         session = self._desk.session(row["_id"], device)
         name = row["username"]
         for tries in range(USERNAME_TRIES_MAX):
             try:
-                account = await self._store.register(row, session)
+                account = await self._store.register(row, session, also=also)
                 break
             except Refusal as refusal:
                 if chosen or refusal.details.get("field") != "username" or tries == USERNAME_TRIES_MAX - 1:

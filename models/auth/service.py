@@ -17,6 +17,7 @@ from datetime import timedelta
 from models.auth.codes.service import Codes
 from models.auth.desk import Desk
 from models.auth.newcomers import Newcomers, SignedIn
+from models.auth.oauth.service import OAuth
 from models.auth.revocations import KEPT_FOR, Bouncer
 from models.auth.rules import checked_password, login_key
 from models.auth.second.service import SecondFactors, Setup
@@ -25,7 +26,7 @@ from models.auth.store import AccountStore
 from models.auth.strength import Strength
 from models.auth.tokens import TokenMint
 from models.errors import Refusal
-from models.ports import Clock, Courier, Doors, Ids, LiveCalls, NoCourier
+from models.ports import Chance, Clock, Courier, Doors, Ids, LiveCalls, NoCourier
 from models.users.profile import BANNED, DELETED
 
 __all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "SignedIn", "Tokens"]
@@ -53,6 +54,8 @@ class Accounts:
         hasher: Hasher,
         factors: SecondFactors,
         codes: Codes,
+        oauth: OAuth,
+        chance: Chance,
         strength: Strength,
         secret: str,
         access_token_seconds: int,
@@ -75,8 +78,11 @@ class Accounts:
             ids=ids,
             hasher=hasher,
             strength=strength,
+            chance=chance,
             currency=currency,
         )
+        self.oauth = oauth
+        oauth.bind(desk=self._desk, newcomers=self._newcomers)
 
     # ------------------------------------------------------------------------------------------------------ at doors
 

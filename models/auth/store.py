@@ -8,7 +8,7 @@ time one sees the other, and no sign-in made with an old password outlives the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -100,12 +100,23 @@ class AccountStore:
 
     # ------------------------------------------------------------------------------------------------------- coming
 
-    async def register(self, row: Mapping[str, Any], session: Session) -> Account:
-        """Keep a new account with its first session. Refuses with ``ACCOUNT_EXISTS`` (``field``)."""
+    async def register(
+        self,
+        row: Mapping[str, Any],
+        session: Session,
+        *,
+        also: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> Account:
+        """Keep a new account with its first session, and ``also`` what comes with it.
+
+        Refuses with ``ACCOUNT_EXISTS`` (``field``).
+        """
 
         async def body(transaction: Transaction) -> None:
             await self._users.insert_one(dict(row), session=transaction)
             await self.sessions.insert(session, transaction)
+            if also is not None:
+                await also(transaction)
 
         try:
             await self._db.transaction(body)

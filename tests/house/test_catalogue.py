@@ -57,6 +57,11 @@ POST /api/auth/verify-email
 POST /api/auth/verify-email/send
 POST /api/auth/verify-phone
 POST /api/auth/verify-phone/send
+POST /api/auth/oauth/google
+POST /api/auth/oauth/facebook
+GET /api/auth/oauth
+POST /api/auth/oauth/{}/link
+DELETE /api/auth/oauth/{}
 POST /api/auth/2fa/setup
 POST /api/auth/2fa/enable
 POST /api/auth/2fa/disable

@@ -12,6 +12,9 @@ from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Message, Way
 from models.auth.codes.service import Codes
 from models.auth.codes.store import CodeStore
+from models.auth.oauth.rules import Provider
+from models.auth.oauth.service import Keys, OAuth
+from models.auth.oauth.store import IdentityStore
 from models.auth.second.service import SecondFactors
 from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault
@@ -118,7 +121,8 @@ class House:
     def __post_init__(self) -> None:
         self.chance = CountingChance()
         self.messenger = FakeMessenger()
-        self.store = AccountStore(self.db, [FactorStore(self.db), CodeStore(self.db)])
+        self.providers: dict[str, tuple[Provider, Keys]] = {}
+        self.store = AccountStore(self.db, [FactorStore(self.db), CodeStore(self.db), IdentityStore(self.db)])
         self.people = UserStore(self.db)
         self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
         self.one = self.process()
@@ -134,6 +138,8 @@ class House:
             hasher=hasher,
             factors=self.factors(),
             codes=self.codes(),
+            oauth=self.oauth(),
+            chance=self.chance,
             strength=AnyStrength(),
             secret=SECRET,
             access_token_seconds=900,
@@ -152,6 +158,16 @@ class House:
             clock=self.clock,
             chance=self.chance,
             issuer="Ringmeter",
+        )
+
+    def oauth(self) -> OAuth:
+        """The ways in by others of one process; ``providers`` says which there are."""
+        return OAuth(
+            providers=self.providers,
+            identities=IdentityStore(self.db),
+            store=self.store,
+            factors=self.factors(),
+            clock=self.clock,
         )
 
     def codes(self) -> Codes:
