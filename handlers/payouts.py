@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from handlers.context import Context
@@ -20,6 +21,7 @@ from handlers.payouts_shapes import (
     Withdraw,
 )
 from handlers.registry import job, notice, route
+from handlers.second_factor import WRONG_FACTOR
 from handlers.services import Services
 from handlers.shapes import Page, PageQuery, decode_cursor, encode_cursor
 from handlers.wallet_shapes import amount_of
@@ -60,13 +62,15 @@ _GATEWAY = ["GATEWAY_UNAVAILABLE", "GATEWAY_AWAY", "GATEWAY_REFUSED"]
         "PIN_WRONG",
         "PIN_LOCKED",
         "PIN_UNSET",
+        *WRONG_FACTOR,
         "SERVER_BUSY",
     ],
 )
 async def withdraw(ctx: Context, ask: dict[str, Any]) -> Any:
     """Send money of your primary balance to your bank account. Needs an ``Idempotency-Key``, which sends it once, ever.
 
-    It is held at once and on its way then: ``PAYOUT_UPDATED`` tells when it has arrived, or is back in the wallet.
+    It is held at once and on its way then: ``PAYOUT_UPDATED`` tells when it has arrived, or is back in the wallet. A
+    second factor that is on is asked for too.
     """
     return await ctx.services.payouts.withdraw(
         ctx.user_id,
@@ -75,6 +79,12 @@ async def withdraw(ctx: Context, ask: dict[str, Any]) -> Any:
         amount=amount_of(ask),
         currency=ask["currency"],
         pin=ask["pin"],
+        also_asks=partial(
+            ctx.services.accounts.fresh_factor,
+            ctx.user_id,
+            totp=ask["totp"],
+            recovery_code=ask["recovery_code"],
+        ),
     )
 
 

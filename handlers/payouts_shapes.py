@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from handlers.auth_shapes import Synonyms
+from handlers.auth_shapes import CODE_LENGTH_MAX, Synonyms
 from handlers.shapes import Id, Instant, Shape, Text
 from handlers.wallet_shapes import Money, Pin
 from models.payouts.payout import Reason, Status
@@ -17,6 +17,13 @@ class Withdraw(Money):
 
     bank_account_id = Id(required=True)
     pin = Pin()
+    totp = Text(
+        load_default=None,
+        allow_none=True,
+        most=CODE_LENGTH_MAX,
+        metadata={"description": "A code of the authenticator app, where a second factor is on."},
+    )
+    recovery_code = Text(load_default=None, allow_none=True, most=CODE_LENGTH_MAX)
     synonyms = {
         **Money.synonyms,
         "accountId": "bankAccountId",

@@ -8,7 +8,7 @@ A withdrawal is kept together with the entry that holds its money; the job does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -79,9 +79,11 @@ class Payouts:
         amount: Amount,
         currency: str | None,
         pin: str,
+        also_asks: Callable[[], Awaitable[None]] | None = None,
     ) -> Payout:
         """Ask for money of one's primary balance on one's bank account. It is held until it is known to be there.
 
+        ``also_asks`` asks who knows the PIN for what else is needed, a second factor, and may refuse.
         The same ``key`` again answers with what was asked for then. Refuses with ``IDEMPOTENCY_KEY_REQUIRED``,
         ``IDEMPOTENCY_MISMATCH``, ``BANK_ACCOUNT_UNKNOWN``, ``CURRENCY_MISMATCH``, ``WALLET_UNKNOWN``,
         ``WALLET_FROZEN``, ``GATEWAY_UNAVAILABLE``, ``PAYOUT_LIMIT``, ``PAYOUT_COOLING_OFF``, ``INSUFFICIENT_FUNDS``,
@@ -102,6 +104,8 @@ class Payouts:
         self._possible(account, wallet, minor)
         # After all that costs nothing: it costs a hash.
         await self._pins.check(user_id, pin)
+        if also_asks is not None:
+            await also_asks()
         await self._cooled(user_id, account)
         payout = self._fresh(user_id, key, account, minor)
 

@@ -16,6 +16,7 @@ from server import cli_payouts
 from server.config import load_config
 from tests.doors.conftest import PASSWORD, House, Person
 from tests.doors.serverprocess import eventually
+from tests.doors.test_rest_second_factor import turned_on
 from tests.fakes import VirtualClock
 from tests.services.wallet_house import PIN, WRONG
 
@@ -267,3 +268,24 @@ async def test_the_operator_lists_shows_and_authorizes(rest: House, mongo_uri: s
     assert (await command(rest, mongo_uri, "show", "nothing"))[0] == 1
     assert (await command(rest, mongo_uri, "list", "--state", "review"))[0] == 0
     assert payout["id"] in (await command(rest, mongo_uri, "list", "--state", "paid"))[1]
+
+
+async def test_a_withdrawal_takes_a_fresh_second_factor_where_one_is_on(rest: House) -> None:
+    saver = await rich(rest)
+    to = await account(saver)
+    app, recovery = await turned_on(rest, saver)
+    body, mine = {"bankAccountId": to["id"], "amountMinor": 1_000, "pin": PIN}, key()
+    (await saver.post(WITHDRAW, body, headers=mine)).error(401, "TOTP_REQUIRED")
+    (await saver.post(WITHDRAW, {**body, "totp": "000"}, headers=mine)).error(403, "TOTP_WRONG")
+    wrong = {**body, "pin": WRONG, "recoveryCode": recovery[0]}
+    (await saver.post(WITHDRAW, wrong, headers=mine)).error(403, "PIN_WRONG")
+    asked = {**body, "recoveryCode": recovery[0]}  # which the wrong PIN has not used up
+    made = await saver.post(WITHDRAW, asked, headers=mine)
+    assert made.status == 202, made.body
+    # An answer that was lost: the same code again, and the same withdrawal.
+    assert (await saver.post(WITHDRAW, asked, headers=mine)).body == made.body
+    await rest.db["once"].delete_many({})
+    assert (await saver.post(WITHDRAW, asked, headers=mine)).body["payout"]["id"] == made.body["payout"]["id"]
+    (await saver.post(WITHDRAW, asked, headers=key())).error(403, "TOTP_WRONG")
+    code = await app.code()
+    assert (await saver.post(WITHDRAW, {**body, "totp": code}, headers=key())).status == 202
