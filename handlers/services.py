@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from models.ports import Clock, Doors
     from models.presence.service import Whereabouts
     from models.reports.service import Reports
+    from models.rewards.service import Rewards
     from models.rooms.livekit.service import LiveKit
     from models.rooms.service import Rooms
     from models.rooms.talk.service import Talk
@@ -70,6 +71,7 @@ class Services:
     papers: Papers
     refunds: Refunds
     inbox: Inbox
+    rewards: Rewards
     billing: Billing
     receipts: Receipts
     sandbox: Sandbox | None = None

@@ -30,6 +30,7 @@ import handlers.payments
 import handlers.payouts
 import handlers.presence
 import handlers.reports
+import handlers.rewards
 import handlers.rooms
 import handlers.rooms_jobs
 import handlers.sandbox
@@ -363,6 +364,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         sandbox=money.sandbox.sandbox if money.sandbox else None,
         fx=purse.fx,
         papers=purse.papers,
+        rewards=purse.rewards,
         billing=billing,
         receipts=Receipts(
             calls=call_store, ledger=ledger.store, signer=Signer(config.receipt_secret or config.jwt_secret)

@@ -1,4 +1,4 @@
-"""What a wallet's owner has beside paying, put together: conversions between currencies, papers."""
+"""What a wallet's owner has beside paying, put together: conversions, papers, points."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from models.ledger.service import Ledger
 from models.papers.service import Papers
 from models.papers.store import PaperStore
 from models.ports import Clock, Ids
+from models.rewards.service import Rewards
+from models.rewards.store import RewardStore
 from models.users.service import Users
 from models.wallet.service import Wallets
 from server.adapters.printer import FilePrinter
@@ -25,6 +27,7 @@ class WiredPurse:
     fx: Fx
     rates: FixedRates | HttpRates | None
     papers: Papers
+    rewards: Rewards
     printer: FilePrinter
 
     async def close(self) -> None:
@@ -41,8 +44,19 @@ def wire_purse(
     money = config.money
     rates = rates_of(money.fx_rates, money.fx_url, clock)
     printer = FilePrinter()
+    rewards = Rewards(
+        ledger=ledger,
+        store=RewardStore(db),
+        clock=clock,
+        ids=ids,
+        currency=config.currency,
+        per_minute=money.reward_points_per_minute,
+        point_minor=money.reward_point_minor,
+    )
+    ledger.listeners.append(rewards.listen)
     return WiredPurse(
         printer=printer,
+        rewards=rewards,
         papers=Papers(
             store=PaperStore(db), ledger=ledger, wallets=wallets, users=users, printer=printer, clock=clock
         ),

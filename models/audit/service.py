@@ -11,6 +11,7 @@ from models.audit.calls import CALLS, judge
 from models.audit.exchange import exchange
 from models.audit.payments import judge as judge_payment
 from models.audit.payouts import payouts
+from models.audit.points import points
 from models.audit.report import Findings, Report
 from models.audit.rules import JOURNAL, WALLETS, Books
 from models.audit.store import Snapshot, Torn, Unreadable, snapshot
@@ -53,6 +54,7 @@ async def audit(db: Database, now: datetime, progress: Progress | None = None) -
                 continue
             _judge(one.call, one.call_id, one.entries, now, books, found)
         await exchange(reading, books, found, read)
+        await points(reading, books, found, read)
         collected = await _payments(reading, books, found, read)
         collected.update(await payouts(reading, books, found, read))
         books.close(collected)

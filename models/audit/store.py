@@ -31,10 +31,12 @@ from models.payments.store import PAYMENTS, payment_of
 from models.payouts import rules as payout_rules
 from models.payouts.payout import Payout
 from models.payouts.store import PAYOUTS, payout_of
+from models.rewards.rules import Fact, FactKind, Tally, refund_of
+from models.rewards.store import FACTS, TALLIES, fact_of, tally_of
 
 BATCH = 1000
 # The collections that are read.
-_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, PAYOUTS, QUOTES)
+_READ = (WALLETS, JOURNAL, CALLS, PAYMENTS, PAYOUTS, QUOTES, TALLIES, FACTS)
 # Orphans of a kind that are looked for by name; the audit names fewer.
 ORPHANS_MAX = 1000
 
@@ -66,6 +68,17 @@ class OfCall:
     call_id: str
     call: Call | Torn | None
     entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OfPoints:
+    """A change of somebody's points with its number, and the call or the entry that it follows from."""
+
+    user_id: str
+    number: int
+    fact: Fact | Torn
+    call: Call | None
+    entry: Entry | None
 
 
 class Snapshot:
@@ -257,6 +270,52 @@ class Snapshot:
             {"$project": {"payout": mine}},
             {"$lookup": theirs},
             {"$match": {"payouts": []}},
+            {"$limit": ORPHANS_MAX},
+            {"$project": {"_id": 1}},
+        ]
+        cursor = await self._db.db[JOURNAL].aggregate(pipeline, session=self._session)
+        return [d["_id"] async for d in cursor]
+
+    async def tallies(self) -> AsyncIterator[Tally | Torn]:
+        """Everybody's points, in the order of the people."""
+        async for d in self._find(TALLIES, sort="_id"):
+            yield _read(tally_of, d)
+
+    async def facts(self) -> AsyncIterator[OfPoints]:
+        """What has changed people's points, in the order of the people and of its numbers."""
+        batch: list[Document] = []
+        async for d in self._find(FACTS).sort([("user_id", 1), ("number", 1)]):
+            batch.append(d)
+            if len(batch) == BATCH:
+                for one in await self._of_points(batch):
+                    yield one
+                batch = []
+        for one in await self._of_points(batch):
+            yield one
+
+    async def _of_points(self, rows: Sequence[Document]) -> list[OfPoints]:
+        names = {str(d["_id"]): refund_of(str(d["_id"])) for d in rows}
+        entries = await self._entries(list(names.values()))
+        earned = [d.get("call_id") for d in rows if d.get("kind") == FactKind.EARNED.value]
+        calls = {d["_id"]: _read(call_of, d) async for d in self._find(CALLS, {"_id": {"$in": earned}})}
+        return [
+            OfPoints(
+                user_id=str(d.get("user_id")),
+                number=d.get("number", 0),
+                fact=_read(fact_of, d),
+                call=call if isinstance(call := calls.get(d.get("call_id")), Call) else None,
+                entry=entries.get(names[str(d["_id"])]),
+            )
+            for d in rows
+        ]
+
+    async def unredeemed(self) -> list[str]:
+        """Call credits for points that no fact stands behind, by name; at most ``ORPHANS_MAX``."""
+        theirs = {"from": FACTS, "localField": "_id", "foreignField": "_id", "as": "facts"}
+        pipeline: list[Document] = [
+            {"$match": {"kind": Kind.REWARD.value}},
+            {"$lookup": theirs},
+            {"$match": {"facts": []}},
             {"$limit": ORPHANS_MAX},
             {"$project": {"_id": 1}},
         ]

@@ -157,6 +157,8 @@ DELETE /api/wallet/bank-accounts/{}
 GET /api/wallet/cards
 POST /api/wallet/cards
 DELETE /api/wallet/cards/{}
+GET /api/wallet/rewards
+POST /api/wallet/rewards/redeem
 POST /api/media
 GET /api/media/{}
 GET /api/media/{}/thumbnail

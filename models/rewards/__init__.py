@@ -1,0 +1,1 @@
+"""Points for calls that were paid for, and call credits for points."""
