@@ -1,4 +1,4 @@
-"""I15: somebody's points are what their calls, the refunds of these, and their redemptions say."""
+"""I16: somebody's points are what their calls, the refunds of these, and their redemptions say."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Read = Callable[[str, str], None]
 
 async def points(reading: Snapshot, books: Books, found: Findings, read: Read) -> None:
     """Every tally adds up, every fact has its call or entry, and every redemption in the journal its fact."""
-    found.checked("I15")
+    found.checked("I16")
     spent: Counter[str] = Counter()
     redeemed = 0
     sums = _Sums(found, reading.tallies())
     async for one in reading.facts():
         owner, fact, entry = one.user_id, one.fact, one.entry
         read(FACTS, FACTS)
-        found.checked("I15")
+        found.checked("I16")
         if isinstance(fact, Torn):
-            found.broken("I15", FACTS, fact.id, f"cannot be read: {fact.fault}")
+            found.broken("I16", FACTS, fact.id, f"cannot be read: {fact.fault}")
             continue
         await sums.add(owner, one.number, fact, read)
         if fact.kind is FactKind.REDEEMED:
@@ -44,11 +44,11 @@ async def points(reading: Snapshot, books: Books, found: Findings, read: Read) -
             spent[fact.currency or "-"] += fact.amount_minor or 0
         said = _fault(owner, fact, one.call, entry)
         if said:
-            found.broken("I15", FACTS, fact.key, said)
+            found.broken("I16", FACTS, fact.key, said)
     await sums.close(read)
     if books.kinds[Kind.REWARD] != redeemed:
         for name in await reading.unredeemed():
-            found.broken("I15", JOURNAL, name, "gives for points that nobody has redeemed")
+            found.broken("I16", JOURNAL, name, "gives for points that nobody has redeemed")
     _compare(books.platform(REWARDS), spent, found)
 
 
@@ -56,7 +56,7 @@ def _compare(there: Mapping[str, int], spent: Mapping[str, int], found: Findings
     for currency in sorted(there.keys() | spent.keys()):
         if there.get(currency, 0) != -spent.get(currency, 0):
             said = f"is at {there.get(currency, 0)} {currency}, redeemed were {spent.get(currency, 0)}"
-            found.broken("I15", JOURNAL, REWARDS, said)
+            found.broken("I16", JOURNAL, REWARDS, said)
 
 
 class _Sums:
@@ -74,16 +74,16 @@ class _Sums:
             self._tally = await self._next(read)
             if self._tally is None:
                 self._tally = Tally(user_id=owner)
-                self._found.broken("I15", FACTS, fact.key, "is of somebody without a tally")
+                self._found.broken("I16", FACTS, fact.key, "is of somebody without a tally")
         if self._tally.user_id != owner:
-            self._found.broken("I15", FACTS, fact.key, "is of somebody without a tally")
+            self._found.broken("I16", FACTS, fact.key, "is of somebody without a tally")
             return
         self._points += fact.points
         self._count += 1
         if number != self._count:
-            self._found.broken("I15", FACTS, fact.key, f"is number {number}, not {self._count}")
+            self._found.broken("I16", FACTS, fact.key, f"is number {number}, not {self._count}")
         if self._points < 0:
-            self._found.broken("I15", FACTS, fact.key, f"leaves {self._points} points")
+            self._found.broken("I16", FACTS, fact.key, f"leaves {self._points} points")
 
     async def close(self, read: Read) -> None:
         self._compare()
@@ -94,9 +94,9 @@ class _Sums:
     async def _next(self, read: Read) -> Tally | None:
         async for one in self._tallies:
             read(TALLIES, TALLIES)
-            self._found.checked("I15")
+            self._found.checked("I16")
             if isinstance(one, Torn):
-                self._found.broken("I15", TALLIES, one.id, f"cannot be read: {one.fault}")
+                self._found.broken("I16", TALLIES, one.id, f"cannot be read: {one.fault}")
                 continue
             return one
         return None
@@ -106,7 +106,7 @@ class _Sums:
         if tally is not None and (tally.points, tally.count) != (self._points, self._count):
             said = f"says {tally.points} points by {tally.count} facts"
             said += f", the facts are {self._points} by {self._count}"
-            self._found.broken("I15", TALLIES, tally.user_id, said)
+            self._found.broken("I16", TALLIES, tally.user_id, said)
         self._points = self._count = 0
 
 

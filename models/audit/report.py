@@ -24,8 +24,8 @@ INVARIANTS: Mapping[str, str] = {
     "I12": "every wallet's hash chain verifies",
     "I13": "all accounts of a currency add up to zero",
     "I14": "the exchange pool is what the used quotes have converted",
-    "I15": "points are what calls have given, refunds taken back and redemptions spent",
     "I15": "a withdrawal is held, paid, given back or returned as it says, each once",
+    "I16": "points are what calls have given, refunds taken back and redemptions spent",
 }
 
 

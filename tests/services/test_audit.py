@@ -22,6 +22,7 @@ from models.ledger.rules import chain_hash, post, statement_lines
 from models.ledger.store import JOURNAL, WALLETS, sealed_of
 from models.ledger.store import _document as document_of_entry
 from models.payments.store import PAYMENTS
+from models.rewards.store import TALLIES
 from models.wallet.rules import transfer
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Phone, Process, Town
@@ -364,6 +365,13 @@ async def unconverted(life: Life) -> set[tuple[str, str]]:
     return {("I14", "q"), ("I14", "platform:exchange"), ("I14", "platform:exchange_spread")}
 
 
+async def unearned(life: Life) -> set[tuple[str, str]]:
+    """Somebody has points that nothing has given."""
+    row = {"points": 7, "count": 0, "version": 1, "seen": {}, "pending": []}
+    await life.db[TALLIES].insert_one({"_id": "cid", **row})
+    return {("I16", "cid")}
+
+
 async def renamed(life: Life) -> set[tuple[str, str]]:
     """The same fact under a second name."""
     name = f"call:{life.settled.id}:rel"
@@ -412,7 +420,7 @@ TAMPERS = (
         unbalanced,
         stage,
     ),
-    *(payment, uncredited, renamed, torn, unconverted),
+    *(payment, uncredited, renamed, torn, unconverted, unearned),
 )
 
 
@@ -438,6 +446,7 @@ async def test_every_invariant_is_broken_by_some_of_these(life: Life) -> None:
         unbalanced,
         renamed,
         unconverted,
+        unearned,
     ):
         await tamper(life)
     seen = {finding.invariant for finding in (await life.report()).findings}
