@@ -128,6 +128,7 @@ def _payment_page(template: Template, gateway: SandboxGateway, payment: Thing, *
         PayState.FAILED: "Not paid",
         PayState.REVERSED: f"{paid} taken back",
     }[state]
+    short = state is PayState.PAID and last.paid_minor < payment.amount_minor
     finished = done and state is not PayState.PENDING
     facts = [("For", payment.about), ("Payer", payment.who), ("Reference", payment.reference)]
     if state is not PayState.PENDING:
@@ -142,7 +143,7 @@ def _payment_page(template: Template, gateway: SandboxGateway, payment: Thing, *
         template,
         200,
         state="late" if waits else state,
-        badge="On its way" if waits else _BADGES[state],
+        badge="On its way" if waits else ("Partly paid" if short else _BADGES[state]),
         title=title,
         lead=_lead(payment, state, waits=waits, going=bool(refresh) and not waits),
         refresh=refresh,

@@ -149,9 +149,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     users = Users(store=UserStore(db), clock=clock)
     ledger = Ledger(LedgerStore(db), clock, ids)
     notices = wire_notices(config.money, db, users=users, clock=clock, ids=ids)
-    if notices.carriers:
-        ledger.store.beside = notices.notices.with_entries
-        ledger.store.beside_freeze = notices.notices.with_freeze
+    pins = WalletStore(db)
+    notices.listen(ledger=ledger.store, pins=pins)
     call_store = CallStore(db)
     meter = WalletMeter(
         ledger=ledger,
@@ -285,7 +284,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     pushes.messages.fresh = ChatNews(chat=chat, presence=presence).now
     wallets = Wallets(
         ledger=ledger,
-        store=WalletStore(db),
+        store=pins,
         users=users,
         hasher=passwords,
         passwords=accounts,

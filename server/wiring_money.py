@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from handlers.payments import PaymentTeller
 from models.db import Database
@@ -109,7 +108,12 @@ def wire_money(
     inbox.hears[About.REFUND] = refunds.heard
     money = WiredMoney(gateways=gateways, payments=payments, refunds=refunds, inbox=inbox)
     if money.sandbox is not None:
-        money.sandbox.hear = partial(inbox.take, SANDBOX)
+
+        async def hear(raw: bytes, headers: Mapping[str, str]) -> None:
+            await inbox.take(SANDBOX, raw, headers)
+            await inbox.run()  # whoever has pressed a button of its page looks at the balance
+
+        money.sandbox.hear = hear
     return money
 
 

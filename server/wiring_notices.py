@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.db import Database
+from models.ledger.store import LedgerStore
 from models.notices.notice import EMAIL, SMS, Carrier
 from models.notices.service import Notices
 from models.notices.store import NoticeStore
 from models.ports import Clock, Ids
 from models.users.service import Users
+from models.wallet.store import WalletStore
 from server.adapters.smtp import SmtpCarrier, relay_of
 from server.adapters.twilio import TwilioCarrier
 from server.config_money import MoneyConfig
@@ -23,6 +25,15 @@ class WiredNotices:
 
     notices: Notices
     carriers: Mapping[str, Carrier]
+
+    def listen(self, *, ledger: LedgerStore, pins: WalletStore) -> None:
+        """Keep what these stores write and somebody is to be told, in the same transactions; nothing without a
+        carrier."""
+        if not self.carriers:
+            return
+        ledger.beside = self.notices.with_entries
+        ledger.beside_freeze = self.notices.with_freeze
+        pins.beside_change = self.notices.with_pin
 
     async def close(self) -> None:
         """Close the connections."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from models.db import Session
 from models.errors import Refusal
@@ -61,6 +61,11 @@ class Notices:
         facts = [fact for entry in entries for fact in rules.facts_of(entry)]
         if facts:
             await self.put(session, *facts)
+
+    async def with_pin(self, user_id: str, at: datetime, session: Session) -> None:
+        """Beside the change of a PIN, in its transaction."""
+        fact = Fact(id=f"pin:{user_id}:{at.isoformat()}", user_id=user_id, what=What.PIN_CHANGED, at=at)
+        await self.put(session, fact)
 
     async def with_freeze(self, wallet: Wallet, session: Session) -> None:
         """Beside the freezing of a wallet, in its transaction."""

@@ -6,12 +6,13 @@ between cannot win one more; the right PIN takes it all back.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, collection
+from models.db import Database, Document, DuplicateKeyError, Session, collection
 from models.wallet.rules import LOCKS, TRIES_MAX, PinState
 
 _WHOLE = {"bsonType": ["int", "long"]}
@@ -45,7 +46,10 @@ class WalletStore:
     """What wallets keep beside the ledger: the PINs."""
 
     def __init__(self, db: Database) -> None:
+        self._db = db
         self._pins = db[PINS]
+        # What others keep with a PIN that is changed, in the same transaction: whose, and when.
+        self.beside_change: Callable[[str, datetime, Session], Awaitable[None]] | None = None
 
     async def pin(self, user_id: str) -> PinState | None:
         """The user's PIN, if they have one."""
@@ -110,8 +114,18 @@ class WalletStore:
     async def change(self, user_id: str, new_hash: str, now: datetime, *, seen: str | None = None) -> bool:
         """Set another PIN, which has all its tries; False without a PIN (or, given ``seen``, without that one)."""
         query: Document = {"_id": user_id} if seen is None else {"_id": user_id, "hash": seen}
-        done = await self._pins.update_one(query, {"$set": {**_FRESH, "hash": new_hash, "changed_at": now}})
-        return bool(done.matched_count)
+        change = {"$set": {**_FRESH, "hash": new_hash, "changed_at": now}}
+        beside = self.beside_change
+        if beside is None:
+            return bool((await self._pins.update_one(query, change)).matched_count)
+
+        async def body(session: Session) -> bool:
+            done = await self._pins.update_one(query, change, session=session)
+            if done.matched_count:
+                await beside(user_id, now, session)
+            return bool(done.matched_count)
+
+        return await self._db.transaction(body)
 
 
 def _last_try() -> Document:

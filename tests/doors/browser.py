@@ -65,6 +65,14 @@ class Page:
     def click(self, at: str) -> None:
         self._do("click", at=at)
 
+    def select(self, at: str, option: str) -> None:
+        """Choose of a list, by value or by label."""
+        self._do("select", at=at, text=option)
+
+    def until_gone(self) -> None:
+        """Wait until the tab was closed."""
+        self._do("gone")
+
     def text(self, at: str) -> str:
         return str(self._do("text", at=at))
 
@@ -132,6 +140,10 @@ class Page:
     def show(self, html: str) -> None:
         self._do("content", html=html)
 
+    def scheme(self, scheme: str) -> None:
+        """``dark`` or ``light``."""
+        self._do("scheme", scheme=scheme)
+
     def picture(self, path: Path) -> None:
         self._do("picture", path=str(path))
 
@@ -155,6 +167,12 @@ class Browser:
     def page(self, name: str) -> Page:
         page = Page(self, name)
         self.pages.append(page)
+        return page
+
+    def popup(self, name: str) -> Page:
+        """The next tab that a page opens, or has opened, by that name."""
+        page = self.page(name)
+        self.ask("popup", page=name)
         return page
 
     def ask(self, verb: str, **with_: Any) -> Any:

@@ -1,14 +1,17 @@
-"""Takes the pictures of the README, docs/images/demo.png and room.png: ``python -m tests.doors.picture``.
+"""Takes the pictures of the README and the guides, docs/images/*.png: ``python -m tests.doors.picture [NAME]``.
 
 Two tabs of the demo in a real call, each at a phone's width, side by side; and a room of three, as one of them sees it.
 Browsers without a camera show a test pattern; so that there is somebody to see, each tab's camera is a drawing of a
-person. The call is charged by the second, so that the money is seen to run. All else is as users have it.
+person. The call is charged by the second, so that the money is seen to run. And the checkout of the sandbox beside the
+wallet into which it pays. All else is as users have it.
 """
 
 from __future__ import annotations
 
 import base64
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -77,15 +80,21 @@ _SIDE_BY_SIDE = """<style>body {{ margin: 0; display: flex; gap: 28px; padding: 
 img {{ width: {width}px; border-radius: 26px; box-shadow: 0 10px 34px rgb(30 20 60 / .28) }}</style>{images}"""
 
 
-def main() -> None:
-    """A call, then a room, on one server."""
+def main(names: Sequence[str]) -> None:
+    """A call, a room, a payment, on one server; only those of these names, if there are any."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with running(folder / "server", **TARIFF) as server, chromium(folder / "profile") as browser:
-            call(server, browser, folder, IMAGES / "demo.png")
-            room(server, browser, IMAGES / "room.png")
-    for picture in (IMAGES / "demo.png", IMAGES / "room.png"):
+            made = {
+                "demo": lambda to: call(server, browser, folder, to),
+                "room": lambda to: room(server, browser, to),
+                "checkout": lambda to: checkout(server, browser, folder, to),
+            }
+            pictures = [IMAGES / f"{name}.png" for name in names or made]
+            for picture in pictures:
+                made[picture.stem](picture)
+    for picture in pictures:
         Image.open(picture).convert("RGB").save(picture, optimize=True)
         print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size // 1024} KiB")
 
@@ -106,14 +115,39 @@ def call(server: ServerProcess, browser: Browser, folder: Path, picture: Path) -
         page.until_media_grows()
     for page in (ada, bea):
         page.until("() => document.querySelector('[data-test=charged]').innerText >= '₦7.00'")
-    shots = [_shot(page, folder) for page in (ada, bea)]
+    _side_by_side(browser, [_shot(page, folder) for page in (ada, bea)], picture)
+    ada.click("hangup")
+    bea.until_state("ended")
+    for page in (ada, bea):
+        page.close()
+
+
+def checkout(server: ServerProcess, browser: Browser, folder: Path, picture: Path) -> None:
+    """Cyn tops up: the page on which she pays, and her wallet when it has come in."""
+    cyn = browser.page("Cyn Payer").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
+    cyn.join(cyn.name)
+    cyn.until_text("balance", "500")
+    cyn.click("top-up")
+    till = browser.popup("till")
+    till.until_text("checkout-title", "Pay")
+    shots = [_shot(till, folder)]
+    till.click("checkout-overpaid")
+    cyn.until_text("balance", "1,100")
+    till.until_gone()
+    cyn.click("wallet-open")
+    cyn.run("() => document.querySelector('#statement-part').setAttribute('open', '')")
+    cyn.until_text("lines", "Paid in")
+    cyn.run("() => Promise.all(document.getAnimations().map((one) => one.finished)).then(() => null)")
+    shots.append(_shot(cyn, folder))
+    _side_by_side(browser, shots, picture)
+    cyn.close()
+
+
+def _side_by_side(browser: Browser, shots: Sequence[str], picture: Path) -> None:
     both = browser.page("both").open("about:blank", width=2 * WIDTH + 84, height=HEIGHT + 56)
     both.show(_SIDE_BY_SIDE.format(width=WIDTH, images="".join(shots)))
     both.picture(picture)
-    ada.click("hangup")
-    bea.until_state("ended")
-    for page in (ada, bea, both):
-        page.close()
+    both.close()
 
 
 def room(server: ServerProcess, browser: Browser, picture: Path) -> None:
@@ -165,4 +199,4 @@ def _shot(page: Page, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

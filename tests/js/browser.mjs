@@ -52,20 +52,37 @@ await context.addInitScript(() => {
 });
 const pages = new Map();
 const said = new Map(); // what each page wrote to its console: the first thing to read when a test fails
+const heard = new WeakMap(); // the same by the page itself, from its first moment
+const popups = []; // tabs that pages have opened, and nobody has given a name yet
+context.on("page", (page) => {
+  const lines = [];
+  heard.set(page, lines);
+  popups.push(page);
+  page.on("console", (message) => lines.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => lines.push(`uncaught: ${error.stack ?? error}`));
+});
 
 const at = (ask) => pages.get(ask.page).getByTestId(ask.at);
 
 const verbs = {
   async open({ page: name, url, width = 390, height = 844 }) {
     const page = await context.newPage();
-    const lines = [];
+    popups.splice(popups.indexOf(page), 1);
     pages.set(name, page);
-    said.set(name, lines);
-    page.on("console", (message) => lines.push(`${message.type()}: ${message.text()}`));
-    page.on("pageerror", (error) => lines.push(`uncaught: ${error.stack ?? error}`));
+    said.set(name, heard.get(page));
     await page.setViewportSize({ width, height });
     await page.goto(url);
   },
+  // The next tab that a page opens, or has opened, is called so.
+  async popup({ page: name }) {
+    const page = popups.shift() ?? (await context.waitForEvent("page"));
+    if (popups.includes(page)) popups.splice(popups.indexOf(page), 1);
+    await page.setViewportSize({ width: 390, height: 760 });
+    pages.set(name, page);
+    said.set(name, heard.get(page));
+  },
+  gone: async ({ page }) => pages.get(page).isClosed() || pages.get(page).waitForEvent("close").then(() => true),
+  select: (ask) => at(ask).selectOption(ask.text).then(() => null),
   fill: (ask) => at(ask).fill(ask.text),
   click: (ask) => at(ask).click(),
   text: (ask) => at(ask).innerText(),

@@ -22,7 +22,7 @@ from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.rules import transfer
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.wallet_house import ANN, BOB, House
+from tests.services.wallet_house import ANN, BOB, OTHER_PIN, PASSWORD, PIN, WRONG, House, code_of
 
 PHONE = "+2348012345678"
 OK, LATER, NEVER = (Outcome(sent=sent) for sent in (Sent.OK, Sent.LATER, Sent.NEVER))
@@ -512,3 +512,20 @@ async def test_what_was_told_goes_after_some_time(post: Post) -> None:
     row = await post.db[NOTICES].find_one({"_id": "f1"})
     assert row is not None
     assert row["purge_at"] == post.clock.now() + timedelta(days=KEPT_DAYS)
+
+
+async def test_a_changed_pin_is_told_and_one_that_was_not_changed_is_not(post: Post) -> None:
+    pins = post.house.wallets.pins
+    pins._store.beside_change = post.notices.with_pin
+    await post.house.rich(ANN)
+    await post.run()
+    post.mail.letters.clear()
+    await code_of(pins.change(ANN, old=WRONG, new=OTHER_PIN))
+    assert await post.run() == 0
+    await pins.change(ANN, old=PIN, new=OTHER_PIN)
+    await post.run(60)
+    await pins.reset(ANN, password=PASSWORD, new=PIN)
+    await post.run()
+    assert post.subjects == ["Your PIN was changed"] * 2
+    assert all(OTHER_PIN not in letter.text and PIN not in letter.text for letter in post.mail.letters)
+    await pins.check(ANN, PIN)

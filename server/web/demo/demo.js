@@ -2,20 +2,23 @@
 import { Api } from "./api.js";
 import { drawPurse } from "./balance.js";
 import { Chat } from "./chat.js";
+import { checkoutTab } from "./checkout.js";
 import { ChatView } from "./chatview.js";
 import { Composer } from "./compose.js";
 import { History } from "./history.js";
 import { Meter } from "./meter.js";
+import { moneyText } from "./money.js";
 import { at, drawLink, drawMe, notice } from "./page.js";
 import { Phone } from "./phone.js";
-import { Purse, topUpText } from "./purse.js";
+import { Purse } from "./purse.js";
 import { Quote } from "./quote.js";
 import { fetchReceipt, receiptCard } from "./receipt.js";
 import { Signaling } from "./signaling.js";
 import { drawTill } from "./till.js";
 import { farewell, follow, hush, ring, wakeTones } from "./tones.js";
-import { nameOf } from "./util.js";
+import { memory, nameOf } from "./util.js";
 import { drawCall, drawClocks } from "./view.js";
+import { WalletSheet } from "./walletsheet.js";
 
 const api = new Api();
 const signaling = new Signaling(api);
@@ -25,6 +28,7 @@ const quote = new Quote({ api });
 const meter = new Meter({ phone, signaling });
 const chat = new Chat({ api, signaling });
 const history = new History({ api, choose });
+const sheet = new WalletSheet({ api, purse, topUp });
 
 /** Do it; what the server refuses becomes a line on the page. */
 async function attempt(work, button) {
@@ -57,6 +61,7 @@ function exit(reason) {
   signaling.close();
   purse.forget();
   quote.forget();
+  sheet.close();
   Object.assign(till, { receipt: null, put: null, short: null });
   chat.forget();
   chatView.forget();
@@ -215,16 +220,26 @@ async function refreshReceipt(leg) {
   redrawTill();
 }
 
-async function topUp(button) {
+/** Begin to pay in, in a tab of its own; the money comes when it was paid there. */
+async function topUp(button, asked = {}) {
+  const tab = checkoutTab();
+  if (!tab && phone.busy) {
+    notice("Your browser keeps this page from opening the checkout beside your call: allow pop-ups for it.");
+    return;
+  }
   const currency = till.short?.currency ?? meter.price?.currency ?? quote.prices?.audio.price.currency;
-  const paid = await attempt(() => purse.topUp(currency), button);
-  if (!paid) return;
-  till.short = null;
-  at("wallet-said").textContent = `Topped up ${topUpText(paid.currency)}.`;
-  redrawTill();
+  await attempt(() => purse.topUp({ tab, currency, ...asked }), button);
 }
 
 for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
+at("wallet-open").addEventListener("click", () => sheet.open());
+purse.addEventListener("paid", ({ detail: { status, paidMinor, currency } }) => {
+  const came = status === "completed";
+  if (came) till.short = null;
+  at("wallet-said").textContent = came ? `${moneyText(paidMinor, currency)} came in.` : `The payment is ${status}.`;
+  if (status === "failed" || status === "cancelled") notice("The payment has failed. Nothing was taken.");
+  redrawTill();
+});
 
 /** A line of one of the lists was clicked: that person goes into the dial, and their chat is opened. */
 function choose(other) {
@@ -326,5 +341,12 @@ document.addEventListener("visibilitychange", () => document.hidden || drawMe(ap
 signaling.addEventListener("status", ({ detail }) => drawLink(detail));
 signaling.addEventListener("sync", refreshHistory);
 
+const back = new URLSearchParams(location.search).has("payment");
+if (back) globalThis.history.replaceState(null, "", "/");
+if (back && memory.get("checkout")) {
+  memory.clear(); // the tab of a checkout, which is nobody's phone
+  notice("You can close this tab: the one with your phone has heard of it.");
+}
+memory.set("checkout", null);
 if (api.me) enter();
 else drawMe(null);

@@ -1,9 +1,11 @@
-// The wallet of this person: made without being asked for, topped up from the sandbox, and always as the server last
-// said it. Events of this object: `change`.
+// The wallet of this person: made without being asked for, topped up at the gateway's checkout, and always as the
+// server last said it. Events of this object: `change`, `paid` (detail: the payment, when it has come to an end),
+// `payout` (detail: a withdrawal that has changed).
+import { here, payHere } from "./checkout.js";
 import { uuid } from "./util.js";
 
 // In a real app this is what its owner chose. The demo types it for them, because nothing of worth is behind it.
-const DEMO_PIN = "4071";
+export const DEMO_PIN = "4071";
 /** What a top-up pays in, in major units of whatever currency the wallet is in. */
 const TOP_UP = "500";
 
@@ -13,6 +15,9 @@ export class Purse extends EventTarget {
   #opened = () => {};
 
   wallet = null;
+
+  /** The payment whose checkout is open in another tab, or null. */
+  pending = null;
 
   /** Resolved when the wallet is there, or when there is none to be had; a call waits for it. */
   ready = Promise.resolve();
@@ -24,7 +29,11 @@ export class Purse extends EventTarget {
     signaling.addEventListener("sync", ({ detail }) => this.#synced(detail.wallet));
     signaling.addEventListener("told", ({ detail }) => {
       if (detail.event === "WALLET_UPDATED") this.#take(detail.payload.wallet);
+      if (detail.event === "PAYMENT_UPDATED") this.#paid(detail.payload.payment);
+      if (detail.event === "PAYOUT_UPDATED") this.dispatchEvent(new CustomEvent("payout", { detail: detail.payload.payout }));
     });
+    // Back from the checkout: if we were not told, we ask.
+    addEventListener("focus", () => this.pending && this.ask().catch((refusal) => console.debug(refusal.message)));
   }
 
   /** What calls can be paid from, in minor units. */
@@ -41,15 +50,35 @@ export class Purse extends EventTarget {
 
   forget() {
     this.wallet = null;
+    this.pending = null;
     this.#opened();
     this.#changed();
   }
 
-  /** Pay in, in the currency that is needed; without one in the wallet's own. Gives the payment. */
-  async topUp(currency = this.wallet?.currency) {
-    if (!this.wallet || (currency && currency !== this.wallet.currency)) await this.#create(currency);
-    const { payment } = await this.#deposit(currency, uuid());
-    if (!this.#signaling.online) await this.#read(); // nobody will tell us
+  /**
+   * Begin to pay in, in the currency that is needed; without one in the wallet's own. `tab` is the one that the click
+   * has opened (`checkoutTab`): it goes to the checkout. Without one this page does.
+   */
+  async topUp({ tab, currency = this.wallet?.currency, amount = TOP_UP, into = "primary" }) {
+    try {
+      if (!this.wallet || (currency && currency !== this.wallet.currency)) await this.#create(currency);
+      const { payment } = await this.#deposit({ amount, currency, into, opId: uuid() });
+      this.pending = payment;
+      if (payment.checkoutUrl && tab) tab.location.replace(here(payment.checkoutUrl));
+      else if (payment.checkoutUrl) location.assign(here(payment.checkoutUrl));
+    } catch (refusal) {
+      tab?.close();
+      throw refusal;
+    }
+    this.#changed();
+    return this.pending;
+  }
+
+  /** Have the gateway asked how the pending payment stands. */
+  async ask(reference = this.pending?.reference) {
+    const { payment, wallet } = await this.#api.call("POST", "/api/wallet/verify-deposit", { reference });
+    this.#take(wallet);
+    this.#paid(payment);
     return payment;
   }
 
@@ -59,16 +88,15 @@ export class Purse extends EventTarget {
       if (wallet) this.#take(wallet);
       if (wallet || this.wallet) return;
       await this.#create();
-      await this.#deposit(undefined, "welcome"); // the same key: two tabs of one person pay in once
+      // The same key: two tabs of one person pay in once. So that the first call can be made at once, this page pays
+      // the first money itself, on the very checkout that a person sees later.
+      const { payment } = await this.#deposit({ amount: TOP_UP, opId: "welcome" });
+      if (payment.checkoutUrl && (await payHere(payment.checkoutUrl))) await this.ask(payment.reference);
     } catch (refusal) {
       console.debug(`wallet: ${refusal.code} ${refusal.message}`); // the button tries again
     } finally {
       this.#opened();
     }
-  }
-
-  async #read() {
-    this.#take((await this.#api.call("GET", "/api/wallet")).wallet);
   }
 
   async #create(currency) {
@@ -80,8 +108,15 @@ export class Purse extends EventTarget {
     }
   }
 
-  #deposit(currency, opId) {
-    return this.#api.call("POST", "/api/wallet/deposit", { amount: TOP_UP, currency, opId });
+  #deposit(ask) {
+    return this.#api.call("POST", "/api/wallet/deposit", ask);
+  }
+
+  #paid(payment) {
+    if (payment.reference !== this.pending?.reference || payment.status === "pending") return;
+    this.pending = null;
+    this.#changed();
+    this.dispatchEvent(new CustomEvent("paid", { detail: payment }));
   }
 
   /** An older one than we know came late; one in another currency is not the one on the page. */

@@ -1,6 +1,7 @@
 // The page of the rooms: who is here, which room the address names, what a click does, when to draw.
 import { Api } from "./api.js";
 import { drawPurse } from "./balance.js";
+import { checkoutTab } from "./checkout.js";
 import { minorOf, rateText, termsOf } from "./money.js";
 import { at, drawLink, drawMe, face, make, notice, show, write } from "./page.js";
 import { Purse } from "./purse.js";
@@ -155,7 +156,11 @@ at("room-leave").addEventListener("click", () => {
 });
 at("room-close").addEventListener("click", () => attempt(() => api.call("POST", `/api/room/${named()}/close`), at("room-close")));
 at("notice-close").addEventListener("click", () => notice(""));
-at("top-up").addEventListener("click", () => attempt(() => purse.topUp(), at("top-up")));
+at("top-up").addEventListener("click", () => {
+  const tab = checkoutTab();
+  if (tab || !visit.inside) attempt(() => purse.topUp({ tab }), at("top-up"));
+  else notice("Your browser keeps this page from opening the checkout: allow pop-ups for it.");
+});
 at("room-copy").addEventListener("click", async () => {
   await navigator.clipboard?.writeText(at("room-link").href).catch(() => {});
   getSelection().selectAllChildren(at("room-link"));
