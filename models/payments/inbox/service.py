@@ -86,7 +86,7 @@ class Inbox:
             await self.store.end(told, Stage.DONE)
             self._count(told.gateway, "other")
             return
-        said = {"gateway": told.gateway, "event": notice.id, "word": notice.word}
+        said = {"gateway": told.gateway, "notice": notice.id, "word": notice.word}
         try:
             matched = await hears(told.gateway, notice)
         except GatewayAway as away:
@@ -112,7 +112,7 @@ class Inbox:
             return
         await self.store.end(told, Stage.LEFT)
         self._count(told.gateway, "left")
-        log.error("a notification was given up", gateway=told.gateway, event=told.notice.id, why=why)
+        log.error("a notification was given up", gateway=told.gateway, notice=told.notice.id, why=why)
 
 
 def _row_id(gateway: str, event_id: str) -> str:
