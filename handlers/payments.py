@@ -210,6 +210,7 @@ def payment_view(payment: Payment) -> dict[str, Any]:
         "into": payment.into,
         "status": payment.status.value,
         "checkout_url": payment.checkout_url if payment.status is Status.PENDING else None,
+        "version": payment.version,
         "created_at": payment.created_at,
     }
 

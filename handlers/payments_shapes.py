@@ -69,6 +69,9 @@ class PaymentView(Shape):
     into = fields.String(required=True, validate=validate.OneOf(ACCOUNTS))
     status = fields.String(required=True, validate=validate.OneOf([status.value for status in Status]))
     checkout_url = fields.String(required=True, allow_none=True)
+    version = fields.Integer(
+        required=True, metadata={"description": "Rises with every change; ignore an older one."}
+    )
     created_at = Instant(required=True)
 
 

@@ -325,6 +325,13 @@ class Payments:
                 log.warning("a gateway is away", gateway=found.gateway, said=str(away))
         return Paid(found, await self._wallets.wallet(user_id, found.currency))
 
+    async def looked_at(self, reference: str) -> None:
+        """A person has looked at it: it is for nobody's review any more. ``PAYMENT_UNKNOWN``."""
+        found = await self.store.by_reference(reference)
+        if found is None:
+            raise Refusal("PAYMENT_UNKNOWN")
+        await self._change(found.id, lambda now: replace(now, review=None))
+
     # ---------------------------------------------------------------------------------------------- jobs, what is told
 
     async def heard(self, gateway: str, notice: Notice) -> bool:

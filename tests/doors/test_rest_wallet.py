@@ -39,9 +39,6 @@ WALLET = {
 ACCOUNT = {
     *("id", "kind", "walletId", "currency", "availableMinor", "heldMinor", "frozen", "createdAt"),
 }
-PAYMENT = {
-    *("id", "reference", "gateway", "amountMinor", "currency", "into", "status", "checkoutUrl", "createdAt"),
-}
 LINE = {
     *("id", "kind", "account", "amountMinor", "currency", "balanceAfterMinor", "note", "createdAt"),
 }

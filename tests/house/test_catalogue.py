@@ -129,6 +129,9 @@ POST /api/wallet/deposit
 POST /api/wallet/add-funds
 POST /wallet/add-funds
 POST /api/wallet/verify-deposit
+POST /api/payments
+POST /payments
+POST /api/payments/webhooks/{}
 GET /api/payments
 GET /payments
 GET /api/payments/{}

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from models.audit.service import audit
@@ -54,6 +55,8 @@ from tests.services.wallet_house import ANN, BOB, PEPPER, PIN, OnePassword, Plai
 
 CARD = CardToken(token="tok-secret", last4="4242", brand="visa", expires="12/2030")
 SIGNED = {"till-signature": "good"}
+# Events of all tills have ids of their own: several are told to one database.
+_EVENTS = count(1)
 
 
 async def fund(
@@ -123,7 +126,6 @@ class Till:
     asked: Counter[str] = field(default_factory=Counter)
     faults: dict[str, list[tuple[Exception, bool]]] = field(default_factory=lambda: defaultdict(list))
     down: bool = False
-    _events: int = 0
 
     def fail(self, verb: str, fault: Exception, *, after: bool = False) -> None:
         self.faults[verb].append((fault, after))
@@ -150,8 +152,7 @@ class Till:
         self, reference: str, *, about: str = "payment", event: str | None = None, **more: Any
     ) -> bytes:
         """The bytes of a notification."""
-        self._events += 1
-        said = {"id": event or f"evt-{self._events}", "about": about, "reference": reference, **more}
+        said = {"id": event or f"evt-{next(_EVENTS)}", "about": about, "reference": reference, **more}
         return json.dumps(said).encode()
 
     # -- the port
@@ -291,11 +292,11 @@ class House:
         )
         gateways = {self.till.name: self.till}
 
-        def count(gateway: str, what: str) -> None:
+        def tally(gateway: str, what: str) -> None:
             self.counts[what] += 1
 
         looking = Looking(
-            gateways=gateways, store=PaymentStore(db), ledger=ledger, clock=self.clock, count=count
+            gateways=gateways, store=PaymentStore(db), ledger=ledger, clock=self.clock, count=tally
         )
         payments = Payments(
             looking=looking,
@@ -307,7 +308,7 @@ class House:
             clock=self.clock,
             ids=self.ids,
             return_url=lambda reference: f"https://app.test/?payment={reference}",
-            count=count,
+            count=tally,
         )
         refunds = Refunds(
             looking=looking,
@@ -316,9 +317,9 @@ class House:
             ledger=ledger,
             clock=self.clock,
             ids=self.ids,
-            count=count,
+            count=tally,
         )
-        inbox = Inbox(gateways=gateways, store=InboxStore(db), clock=self.clock, count=count)
+        inbox = Inbox(gateways=gateways, store=InboxStore(db), clock=self.clock, count=tally)
         inbox.hears = {About.PAYMENT: payments.heard, About.REFUND: refunds.heard}
         made = Process(db, ledger, wallets, payments, refunds, inbox, self.told, self.counts)
         looking.announcers.append(made)
