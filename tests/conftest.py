@@ -13,6 +13,9 @@ import server.wiring  # noqa: F401 - declares every collection
 from models.db import REGISTERED, Database
 from server.mongod import EmbeddedMongod
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
+from tests.patience import be_patient
+
+be_patient()
 
 
 @pytest.fixture(scope="session")

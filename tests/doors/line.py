@@ -6,9 +6,14 @@ import asyncio
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.patience import as_shipped
+
 
 class DatabaseLine:
-    """Forwards one port to mongod's. ``uri`` leads through it, to this one member alone."""
+    """Forwards one port to mongod's. ``uri`` leads through it, to this one member alone.
+
+    A server that is opened while it is there is as impatient with its database as the real one.
+    """
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
@@ -37,10 +42,13 @@ class DatabaseLine:
         )
         self.uri = urlunsplit(("mongodb", f"{login}127.0.0.1:{port}", self._parts.path or "/", query, ""))
         self._up.set()
+        self._patience = as_shipped()
+        self._patience.__enter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
+        self._patience.__exit__(None, None, None)
         self._server.close()
         self._hang_up()
         for task in self._tasks:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from models.calls.store import CALLS, LOCKS
-from models.db import IN_FLIGHT_MAX, SELECTION_MS, Database, Session, database_away
+from models.db import IN_FLIGHT_MAX, Database, Session, database_away
+from tests.patience import SHIPPED_MS, as_shipped
 
 
 async def test_more_transactions_than_places_come_to_their_end(db: Database) -> None:
@@ -49,9 +50,10 @@ async def test_no_more_exchanges_run_at_once_than_there_are_places(db: Database)
 
 async def test_while_the_database_is_away_nobody_waits_for_those_before_them() -> None:
     """Three hundred refusals come together, not ninety at a time."""
-    away = Database("mongodb://127.0.0.1:9/?replicaSet=nobody", "away")
+    with as_shipped():
+        away = Database("mongodb://127.0.0.1:9/?replicaSet=nobody", "away")
     try:
-        async with asyncio.timeout(SELECTION_MS / 1000 * 2):
+        async with asyncio.timeout(SHIPPED_MS / 1000 * 2):
             said = await asyncio.gather(
                 *(away[LOCKS].find_one({"_id": number}) for number in range(300)), return_exceptions=True
             )
