@@ -24,6 +24,11 @@ _SLEW = timedelta(milliseconds=5)
 _SLEW_EVERY_SECONDS = 10.0
 
 
+# Shorter than others wait before they take a process for dead (its last beat may be two seconds old by then): until
+# then nobody has taken anything away from it.
+STANDSTILL_SECONDS = 5.0
+
+
 class SystemClock:
     """Wall time taken once, counted on by the monotonic clock, slewed slowly; it never goes backwards."""
 
@@ -60,6 +65,25 @@ class SystemIds:
         value |= (0x7 << 76) | ((random >> 68 & 0xFFF) << 64) | (0b10 << 62) | (random & ((1 << 62) - 1))
         text = f"{value:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Wakefulness:
+    """Notices that this process stood still (frozen, its machine asleep), before it acts on what came meanwhile.
+
+    A loop that wakes up reads its sockets before it gets to its timers, or after: so both look here first.
+    """
+
+    def __init__(self, woken: Callable[[], None]) -> None:
+        self._woken = woken
+        self.looked_at = time.monotonic()
+
+    def look(self) -> None:
+        """To be called every second and before anything is done at once; ``woken`` is called after a standstill."""
+        now, before = time.monotonic(), self.looked_at
+        self.looked_at = now
+        if now - before > STANDSTILL_SECONDS:
+            log.warning("this process stood still", seconds=round(now - before, 1))
+            self._woken()
 
 
 class Tasks:

@@ -25,7 +25,7 @@ from models.calls.switchboard import Route
 from models.errors import Refusal
 from models.mailbox.service import Stretch
 from models.ports import Letter
-from server.clock import Tasks
+from server.clock import Tasks, Wakefulness
 from server.connection import Connection
 from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
@@ -110,6 +110,7 @@ class Sockets:
         self._telling.more = more
         self.relayed = RelayCount()
         self._relay = Relay(calls=services.calls, lanes=funnel.lanes, reach=self._reach, count=self.relayed)
+        self.awake = Wakefulness(services.calls.board.doubt)
 
     # ------------------------------------------------------------------------------------------- models.ports.Doors
 
@@ -258,6 +259,7 @@ class Sockets:
 
     async def sweep(self) -> None:
         """Warn of tokens that expire, and close sockets whose token has expired (CONTRACT §2)."""
+        self.awake.look()
         now = self._services.clock.now()
         for connection in list(self._by_sid.values()):
             left = (connection.expires_at - now).total_seconds()
@@ -292,6 +294,7 @@ class Sockets:
             connection.wire = wire
         if not connection.open:
             return False
+        self.awake.look()
         if self._relay.forward(connection, data):
             return True
         if self.sio.half_a_packet(connection.eio_sid):
@@ -317,6 +320,7 @@ class Sockets:
         connection = self._by_sid.get(sid)
         if connection is None:
             return
+        self.awake.look()
         asked = self._read(connection, data)
         if isinstance(asked, Asked):
             done = None

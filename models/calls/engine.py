@@ -299,7 +299,8 @@ class Engine:
 
     async def _seen(self, call_id: str, user_id: str) -> Call:
         """The call, if it is one of the user's; a stay in a room is none to talk in."""
-        call = self.board.call(call_id) or await self._loaded(call_id)
+        known = None if call_id in self.board.doubted else self.board.call(call_id)
+        call = known or await self._loaded(call_id)
         if call.role_of(user_id) is None or call.room_id is not None:
             raise Refusal("CALL_UNKNOWN")
         return call

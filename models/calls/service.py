@@ -171,10 +171,10 @@ class Calls(Beginning, Upkeep, Staying):
         """Candidates for the other side: the call and what passes now. None when this process must ``fetch`` first.
 
         What goes to the leg of a REST client, which has no socket, takes ``signal``; so does what goes to another
-        process while nothing reaches it.
+        process while nothing reaches it, and the first that comes after this process stood still.
         """
         call = self.board.call(call_id)
-        if call is None or (call.live and self._beyond(call, user_id)):
+        if call is None or (call.live and (call_id in self.board.doubted or self._beyond(call, user_id))):
             return None
         checked = [check_candidate(candidate) for candidate in candidates]
         return call, self.board.relay(call, user_id, device_id, checked)

@@ -94,10 +94,13 @@ class _Line:
 class Switchboard:
     """Live calls by id and by user, and when their money has to be renewed.
 
-    ``listeners`` hear of each newer version of a call at once, also of its end.
+    ``listeners`` hear of each newer version of a call at once, also of its end. ``doubted`` are the live calls of which
+    others may know more since this process stood still: nothing is relayed by what is known of them here, until the
+    next look into the database.
     """
 
     def __init__(self) -> None:
+        self.doubted: set[str] = set()
         self.renewals = Agenda()
         self.listeners: list[Callable[[Call], None]] = []
         self._lines: dict[str, _Line] = {}
@@ -146,6 +149,7 @@ class Switchboard:
         if not call.live:
             self._remove(call)
             return []
+        self.doubted.discard(call.id)
         if line is None:
             line = self._lines[call.id] = _Line(call)
             if call.room_id is not None:
@@ -195,7 +199,7 @@ class Switchboard:
         """The straight way of a device's candidates: it holds its leg, and the other side is ready."""
         line = self._lines.get(call_id)
         role = line.call.role_of(user_id) if line else None
-        if line is None or role is None:
+        if line is None or role is None or call_id in self.doubted:
             return None
         leg, other = line.call.leg(role), line.call.leg(role.other)
         if leg is None or leg.device_id != device_id or other is None or other.process is None:
@@ -208,6 +212,12 @@ class Switchboard:
         line.routes[user_id, device_id] = route
         return route
 
+    def doubt(self) -> None:
+        """This process stood still: what it knows of its live calls may be old."""
+        self.doubted.update(self._lines)
+        for line in self._lines.values():
+            line.close_routes()
+
     def _note(self, call: Call) -> None:
         if call.renew_at is None:
             self.renewals.drop(call.id)
@@ -218,6 +228,7 @@ class Switchboard:
 
     def _remove(self, call: Call) -> None:
         line = self._lines.pop(call.id, None)
+        self.doubted.discard(call.id)
         if line is not None:
             line.close_routes()
         stays = self._stays_of.get(call.caller.user_id, set())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from models.db import Database
-from server.app import BUS
+from server.app import BUS, SOCKETS
 from tests.doors.conftest import House, Person, open_house
 from tests.doors.phones import Exchange, Phone
 from tests.doors.redis_server import RedisServer
@@ -280,3 +280,44 @@ async def test_what_redis_lost_is_read_all_the_same(town: Town) -> None:
     for number in range(3):
         assert (await b.happens("CHAT_MESSAGE"))["text"] == str(number)
     assert two.app[BUS].received["letter"] == 0
+
+
+async def test_a_process_that_stood_still_relays_nothing_by_what_it_knew_before(town: Town) -> None:
+    one, two = await town.open(2)
+    ada, a, bob, b = await people(one, two)
+    call_id = await accepted(a, b, bob)
+    await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(1, "aaaa")})
+    await b.happens("ICE_CANDIDATE")
+
+    async def deaf(call_id: str, version: int) -> None:
+        """What others say waits behind what the phones have sent."""
+
+    one.services.calls.heard = deaf
+    # Taken for dead, it has lost its caller to the other process: the same device, with a new negotiation.
+    back = await at(two, ada).phone("a")
+    await back.ask("CALL_RESUME", callId=call_id)
+    await back.ask("SESSION_DESCRIPTION", {"callId": call_id, "description": offer("cccc")})
+    await b.happens("SESSION_DESCRIPTION")
+    await b.ask("SESSION_DESCRIPTION", {"callId": call_id, "description": answer("dddd")})
+    assert one.services.calls.board.call(call_id).version < two.services.calls.board.call(call_id).version
+    one.app[SOCKETS].awake.looked_at -= 20
+    await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(2, "aaaa")})
+    await back.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(3, "cccc")})
+    assert (await b.happens("ICE_CANDIDATE"))["candidate"] == candidate(3, "cccc")
+    assert len(b.heard("ICE_CANDIDATE")) == 2, "the one of the negotiation that is over went nowhere"
+    assert one.services.calls.board.doubted == set()
+
+
+async def test_a_process_that_stood_still_relays_at_once_again_after_one_look(town: Town) -> None:
+    (one,) = await town.open(1)
+    _, a, bob, b = await people(one, one)
+    call_id = await accepted(a, b, bob)
+    await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(1, "aaaa")})
+    await b.happens("ICE_CANDIDATE")
+    one.app[SOCKETS].awake.looked_at -= 20
+    for number in range(2, 6):
+        await a.ask("ICE_CANDIDATE", {"callId": call_id, "candidate": candidate(number, "aaaa")})
+        assert (await b.happens("ICE_CANDIDATE"))["candidate"] == candidate(number, "aaaa")
+    board = one.services.calls.board
+    assert board.doubted == set()
+    assert board.route(call_id, board.call(call_id).caller.user_id, "a") is not None
