@@ -17,6 +17,7 @@ try:
         cli_calls,
         cli_docs,
         cli_doctor,
+        cli_migrate,
         cli_payments,
         cli_payouts,
         cli_receipt,
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "verify-receipt": cli_receipt,
         "backup": cli_backup,
         "restore": cli_backup,
+        "migrate": cli_migrate,
         "docs": cli_docs,
     }
     for module in dict.fromkeys(modules.values()):

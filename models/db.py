@@ -255,9 +255,8 @@ class Database:
     async def prepare(self) -> None:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
         await self.refuse_standalone()
+        await self.refuse_half_restored()
         present = set(await self.db.list_collection_names())
-        if RESTORING in present and await self.db[RESTORING].find_one({"_id": RESTORING}) is not None:
-            raise HalfRestored("A restore into this database has not come to its end: see restore --again")
         for definition in REGISTERED.values():
             if definition.name not in present:
                 await self._create(definition)
@@ -275,6 +274,11 @@ class Database:
             except OperationFailure as fault:
                 if fault.code != _NAMESPACE_EXISTS:
                     raise
+
+    async def refuse_half_restored(self) -> None:
+        """Raise ``HalfRestored`` while a restore of a backup fills this database."""
+        if await self.db[RESTORING].find_one({"_id": RESTORING}) is not None:
+            raise HalfRestored("A restore into this database has not come to its end: see restore --again")
 
     async def refuse_standalone(self) -> None:
         """Raise ``StandaloneServer`` unless this is a replica set (or a router of one)."""

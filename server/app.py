@@ -37,6 +37,7 @@ from server.metrics import (
     count_ledger_refusal,
     declare_doors,
 )
+from server.prepare import prepare
 from server.rest import BODY_MAX, add_routes, answer_with
 from server.sandbox_pages import add_sandbox
 from server.security import Origins, protect
@@ -145,7 +146,7 @@ def make_app(
     app[WIRED], app[SOCKETS], app[DATABASE], app[HEALTH], app[TASKS] = wired, sockets, db, health, tasks
 
     async def database(_: web.Application) -> AsyncIterator[None]:
-        await db.prepare()
+        await prepare(db, clock, process)
         yield
         await db.close()
 

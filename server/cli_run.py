@@ -16,11 +16,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from models.db import HalfRestored, StandaloneServer, database_away
+from models.db import Database, HalfRestored, StandaloneServer, database_away
+from models.migrations.service import MigrationFailed
 from server.app import drain, health_app, make_app
+from server.clock import SystemClock, SystemIds
 from server.config import Config, with_jwt_secret
 from server.logs import configure_logs
 from server.mongod import EmbeddedMongod, MongodFault, running_uri
+from server.prepare import prepare
 from server.processes import is_free
 from server.sandbox_pages import serves_at
 from server.siblings import Siblings
@@ -138,7 +141,7 @@ async def _guarded(serving: Coroutine[Any, Any, int]) -> int:
     """What is wrong with the database, in a sentence."""
     try:
         return await serving
-    except (StandaloneServer, HalfRestored) as fault:
+    except (StandaloneServer, HalfRestored, MigrationFailed) as fault:
         print(f"{fault}.", file=sys.stderr)
         return 1
     except Exception as fault:
@@ -175,6 +178,15 @@ async def _work(config: Config, stop: asyncio.Event, host: str, port: int | None
     return 0
 
 
+async def _prepared(config: Config, uri: str) -> int:
+    db = Database(uri, config.mongo_database)
+    try:
+        await prepare(db, SystemClock(), SystemIds().new())
+    finally:
+        await db.close()
+    return 0
+
+
 async def _supervise(config: Config, uri: str, host: str, port: int, count: int, stop: asyncio.Event) -> int:
     if config.redis_url is None:
         log.warning(
@@ -187,6 +199,10 @@ async def _supervise(config: Config, uri: str, host: str, port: int, count: int,
     except OSError as fault:
         return _cannot_listen(host, port, fault)
     try:
+        # Before the children, who are given up when they are not ready in time.
+        status = await _guarded(_prepared(config, uri))
+        if status:
+            return status
         port = held.getsockname()[1]
         children = Supervisor(member_command(host, port), member_env(uri), count)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.roll)

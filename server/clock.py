@@ -55,6 +55,11 @@ class SystemClock:
         return time.monotonic()
 
 
+async def pause(seconds: float) -> None:
+    """Wait."""
+    await asyncio.sleep(seconds)
+
+
 class SystemIds:
     """UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, 74 random bits."""
 
