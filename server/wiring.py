@@ -309,6 +309,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         db,
         gateways=money.gateways,
         inbox=money.inbox,
+        payments=money.payments,
         ledger=ledger,
         pins=wallets.pins,
         mailbox=mailbox,

@@ -10,18 +10,15 @@ from handlers.payouts import PayoutTeller
 from models.auth.store import Belongings
 from models.backlog.store import Overdue
 from models.db import Database, Session
-from models.errors import Refusal
 from models.ledger.service import Ledger
 from models.mailbox.service import Mailbox
 from models.notices.notice import Fact, What
 from models.notices.service import Notices
-from models.payments.gateway import About, CardToken, Gateway
+from models.payments.gateway import About, Gateway
 from models.payments.inbox.service import Inbox
-from models.payments.payment import Status
-from models.payments.store import PaymentStore
 from models.payouts.accounts.service import BankAccounts
 from models.payouts.accounts.store import BankAccountStore, SavedAccount
-from models.payouts.cards.service import Cards
+from models.payouts.cards.service import Cards, PaidWith
 from models.payouts.cards.store import CardStore
 from models.payouts.service import Limits, Payouts
 from models.payouts.store import PayoutStore
@@ -69,6 +66,7 @@ def wire_payouts(
     *,
     gateways: Mapping[str, Gateway],
     inbox: Inbox,
+    payments: PaidWith,
     ledger: Ledger,
     pins: Pins,
     mailbox: Mailbox,
@@ -99,7 +97,7 @@ def wire_payouts(
     )
     inbox.hears[About.PAYOUT] = payouts.work.heard
     payouts.work.announcers.append(PayoutTeller(mailbox))
-    cards = Cards(store=CardStore(db), payments=_PaidWith(PaymentStore(db)), clock=clock, ids=ids)
+    cards = Cards(store=CardStore(db), payments=payments, clock=clock, ids=ids)
     return WiredPayouts(payouts=payouts, accounts=accounts, cards=cards)
 
 
@@ -118,16 +116,3 @@ class _Told:
             detail=account.last4,
         )
         await self._notices.put(session, fact)
-
-
-class _PaidWith:
-    """The cards of payments."""
-
-    def __init__(self, payments: PaymentStore) -> None:
-        self._payments = payments
-
-    async def card_of(self, user_id: str, reference: str) -> tuple[str, CardToken | None]:
-        found = await self._payments.by_reference(reference)
-        if found is None or found.user_id != user_id or found.status is not Status.COMPLETED:
-            raise Refusal("PAYMENT_UNKNOWN")
-        return found.gateway, found.card

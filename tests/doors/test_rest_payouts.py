@@ -133,7 +133,7 @@ async def test_a_withdrawal_that_fails_is_back_in_the_wallet(rest: House) -> Non
     assert await balances(ann) == (100_000, 0)
 
 
-async def test_one_that_the_bank_sends_back_later_is_reversed(rest: House) -> None:
+async def test_e84_one_that_the_bank_sends_back_later_is_reversed(rest: House) -> None:
     ann = await rich(rest)
     payout = await withdraw(ann, await account(ann, RETURNS))
     await becomes(rest, ann, payout, "completed")
@@ -144,7 +144,7 @@ async def test_one_that_the_bank_sends_back_later_is_reversed(rest: House) -> No
     assert await balances(ann) == (100_000, 0)
 
 
-async def test_what_is_asked_again_is_answered_again_and_moves_nothing(rest: House) -> None:
+async def test_e82_what_is_asked_again_is_answered_again_and_moves_nothing(rest: House) -> None:
     ann = await rich(rest)
     to, headers = await account(ann), key()
     body = {"accountId": to["id"], "amount": "10.00", "transactionPin": PIN}
@@ -199,7 +199,7 @@ async def test_ones_own_withdrawals_page_by_page(rest: House) -> None:
     (await ann.get(f"{PAYOUTS}?cursor=nonsense")).error(400, "VALIDATION_FAILED")
 
 
-async def test_an_account_with_an_open_withdrawal_is_not_deleted_in_passing(rest: House) -> None:
+async def test_e88_an_account_with_an_open_withdrawal_is_not_deleted_in_passing(rest: House) -> None:
     ann = await rich(rest, 1_050)
     await withdraw(ann, await account(ann))
     assert await balances(ann) == (0, 1_050)
@@ -249,7 +249,7 @@ async def test_a_card_needs_a_payment_of_ones_own(rest: House) -> None:
 # --------------------------------------------------------------------------------------------------------- the operator
 
 
-async def test_the_operator_lists_shows_and_authorizes(rest: House, mongo_uri: str) -> None:
+async def test_e85_the_operator_lists_shows_and_authorizes(rest: House, mongo_uri: str) -> None:
     ann = await rich(rest)
     payout = await withdraw(ann, await account(ann, ASKS))
     await becomes(rest, ann, payout, "processing")

@@ -90,7 +90,7 @@ async def test_a_definite_no_gives_the_money_back(house: House) -> None:
     assert [status for _, status in house.till.told][-1] == "failed"
 
 
-async def test_a_payout_that_comes_back_days_later_is_credited_with_its_fee(house: House) -> None:
+async def test_e84_a_payout_that_comes_back_days_later_is_credited_with_its_fee(house: House) -> None:
     house.bank.told = ["paid"]
     payout = await house.withdraw()
     await house.till.run()
@@ -153,7 +153,7 @@ async def test_a_notification_of_what_is_over_is_looked_at_once(house: House) ->
 # -------------------------------------------------------------------------------------------------- nobody knows
 
 
-async def test_a_timeout_is_never_submitted_again_and_is_found_by_its_reference(house: House) -> None:
+async def test_e80_a_timeout_is_never_submitted_again_and_is_found_by_its_reference(house: House) -> None:
     house.bank.told = ["lost after it was taken"]
     payout = await house.withdraw()
     await house.till.run()
@@ -166,7 +166,7 @@ async def test_a_timeout_is_never_submitted_again_and_is_found_by_its_reference(
     await house.books()
 
 
-async def test_what_is_not_known_there_stays_held_until_a_person_looks(house: House) -> None:
+async def test_e80_what_is_not_known_there_stays_held_until_a_person_looks(house: House) -> None:
     house.bank.told = ["lost"]
     payout = await house.withdraw()
     for _ in range(72):
@@ -224,7 +224,7 @@ async def test_a_gateway_that_is_away_while_it_is_looked_up_changes_nothing(hous
     assert (await house.now(payout)).stage is Stage.PAID
 
 
-async def test_the_same_again_within_two_minutes_waits_and_is_not_lost_or_doubled(house: House) -> None:
+async def test_e86_the_same_again_within_two_minutes_waits_and_is_not_lost_or_doubled(house: House) -> None:
     first = await house.withdraw()
     await house.till.run()
     house.bank.told = ["later", "paid"]
@@ -326,7 +326,9 @@ async def waiting_for_password(house: House) -> Payout:
     return found
 
 
-async def test_a_payout_waits_for_the_operators_password_a_wrong_one_changes_nothing(house: House) -> None:
+async def test_e85_a_payout_waits_for_the_operators_password_a_wrong_one_changes_nothing(
+    house: House,
+) -> None:
     payout, desk = await waiting_for_password(house), house.till.payouts.desk
     no = await refused(desk.authorize(payout.id, "000000"))
     assert (no.code, no.details) == ("GATEWAY_REFUSED", {"reason": "WRONG_OTP"})
@@ -424,7 +426,7 @@ async def test_a_withdrawal_needs_a_key_which_is_one_withdrawal_for_ever(house: 
     assert await house.split() == (8_975, 1_025)
 
 
-async def test_the_same_key_at_once_at_two_processes_is_one_withdrawal(house: House) -> None:
+async def test_e82_the_same_key_at_once_at_two_processes_is_one_withdrawal(house: House) -> None:
     tills = [house.open_till(), house.open_till()]
     made = await asyncio.gather(*(house.withdraw(1_000, key="once", till=tills[n % 2]) for n in range(8)))
     assert len({payout.id for payout in made}) == 1
@@ -464,7 +466,7 @@ async def test_too_little_too_much_and_too_much_in_a_day(house: House) -> None:
     await house.withdraw(DAILY)
 
 
-async def test_the_daily_limit_holds_against_many_at_once_at_two_processes(house: House) -> None:
+async def test_e83_the_daily_limit_holds_against_many_at_once_at_two_processes(house: House) -> None:
     await house.fund(ANN, 1_000_000)
     tills = [house.open_till(), house.open_till()]
     made = await asyncio.gather(
@@ -476,7 +478,7 @@ async def test_the_daily_limit_holds_against_many_at_once_at_two_processes(house
     await house.books()
 
 
-async def test_the_balance_holds_against_many_at_once_at_two_processes(house: House) -> None:
+async def test_e83_the_balance_holds_against_many_at_once_at_two_processes(house: House) -> None:
     tills = [house.open_till(), house.open_till()]
     made = await asyncio.gather(
         *(house.withdraw(3_000, till=tills[n % 2]) for n in range(12)), return_exceptions=True
@@ -486,7 +488,7 @@ async def test_the_balance_holds_against_many_at_once_at_two_processes(house: Ho
     await house.books()
 
 
-async def test_after_a_change_of_the_pin_nothing_goes_out_for_some_time(house: House) -> None:
+async def test_e87_after_a_change_of_the_pin_nothing_goes_out_for_some_time(house: House) -> None:
     slow = house.open_till(limits=replace(LIMITS, cool_off=timedelta(hours=24)))
     house.clock.pass_(86_400)
     await house.withdraw(till=slow)  # the account is a day old, and the PIN the first one
@@ -503,7 +505,7 @@ async def test_after_a_change_of_the_pin_nothing_goes_out_for_some_time(house: H
     assert await code_of(house.withdraw(till=slow)) == "PAYOUT_COOLING_OFF"
 
 
-async def test_a_new_bank_account_has_to_wait_and_the_old_one_has_not(house: House) -> None:
+async def test_e87_a_new_bank_account_has_to_wait_and_the_old_one_has_not(house: House) -> None:
     slow = house.open_till(limits=replace(LIMITS, cool_off=timedelta(hours=24)))
     assert await code_of(house.withdraw(till=slow)) == "PAYOUT_COOLING_OFF"
     house.clock.pass_(86_400)
@@ -519,7 +521,7 @@ async def test_a_new_bank_account_has_to_wait_and_the_old_one_has_not(house: Hou
     assert await code_of(house.withdraw(till=slow, bank_account_id=back.id)) == "PAYOUT_COOLING_OFF"
 
 
-async def test_a_wallet_that_is_frozen_before_the_submission_keeps_its_money(house: House) -> None:
+async def test_e88_a_wallet_that_is_frozen_before_the_submission_keeps_its_money(house: House) -> None:
     payout = await house.withdraw()
     await house.wallets.freeze(ANN, frozen=True)
     for _ in range(12):
@@ -543,7 +545,7 @@ async def test_what_was_submitted_before_the_freeze_is_finished(house: House) ->
     await house.books()
 
 
-async def test_an_account_with_an_open_withdrawal_is_not_empty(house: House) -> None:
+async def test_e88_an_account_with_an_open_withdrawal_is_not_empty(house: House) -> None:
     payout = await house.withdraw(9_975)
     assert await house.split() == (0, 10_000)
     assert await code_of(house.wallets.refuse_unless_empty(ANN)) == "WALLET_NOT_EMPTY"

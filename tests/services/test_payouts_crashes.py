@@ -147,7 +147,7 @@ NOTHING_THERE = ("submitting, refused", "submitting, away")
 
 
 @pytest.mark.parametrize("name", VERBS)
-async def test_wherever_a_process_dies_it_is_paid_once_or_not_at_all(house: House, name: str) -> None:
+async def test_e81_wherever_a_process_dies_it_is_paid_once_or_not_at_all(house: House, name: str) -> None:
     scene, verb = VERBS[name]
     steps = 0
     for step in range(1, STEPS_MAX):
@@ -184,7 +184,7 @@ async def test_wherever_a_process_dies_it_is_paid_once_or_not_at_all(house: Hous
     assert (await house.split())[1] == 0
 
 
-async def test_the_jobs_of_two_processes_submit_each_payout_once(house: House) -> None:
+async def test_e82_the_jobs_of_two_processes_submit_each_payout_once(house: House) -> None:
     payouts = [await house.withdraw() for _ in range(20)]
     tills = [house.open_till() for _ in range(3)]
     await asyncio.gather(*(till.run() for till in tills for _ in range(2)))
@@ -197,7 +197,7 @@ async def test_the_jobs_of_two_processes_submit_each_payout_once(house: House) -
     await agree(house, done=True)
 
 
-async def test_a_process_that_stands_still_over_a_claim_submits_nothing_afterwards(house: House) -> None:
+async def test_e80_a_process_that_stands_still_over_a_claim_submits_nothing_afterwards(house: House) -> None:
     payout = await house.withdraw()
     slow, quick = house.open_till(), house.open_till()
     claimed = await PayoutStore(house.db).claim(house.clock.now(), house.clock.now() + LEASE)
@@ -210,7 +210,9 @@ async def test_a_process_that_stands_still_over_a_claim_submits_nothing_afterwar
     await agree(house, done=True)
 
 
-async def test_an_answer_that_comes_late_changes_nothing_that_was_found_out_meanwhile(house: House) -> None:
+async def test_e80_an_answer_that_comes_late_changes_nothing_that_was_found_out_meanwhile(
+    house: House,
+) -> None:
     """Submitted, and the answer takes longer than the lease; the others have looked it up by then."""
     slow, quick = house.open_till(), house.open_till()
     for told_, state in (("refused", None), ("pending", PayoutState.PAID), ("pending", PayoutState.FAILED)):
@@ -250,7 +252,7 @@ async def test_what_stands_still_before_it_is_sent_is_looked_for_in_vain_and_the
     await agree(house, done=True)
 
 
-async def test_races_of_everything_at_once_end_in_one_effect(house: House) -> None:
+async def test_e82_races_of_everything_at_once_end_in_one_effect(house: House) -> None:
     tills = [house.open_till() for _ in range(2)]
     for told_ in (
         "paid",
