@@ -40,3 +40,12 @@ def whole(content: bytes, *, content_type: str, filename: str) -> Blob:
         open=open_,
         changes=True,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A file that is made while it is sent: nobody knows its length before its end. To be saved under ``filename``."""
+
+    content_type: str
+    filename: str
+    pieces: AsyncIterator[bytes]

@@ -7,12 +7,13 @@ and is strong, so there is no date to compare. Several ranges at once are answer
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import structlog
 from aiohttp import hdrs, web
 
-from handlers.blobs import Blob
+from handlers.blobs import Blob, Stream
 from models.errors import Refusal
 
 log = structlog.get_logger(__name__)
@@ -54,13 +55,30 @@ async def serve(blob: Blob, request: web.Request) -> web.StreamResponse:
     return await _send(answer, blob, request, start, end)
 
 
+async def pour(stream: Stream, request: web.Request) -> web.StreamResponse:
+    """Answer with a file that is made while it is sent."""
+    headers = {
+        hdrs.CACHE_CONTROL: "no-store",
+        hdrs.CONTENT_SECURITY_POLICY: POLICY,
+        hdrs.CONTENT_TYPE: stream.content_type,
+        hdrs.CONTENT_DISPOSITION: disposition(stream.filename, inline=False),
+    }
+    return await _write(web.StreamResponse(headers=headers), stream.pieces, request)
+
+
 async def _send(
     answer: web.StreamResponse, blob: Blob, request: web.Request, start: int, end: int
+) -> web.StreamResponse:
+    return await _write(answer, blob.open(start, end), request)
+
+
+async def _write(
+    answer: web.StreamResponse, pieces: AsyncIterator[bytes], request: web.Request
 ) -> web.StreamResponse:
     try:
         await answer.prepare(request)
         if request.method == hdrs.METH_GET:
-            async for piece in blob.open(start, end):
+            async for piece in pieces:
                 await answer.write(piece)
         await answer.write_eof()
     except ConnectionError:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from marshmallow import ValidationError
 
-from handlers.blobs import Blob
+from handlers.blobs import Blob, Stream
 from handlers.context import Context
 from handlers.registry import Event, Limit, Route
 from handlers.shapes import TEXT_MAX, Shape, camel, unclean
@@ -227,7 +227,7 @@ class Funnel:
 
     async def _call(self, door: Event | Route, ctx: Context, ask: dict[str, Any]) -> Any:
         result = await door.handler(ctx, ask)
-        if isinstance(result, Blob):
+        if isinstance(result, Blob | Stream):
             return result
         if door.gives is None or result is None:
             return None

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
-from handlers.blobs import Blob
+from handlers.blobs import Blob, Stream
 from handlers.context import Context
 from handlers.registry import Catalogue, Route
 from handlers.services import Services
 from handlers.shapes import unclean
 from models.errors import Refusal
-from server.blobs import REVALIDATE, known, serve
+from server.blobs import REVALIDATE, known, pour, serve
 from server.funnel import Answer, Funnel, fault
 from server.metrics import REQUESTS
 from server.packets import too_deep_or_large
@@ -58,6 +58,8 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             return answer_with(Answer(refusal=no), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)
+        if isinstance(answer.data, Stream):
+            return await pour(answer.data, request)
         if isinstance(answer.data, Blob):
             return await _file(answer.data, request)
         if route.etag and answer.refusal is None:

@@ -17,6 +17,7 @@ import handlers.calls_jobs
 import handlers.chat
 import handlers.chat_groups
 import handlers.elsewhere
+import handlers.export
 import handlers.fx
 import handlers.ice
 import handlers.keys
@@ -232,6 +233,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
                 MediaStore(db),
                 presence_store,
                 NoticeStore(db),
+                WalletStore(db),
                 *identity.belongings,
                 *belongings_of_payouts(db),
             ],

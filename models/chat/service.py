@@ -87,7 +87,7 @@ class Chat:
         self._reading = Reading(
             messages=messages, conversations=conversations, inbox=stores.inbox, users=users
         )
-        self._inbox = stores.inbox
+        self._inbox, self._messages = stores.inbox, stores.messages
         self.groups = Groups(
             messages=messages,
             conversations=conversations,
@@ -218,6 +218,10 @@ class Chat:
         return await self._inbox.unread(user_id)
 
     # -------------------------------------------------------------------------------------------- for other features
+
+    async def written_by(self, user_id: str, *, after: str | None, limit: int) -> list[Message]:
+        """All that somebody has written anywhere, page by page; ``after`` is the ``op_id`` at the last page's end."""
+        return await self._messages.written_by(user_id, after=after, most=limit)
 
     async def evidence(self, user_id: str, message_id: str) -> Message:
         """A message that ``user_id`` may see, for who reports it. Refuses with ``MESSAGE_UNKNOWN``."""

@@ -151,6 +151,13 @@ class ChatStore:
         query = {"conversation_id": conversation_id, "seq": {"$in": list(seqs)}}
         return [message_of(row) async for row in self._messages.find(query, sort=[("seq", 1)])]
 
+    async def written_by(self, sender_id: str, *, after: str | None, most: int) -> list[Message]:
+        """All that somebody has written, in the order of its ``op_id``, behind that one."""
+        query: Document = {"sender_id": sender_id}
+        if after is not None:
+            query["op_id"] = {"$gt": after}
+        return [message_of(row) async for row in self._messages.find(query, sort=[("op_id", 1)]).limit(most)]
+
     async def head(self, conversation_id: str) -> int:
         """The newest number of a conversation, 0 before the first message."""
         newest = await self._messages.find_one(

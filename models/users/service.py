@@ -75,6 +75,10 @@ class Users:
         """The blocks (blocker, blocked) between one of ``ones`` and one of ``others``, whoever has made them."""
         return await self._store.blocks_among(ones, others)
 
+    async def blocked_by(self, user_id: str) -> list[Profile]:
+        """Those of whom the user wants nothing more."""
+        return list((await self.profiles(await self._store.blocked_by(user_id))).values())
+
     async def parted_from(self, user_id: str) -> set[str]:
         """Everybody between whom and the user there is a block, whoever has made it."""
         return await self._store.parted_from(user_id)

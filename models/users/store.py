@@ -203,6 +203,11 @@ class UserStore:
         cursor = self._users.find(query, {**_PROFILE, "display_key": 1}, sort=order).limit(limit)
         return [(document["display_key"], profile_of(document)) async for document in cursor]
 
+    async def blocked_by(self, user_id: str) -> list[str]:
+        """Those of whom the user wants nothing more."""
+        cursor = self._blocks.find({"blocker_id": user_id}, {"blocked_id": 1})
+        return [document["blocked_id"] async for document in cursor]
+
     async def parted_from(self, user_id: str) -> set[str]:
         """Everybody between whom and the user there is a block, whoever has made it."""
         query = {"$or": [{"blocker_id": user_id}, {"blocked_id": user_id}]}

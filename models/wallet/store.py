@@ -6,7 +6,7 @@ between cannot win one more; the right PIN takes it all back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -126,6 +126,13 @@ class WalletStore:
             return bool(done.matched_count)
 
         return await self._db.transaction(body)
+
+    async def drop_of_sessions(self, session_ids: Collection[str], transaction: Session) -> None:
+        """Nothing: a PIN is the person's, not a sign-in's."""
+
+    async def drop_all(self, user_id: str, transaction: Session) -> None:
+        """Forget the PIN of an account that is deleted."""
+        await self._pins.delete_one({"_id": user_id}, session=transaction)
 
 
 def _last_try() -> Document:

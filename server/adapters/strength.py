@@ -23,7 +23,7 @@ class Zxcvbn:
 
     def __init__(self, score_min: int) -> None:
         self._score_min = score_min
-        # One at a time: a flood of long passwords takes one core and no more.
+        # One at a time: the library keeps the words in a global, and a flood of long passwords takes one core only.
         self._turn = asyncio.Semaphore(1)
 
     async def refuse_weak(self, password: str, own_words: Collection[str]) -> None:

@@ -77,6 +77,7 @@ PUT /api/user/profile
 GET /api/user/notices
 PUT /api/user/notices
 DELETE /api/user/account
+GET /api/user/export
 GET /api/users
 GET /api/users/{}
 PUT /api/users/{}/block

@@ -336,7 +336,7 @@ async def test_codes_go_with_the_account(house: House) -> None:
         ("password", 0),
         ("12345678", 0),
         ("qwertyuiop", 0),
-        ("ada.example", 0),
+        ("ada@example.com", 0),
         ("Test1234!", 1),
         ("hunter2hunter2", 1),
         ("correct horse battery", 4),
