@@ -221,17 +221,15 @@ async function refreshReceipt(leg) {
 }
 
 /** Begin to pay in, in a tab of its own; the money comes when it was paid there. */
-async function topUp(button, asked = {}) {
+function topUp(asked = {}) {
   const tab = checkoutTab();
-  if (!tab && phone.busy) {
-    notice("Your browser keeps this page from opening the checkout beside your call: allow pop-ups for it.");
-    return;
-  }
+  const blocked = "Your browser keeps this page from opening the checkout beside your call: allow pop-ups for it.";
+  if (!tab && phone.busy) throw Object.assign(new Error(), { sentence: blocked });
   const currency = till.short?.currency ?? meter.price?.currency ?? quote.prices?.audio.price.currency;
-  await attempt(() => purse.topUp({ tab, currency, ...asked }), button);
+  return purse.topUp({ tab, currency, ...asked });
 }
 
-for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => topUp(at(id)));
+for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => attempt(topUp, at(id)));
 at("wallet-open").addEventListener("click", () => sheet.open());
 purse.addEventListener("paid", ({ detail: { status, paidMinor, currency } }) => {
   const came = status === "completed";

@@ -2,7 +2,7 @@
 import { moneyText } from "./money.js";
 import { at, make, show, write } from "./page.js";
 import { here } from "./checkout.js";
-import { Refusal, uuid, whenText } from "./util.js";
+import { uuid, whenText } from "./util.js";
 
 const LINES = 8;
 const SAID_MS = 12_000;
@@ -36,14 +36,14 @@ export class WalletSheet {
   #hushed = 0;
   #reading = 0;
 
-  /** `topUp(button, {amount, into})` goes to the checkout, as the button in the head does. */
+  /** `topUp({amount, into, currency})` goes to the checkout, as the button in the head does. */
   constructor({ api, purse, topUp }) {
     this.#api = api;
     this.#purse = purse;
     this.#topUp = topUp;
     at("wallet-close").addEventListener("click", () => this.close());
     at("wallet").addEventListener("click", (event) => event.target === at("wallet") && this.close()); // beside it
-    this.#form("add-form", (form, button) => this.#add(form, button));
+    this.#form("add-form", (form) => this.#add(form));
     this.#form("bank-form", (form) => this.#keepAccount(form));
     this.#form("withdraw-form", (form) => this.#withdraw(form));
     this.#form("quote-form", (form) => this.#ask(form));
@@ -75,7 +75,7 @@ export class WalletSheet {
   #form(id, work) {
     at(id).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#try(() => work(Object.fromEntries(new FormData(at(id))), event.submitter), event.submitter);
+      this.#try(() => work(Object.fromEntries(new FormData(at(id)))), event.submitter);
     });
   }
 
@@ -85,7 +85,7 @@ export class WalletSheet {
     try {
       return await work();
     } catch (refusal) {
-      if (!(refusal instanceof Refusal)) console.error(refusal);
+      if (!refusal.sentence) console.error(refusal);
       this.#say(refusal.sentence ?? "Something went wrong on this page; the console says what.", { bad: true });
       return undefined;
     } finally {
@@ -102,8 +102,8 @@ export class WalletSheet {
     if (bad) at("sheet-said").scrollIntoView({ block: "nearest" });
   }
 
-  #add({ amount, into }, button) {
-    return this.#topUp(button, { amount: amount.trim(), into, currency: this.#currency });
+  #add({ amount, into }) {
+    return this.#topUp({ amount: amount.trim(), into, currency: this.#currency });
   }
 
   #paid({ status, paidMinor, currency, amountMinor }) {
@@ -170,8 +170,9 @@ export class WalletSheet {
 
   /** The statement as a file: a link of its own could not send the token. */
   async #paper(format) {
-    const currency = encodeURIComponent(this.#currency ?? "");
-    const blob = await this.#api.file(`/api/wallet/statement?format=${format}&currency=${currency}`);
+    const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+    const asked = new URLSearchParams({ format, currency: this.#currency, timeZone: timeZone ?? "UTC" });
+    const blob = await this.#api.file(`/api/wallet/statement?${asked}`);
     const link = make("a");
     link.href = URL.createObjectURL(blob);
     link.download = `statement.${format}`;
