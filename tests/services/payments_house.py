@@ -276,7 +276,7 @@ class House:
         self.counts: Counter[str] = Counter()
         self.one = self.process()
 
-    def process(self, db: Any = None) -> Process:
+    def process(self, db: Any = None, till: Any = None) -> Process:
         db = db or self.db
         ledger = Ledger(LedgerStore(db), self.clock, self.ids)
         users = Users(store=UserStore(db), clock=self.clock)
@@ -290,7 +290,7 @@ class House:
             currency="NGN",
             pepper=PEPPER,
         )
-        gateways = {self.till.name: self.till}
+        gateways = {self.till.name: till or self.till}
 
         def tally(gateway: str, what: str) -> None:
             self.counts[what] += 1
