@@ -20,7 +20,7 @@ from models.calls.call import Call, Fact
 from models.calls.engine import Announcer
 from models.calls.switchboard import Forward
 from models.db import Database
-from models.ledger.journal import Entry, Kind, Wallet
+from models.ledger.journal import EXCHANGE_POOL, EXCHANGE_SPREAD, Entry, Kind, Wallet
 from models.notices.notice import Outcome as NoticeOutcome
 from models.notify.ports import Outcome
 from server.bus.bus import Bus
@@ -106,6 +106,15 @@ LEDGER_ENTRIES = Counter(
 )
 LEDGER_REFUSALS = Counter(
     "ringmeter_ledger_refusals", "Postings that were refused, by code.", ["code"], registry=REGISTRY
+)
+EXCHANGED = Counter(
+    "ringmeter_exchanged_minor",
+    "Minor units of a currency that conversions of this process took in, gave out, and earned as spread.",
+    ["currency", "way"],
+    registry=REGISTRY,
+)
+RATE_TABLES = Counter(
+    "ringmeter_rate_tables", "Tables of rates that were asked for over HTTP.", ["outcome"], registry=REGISTRY
 )
 GATEWAY_REQUESTS = Counter(
     "ringmeter_gateway_requests",
@@ -248,6 +257,22 @@ async def count_entries(wallets: Sequence[Wallet], entries: Sequence[Entry]) -> 
         LEDGER_ENTRIES.labels(entry.kind.value).inc()
         if entry.kind is Kind.HOLD and not entry.id.endswith(":h:0"):
             RENEWALS.inc()
+        if entry.kind is Kind.EXCHANGE:
+            _count_exchange(entry)
+
+
+def _count_exchange(entry: Entry) -> None:
+    for leg in entry.legs:
+        if leg.account == EXCHANGE_SPREAD:
+            EXCHANGED.labels(leg.currency, "spread").inc(leg.amount_minor)
+        elif leg.account == EXCHANGE_POOL:
+            way = "taken" if leg.amount_minor > 0 else "given"
+            EXCHANGED.labels(leg.currency, way).inc(abs(leg.amount_minor))
+
+
+def count_rates(outcome: str) -> None:
+    """A listener of the rates: a table was asked for."""
+    RATE_TABLES.labels(outcome).inc()
 
 
 def count_push(kind: str, outcome: Outcome) -> None:

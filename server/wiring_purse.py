@@ -18,6 +18,7 @@ from models.wallet.service import Wallets
 from server.adapters.printer import FilePrinter
 from server.adapters.rates import FixedRates, HttpRates, rates_of
 from server.config import Config
+from server.metrics import count_rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ def wire_purse(
 ) -> WiredPurse:
     """Make it, once per process."""
     money = config.money
-    rates = rates_of(money.fx_rates, money.fx_url, clock)
+    rates = rates_of(money.fx_rates, money.fx_url, clock, count_rates)
     printer = FilePrinter()
     rewards = Rewards(
         ledger=ledger,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -61,10 +61,20 @@ class FixedRates:
 class HttpRates:
     """``models.fx.ports.Rates`` of a service over HTTP. ``{base}`` in ``url`` becomes the currency to ask for.
 
-    ``fixed`` pairs go before what the service says of the same two currencies.
+    ``fixed`` pairs go before what the service says of the same two currencies. ``count`` hears ``ok`` or ``failed``
+    each time the service was asked.
     """
 
-    def __init__(self, url: str, *, clock: Clock, fixed: Iterable[Pair] = (), base: str = BASE) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        fixed: Iterable[Pair] = (),
+        base: str = BASE,
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        self._count = count
         self._url = url.replace("{base}", base)
         self._base = base if "{base}" in url else None
         self._fixed = tuple(fixed)
@@ -108,8 +118,10 @@ class HttpRates:
             self._failed_at = now
             # Not the address, which may hold a key; what ``table_read`` says has nothing of it.
             said = str(fault) if isinstance(fault, _Useless) else type(fault).__name__
+            self._count("failed")
             log.warning("no rates", fault=said, status=getattr(fault, "status", None))
             return
+        self._count("ok")
         self._asked_at, self._failed_at = now, None
 
     async def _fetch(self) -> bytes:
@@ -128,11 +140,13 @@ class HttpRates:
             return bytes(body)
 
 
-def rates_of(pairs: Iterable[Pair], url: str | None, clock: Clock) -> FixedRates | HttpRates | None:
+def rates_of(
+    pairs: Iterable[Pair], url: str | None, clock: Clock, count: Callable[[str], None] = lambda outcome: None
+) -> FixedRates | HttpRates | None:
     """The source that was configured; None without any."""
     pairs = tuple(pairs)
     if url is not None:
-        return HttpRates(url, clock=clock, fixed=pairs)
+        return HttpRates(url, clock=clock, fixed=pairs, count=count)
     return FixedRates(pairs, clock) if pairs else None
 
 

@@ -20,6 +20,7 @@ from models.fx.store import QuoteStore
 from models.ledger.journal import Pocket
 from models.wallet.rules import Amount
 from server.adapters.rates import FixedRates
+from server.metrics import REGISTRY, count_entries
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Killed, Mortal
 from tests.services.wallet_house import (
@@ -368,3 +369,16 @@ async def test_the_audit_compares_the_pool_with_the_quotes_that_were_used(
     assert await said(bureau) == set()
     await db["fx_quotes"].delete_one({"_id": other.quote.id})
     assert f"fx:{other.quote.id}" in await said(bureau)
+
+
+async def test_conversions_are_counted_by_currency_and_way(bureau: Bureau) -> None:
+    def counted(currency: str, way: str) -> float:
+        labels = {"currency": currency, "way": way}
+        return REGISTRY.get_sample_value("ringmeter_exchanged_minor_total", labels) or 0
+
+    ways = (("NGN", "taken", 160_000), ("USD", "given", 100), ("USD", "spread", 1))
+    before = [counted(currency, way) for currency, way, _ in ways]
+    bureau.house.one.ledger.listeners.append(count_entries)
+    await bureau.convert(await bureau.quote(160_000))
+    for (currency, way, minor), was in zip(ways, before, strict=True):
+        assert counted(currency, way) - was == minor

@@ -212,3 +212,17 @@ async def test_a_fixed_table_is_always_of_now(clock: VirtualClock) -> None:
     table = await source.table()
     assert (table.rate("NGN", "USD"), table.as_of) == (Fraction(1, 1600), clock.now())
     assert rates_of([], None, clock) is None
+
+
+async def test_how_often_the_service_was_asked_and_how_it_went_is_counted(
+    service: StandIn, clock: VirtualClock
+) -> None:
+    outcomes: list[str] = []
+    source = HttpRates(service.url, clock=clock, count=outcomes.append)
+    await source.table()
+    service.status = 500
+    clock.pass_(300)
+    await source.table()
+    await source.table()
+    assert outcomes == ["ok", "failed"]
+    await source.close()
