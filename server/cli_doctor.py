@@ -19,6 +19,8 @@ from models.db import Database, Session, StandaloneServer
 from server.adapters.apns import SANDBOX_URL
 from server.adapters.apns import URL as APNS_URL
 from server.adapters.fcm import FcmSender
+from server.adapters.smtp import SmtpCarrier, relay_of
+from server.adapters.twilio import TwilioCarrier
 from server.cli_run import EMBEDDED_IN_PRODUCTION
 from server.clock import SystemClock, SystemIds
 from server.config import Config
@@ -63,7 +65,14 @@ async def examine(config: Config) -> list[Finding]:
     if config.production and config.mongo_uri is None:
         findings.append(Finding("production", None, EMBEDDED_IN_PRODUCTION, warning=True))
     others = await asyncio.gather(
-        _turn(config), _livekit(config), _push(config), _fcm(config), _apns(config), _redis(config)
+        _turn(config),
+        _livekit(config),
+        _push(config),
+        _fcm(config),
+        _apns(config),
+        _mail(config),
+        _sms(config),
+        _redis(config),
     )
     return [*findings, *others]
 
@@ -240,6 +249,37 @@ async def _apns(config: Config) -> Finding:
     if not await _answers(_tcp(parts.hostname or "", parts.port or 443)):
         return Finding("push by APNs", False, f"no answer from {url}")
     return Finding("push by APNs", True, f"{url} answers; rings go to {config.apns_topic}.voip")
+
+
+async def _mail(config: Config) -> Finding:
+    money = config.money
+    if money.smtp_url is None or money.mail_from is None:
+        return Finding("notices by e-mail", None, "SMTP_URL is not set: nobody is told by e-mail")
+    relay = relay_of(money.smtp_url)
+    fault = await SmtpCarrier(relay, money.mail_from).try_access()
+    if fault is not None:
+        return Finding(
+            "notices by e-mail", False, f"the relay {relay.host}:{relay.port} does not take us: {fault}"
+        )
+    return Finding("notices by e-mail", True, f"the relay {relay.host}:{relay.port} takes us")
+
+
+async def _sms(config: Config) -> Finding:
+    money = config.money
+    if money.twilio_account_sid is None or money.twilio_auth_token is None or money.twilio_from is None:
+        return Finding("notices by SMS", None, "TWILIO_ACCOUNT_SID is not set: nobody is told by SMS")
+    carrier = TwilioCarrier(
+        money.twilio_account_sid, money.twilio_auth_token, money.twilio_from, url=money.twilio_url
+    )
+    try:
+        fault = await carrier.try_access()
+    finally:
+        await carrier.close()
+    if fault is not None:
+        return Finding("notices by SMS", False, f"Twilio gives this account no access: {fault}")
+    return Finding(
+        "notices by SMS", True, f"Twilio gives this account access, sending from {money.twilio_from}"
+    )
 
 
 async def _redis(config: Config) -> Finding:

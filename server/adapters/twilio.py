@@ -71,6 +71,14 @@ class TwilioCarrier:
         texts = [one.get("body") for one in found if isinstance(one, dict)]
         return any(isinstance(text, str) and text.endswith(letter.text) for text in texts)
 
+    async def try_access(self) -> str | None:
+        """Whether Twilio lets this account in: None when it does, else why not. Sends nothing."""
+        try:
+            async with self._http().get(self._address, params={"PageSize": "1"}) as answer:
+                return None if answer.status == 200 else f"it answers {answer.status}"
+        except (aiohttp.ClientError, TimeoutError) as fault:
+            return type(fault).__name__
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""Money in and out as a new user has it, in a browser of 360 pixels: joined, paid at the checkout, called, withdrawn."""
+"""Money in and out as a new user has it, in a narrow browser: joined, paid at the checkout, called, withdrawn."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ import structlog
 from models.notices.notice import Letter, Outcome, Sent
 from server.adapters.smtp import SmtpCarrier, relay_of
 from server.adapters.twilio import TwilioCarrier
+from server.cli_doctor import examine
+from server.config import load_config
 from tests.fakes import VirtualClock
 from tests.standins import smtp
 from tests.standins.smtp import PASSWORD, USER, RelayStandIn
@@ -247,3 +249,34 @@ async def test_where_nobody_listens_nothing_has_left(service: TwilioStandIn, sms
     said = await sms.carry(TEXT)
     assert (said.sent, said.unsure) == (Sent.LATER, False)
     assert await sms.carried(TEXT) is None
+
+
+# ------------------------------------------------------------------------------------------------------------- doctor
+
+
+async def test_the_doctor_says_whether_the_carriers_take_us(
+    mongo_uri: str, relay: RelayStandIn, service: TwilioStandIn
+) -> None:
+    env = {
+        "MONGO_URI": mongo_uri,
+        "STUN_URLS": "none",
+        "SMTP_URL": f"smtp://127.0.0.1:{relay.port}",
+        "MAIL_FROM": FROM,
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": TOKEN,
+        "TWILIO_FROM": NUMBER,
+        "TWILIO_URL": service.url,
+    }
+
+    async def found(**more: str) -> dict[str, bool | None]:
+        findings = await examine(load_config({**env, **more}))
+        return {one.what: one.ok for one in findings if one.what.startswith("notices")}
+
+    assert await found() == {"notices by e-mail": True, "notices by SMS": True}
+    await relay.stop()
+    assert await found(TWILIO_AUTH_TOKEN="another") == {"notices by e-mail": False, "notices by SMS": False}
+    none = dict.fromkeys(
+        ("SMTP_URL", "MAIL_FROM", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_FROM"), ""
+    )
+    assert await found(**none) == {"notices by e-mail": None, "notices by SMS": None}
+    assert (relay.letters, service.messages) == ([], [])

@@ -141,7 +141,7 @@ export class WalletSheet {
     const { quote } = await this.#api.call("POST", "/api/wallet/fx/quote", ask);
     this.#quote = quote;
     const [from, gives] = [moneyText(quote.amountMinor, quote.from), moneyText(quote.receivesMinor, quote.to)];
-    write(at("quote-text"), `${from} give ${gives}, for the next ${Math.round(quote.expiresInMs / 1000)} s.`);
+    write(at("quote-text"), `${from} give ${gives}, for the next ${Math.round(quote.expiresInMs / 1000)}\u00a0s.`);
     show(at("convert-form"), true);
     at("convert-pin").focus();
   }
@@ -238,7 +238,7 @@ export class WalletSheet {
     const { items } = await this.#api.call("GET", "/api/wallet/bank-accounts");
     this.#accounts = items.filter((one) => one.currency === this.#currency);
     at("withdraw-account").replaceChildren(
-      ...this.#accounts.map((one) => option(one.id, `${one.accountName} · ${one.bankName} ••${one.last4}`)),
+      ...this.#accounts.map((one) => option(one.id, `••${one.last4} · ${one.accountName}, ${one.bankName}`)),
     );
     if (this.#accounts.some((one) => one.id === chosen)) at("withdraw-account").value = chosen;
     show(at("withdraw-form"), Boolean(this.#accounts.length));
