@@ -16,6 +16,7 @@ from models.ledger.store import LedgerStore
 from models.payments.gateway import (
     Bank,
     BankAccount,
+    Gateway,
     GatewayAway,
     GatewayNo,
     Notice,
@@ -237,12 +238,14 @@ class House(WalletHouse):
         self.bank = TheBank(clock.now)
         self.till = self.open_till()
 
-    def open_till(self, life: Mortal | None = None, limits: Limits | None = None) -> Till:
-        """Another process, mortal if it has a life."""
+    def open_till(
+        self, life: Mortal | None = None, limits: Limits | None = None, *, real: Gateway | None = None
+    ) -> Till:
+        """Another process, mortal if it has a life; with a ``real`` gateway in the place of the bank's."""
         db = cast(Database, life or self.db)
         ledger, hasher = Ledger(LedgerStore(db), self.clock, self.ids), PlainHasher()
         gateway = BankGateway(self.bank, life)
-        gateways = {gateway.name: gateway}
+        gateways = {real.name: real} if real is not None else {gateway.name: gateway}
         accounts = BankAccounts(
             store=BankAccountStore(db), gateways=gateways, preferred=None, clock=self.clock, ids=self.ids
         )
