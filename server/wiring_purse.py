@@ -58,9 +58,7 @@ def wire_purse(
     return WiredPurse(
         printer=printer,
         rewards=rewards,
-        papers=Papers(
-            store=PaperStore(db), ledger=ledger, wallets=wallets, users=users, printer=printer, clock=clock
-        ),
+        papers=Papers(store=PaperStore(db), wallets=wallets, users=users, printer=printer, clock=clock),
         rates=rates,
         fx=Fx(
             ledger=ledger,

@@ -8,7 +8,6 @@ from typing import Protocol
 from models.errors import Refusal
 from models.ledger.journal import Kind, Wallet
 from models.ledger.rules import STATEMENT_ACCOUNTS
-from models.ledger.service import Ledger
 from models.papers import rules
 from models.papers.rules import Analytics, Flow, Statement
 from models.papers.store import PaperStore
@@ -37,14 +36,12 @@ class Papers:
         self,
         *,
         store: PaperStore,
-        ledger: Ledger,
         wallets: Wallets,
         users: Users,
         printer: Printer,
         clock: Clock,
     ) -> None:
         self._store = store
-        self._ledger = ledger
         self._wallets = wallets
         self._users = users
         self._printer = printer
@@ -99,7 +96,7 @@ class Papers:
             if of_account:
                 opening = of_account[0].balance_after_minor - of_account[0].amount_minor
             else:
-                opening = await self._before(wallet, low, name)
+                opening = await self._store.before(wallet.key, low, period.start, name)
             accounts[name] = rules.balances(opening, of_account)
         people = await self._users.profiles({line.counterparty for line in lines if line.counterparty})
         owner = await self._users.profile(user_id)
@@ -112,16 +109,6 @@ class Papers:
         """The version with which the time from ``at`` on begins, as far as the wallet has come."""
         found = await self._store.cut(wallet.key, at)
         return wallet.version + 1 if found is None else found
-
-    async def _before(self, wallet: Wallet, version: int, account: str) -> int:
-        """Available plus held in an account before a version of its wallet."""
-        newest = await self._ledger.store.statement(
-            wallet.key, below_version=version, most=1, account=account
-        )
-        for sealed in newest:
-            seal = next(one for one in sealed.seals if one.wallet == wallet.key)
-            return next(line.after_minor for line in seal.lines if line.account == account)
-        return 0
 
     async def analytics(self, user_id: str, *, months: int, zone: str, currency: str | None) -> Analytics:
         """What came into a wallet and went out of it in the last months, by kind.

@@ -18,6 +18,8 @@ from models.papers.rules import Flow
 
 # Entries by time that are looked at for the first version of a period: more than are ever posted late at once.
 AHEAD = 500
+# Entries by time, back from a period, among which the newest by version is.
+LATE = 100
 # Versions of a wallet that one query looks at; most of them are holds, which have no lines.
 STRETCH = 2_000
 # What adding up a wallet's years may take at most.
@@ -55,6 +57,21 @@ class PaperStore:
             found += sorted(stretch, key=lambda one: one.version_in(wallet))
             low = top
         return found[: most + 1]
+
+    async def before(self, wallet: str, version: int, at: datetime, account: str) -> int:
+        """Available plus held in an account before a version, which is the first of the time from ``at`` on."""
+        link = {"wallet": wallet, "version": {"$lt": version}, "lines.account": account}
+        cursor = self._journal.find(
+            {"seals.wallet": wallet, "at": {"$lt": at}, "seals": {"$elemMatch": link}, **_HAS_LINES},
+            sort=[("at", -1)],
+        ).limit(LATE)
+        found = [sealed_of(d) async for d in cursor]
+        newest = max(found, key=lambda one: one.version_in(wallet), default=None)
+        for seal in newest.seals if newest is not None else ():
+            for line in seal.lines:
+                if (seal.wallet, line.account) == (wallet, account):
+                    return line.after_minor
+        return 0
 
     async def flows(
         self, wallet: str, firsts: Sequence[datetime], end: datetime

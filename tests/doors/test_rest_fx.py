@@ -145,7 +145,9 @@ async def payee_in_dollars(rest: House) -> Person:
     return person
 
 
-async def test_a_call_in_a_currency_that_one_has_no_wallet_in_names_the_way_to_a_quote(rest: House) -> None:
+async def test_e98_a_call_in_a_currency_that_one_has_no_wallet_in_names_the_way_to_a_quote(
+    rest: House,
+) -> None:
     ann, bob = await rich(rest), await payee_in_dollars(rest)
     no = await ann.post("/api/calls/initiate", {"to": bob.id, "type": "audio"})
     assert no.error(409, "CURRENCY_MISMATCH")["details"] == {"currency": "USD", "quoteRoute": QUOTE}

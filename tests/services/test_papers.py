@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import re
+import threading
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,7 +18,6 @@ from typing import Any
 import pytest
 
 from models.db import Database
-from models.errors import Refusal
 from models.ledger.journal import (
     EXCHANGE_POOL,
     Entry,
@@ -53,7 +53,6 @@ class Desk:
     def of(self, process: Process) -> Papers:
         return Papers(
             store=PaperStore(process.db),
-            ledger=process.ledger,
             wallets=process.wallets,
             users=self.house.users,
             printer=self.printer,
@@ -180,7 +179,7 @@ async def test_without_days_it_is_the_month_until_today(desk: Desk, clock: Virtu
     assert (period.first, period.last) == (day(1, 2), day(5, 2))
 
 
-async def test_what_is_posted_late_is_in_one_period_only_and_every_period_begins_where_the_one_before_ended(
+async def test_e94_what_is_posted_late_is_in_one_period_only_and_every_period_begins_where_the_one_before_ended(
     desk: Desk, clock: VirtualClock
 ) -> None:
     """An entry has the time of its fact, and a call that a dead process left behind is settled hours later."""
@@ -189,20 +188,23 @@ async def test_what_is_posted_late_is_in_one_period_only_and_every_period_begins
     for _ in range(60):
         clock.pass_(chance.randint(1, 6 * 3600))
         late = timedelta(seconds=chance.choice([0, 0, 0, 5, 3600, 30 * 3600]))
-        await desk.post(chance.randint(1, 500), clock.now() - late)
+        pocket = Pocket.CREDITS if chance.random() < 0.1 else Pocket.PRIMARY
+        await desk.post(chance.randint(1, 500), clock.now() - late, pocket=pocket)
         expected += 1
     for days in (1, 2, 5):
         seen: list[str] = []
-        balance = 0
+        balance = credits = 0
         first = day(1) - timedelta(days=3)
         while first < day(31):
             made = await desk.statement(first, first + timedelta(days=days - 1))
             primary = made.accounts["primary"]
             assert primary.opening_minor == balance, first
-            balance = primary.closing_minor
+            assert made.accounts["call_credits"].opening_minor == credits, first
+            balance, credits = primary.closing_minor, made.accounts["call_credits"].closing_minor
             for before, after in zip(made.lines, made.lines[1:], strict=False):
                 assert after.version > before.version
-                assert after.balance_after_minor == before.balance_after_minor + after.amount_minor
+                if before.account == after.account:
+                    assert after.balance_after_minor == before.balance_after_minor + after.amount_minor
             seen += [line.id for line in made.lines]
             first += timedelta(days=days)
         assert len(seen) == len(set(seen)) == expected + 2
@@ -298,7 +300,7 @@ async def test_a_csv_has_a_row_for_each_line_with_decimals_and_names(desk: Desk)
         "%00",
     ],
 )
-async def test_what_people_write_is_never_a_formula(desk: Desk, note: str) -> None:
+async def test_e95_what_people_write_is_never_a_formula(desk: Desk, note: str) -> None:
     await desk.post(5, note=note)
     assert (await desk.rows())[-1]["note"] == f"'{note}"
 
@@ -379,12 +381,19 @@ async def test_every_kind_of_line_has_words(desk: Desk) -> None:
 async def test_the_printer_takes_no_more_than_it_can_print(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statement = await desk.statement()
-    done = await asyncio.gather(
-        *(desk.printer.pdf(statement) for _ in range(printer.QUEUE_MAX + 3)), return_exceptions=True
-    )
-    busy = [one for one in done if isinstance(one, Refusal)]
-    assert [one.code for one in busy] == ["SERVER_BUSY"] * 3
+    statement, paper = await desk.statement(), threading.Event()
+
+    def slow(statement: Statement) -> bytes:
+        paper.wait(30)
+        return pdf_of(statement)
+
+    monkeypatch.setattr(printer, "pdf_of", slow)
+    taken = [asyncio.create_task(desk.printer.pdf(statement)) for _ in range(printer.QUEUE_MAX)]
+    await asyncio.sleep(0)
+    assert (await refused(desk.printer.pdf(statement))).code == "SERVER_BUSY"
+    assert (await refused(desk.printer.csv(statement))).code == "SERVER_BUSY"
+    paper.set()
+    assert len({*await asyncio.gather(*taken)}) == 1
     assert (await desk.printer.pdf(statement)).startswith(b"%PDF-")
 
 
