@@ -145,7 +145,7 @@ async def payee_in_dollars(rest: House) -> Person:
     return person
 
 
-async def test_e98_a_call_in_a_currency_that_one_has_no_wallet_in_names_the_way_to_a_quote(
+async def test_e108_a_call_in_a_currency_that_one_has_no_wallet_in_names_the_way_to_a_quote(
     rest: House,
 ) -> None:
     ann, bob = await rich(rest), await payee_in_dollars(rest)

@@ -78,7 +78,7 @@ async def test_other_answers_are_kept_nowhere(rest: House) -> None:
 # --------------------------------------------------------------------------------------------------------- statements
 
 
-async def test_e95_a_statement_is_a_file_to_be_saved(rest: House) -> None:
+async def test_e105_a_statement_is_a_file_to_be_saved(rest: House) -> None:
     ann, bob = await rich(rest), await rich(rest)
     await paid(rest, ann, bob, 1_234, note="=lunch")
     today = f"{rest.clock.now():%Y-%m-%d}"

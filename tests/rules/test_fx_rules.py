@@ -56,7 +56,7 @@ def test_what_nothing_is_said_of_has_no_rate() -> None:
     assert (rates.rate("USD", "EUR"), rates.rate("EUR", "NGN"), rates.rate("EUR", "EUR")) == (None,) * 3
 
 
-def test_e92_a_pair_that_closes_a_circle_says_nothing_so_that_nobody_gains_by_going_round() -> None:
+def test_e102_a_pair_that_closes_a_circle_says_nothing_so_that_nobody_gains_by_going_round() -> None:
     rates = table("USD/NGN=1600", "NGN/USD=0.0007", "EUR/NGN=1850", "EUR/USD=1.2")
     assert rates.rate("NGN", "USD") == Fraction(1, 1600)
     assert rates.rate("EUR", "USD") == Fraction(1850, 1600)
@@ -142,7 +142,7 @@ pairs = st.tuples(st.sampled_from(CURRENCIES), st.sampled_from(CURRENCIES), rate
     st.sampled_from([0, 0, 1, 37, 100, 5000]),
 )
 @settings(max_examples=400, deadline=None)
-def test_e92_no_sequence_of_conversions_ever_gains(
+def test_e102_no_sequence_of_conversions_ever_gains(
     given_pairs: list[rules.Pair], way: list[str], amount: int, bps: int
 ) -> None:
     """Whatever the table says, contradictions and all: what is left is never worth more than what was before."""

@@ -180,7 +180,7 @@ async def test_a_quote_holds_until_its_end_and_not_a_millisecond_longer(
     assert (await refused(bureau.convert(second))).code == "QUOTE_EXPIRED"
 
 
-async def test_e91_a_quote_that_ends_while_the_pin_is_looked_at_is_not_used(
+async def test_e101_a_quote_that_ends_while_the_pin_is_looked_at_is_not_used(
     bureau: Bureau, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quote, pins = await bureau.quote(), bureau.house.wallets.pins
@@ -247,7 +247,7 @@ async def test_call_credits_are_not_converted(bureau: Bureau) -> None:
 # ------------------------------------------------------------------------------------------------- races and crashes
 
 
-async def test_e90_of_many_conversions_of_one_quote_in_two_processes_one_happens(
+async def test_e100_of_many_conversions_of_one_quote_in_two_processes_one_happens(
     bureau: Bureau, db: Database
 ) -> None:
     house = bureau.house
@@ -285,7 +285,7 @@ async def test_of_many_quotes_at_once_no_more_is_converted_than_is_there(
     await books_agree(db)
 
 
-async def test_e90_wherever_the_process_dies_the_quote_is_used_with_its_posting_or_not_at_all(
+async def test_e100_wherever_the_process_dies_the_quote_is_used_with_its_posting_or_not_at_all(
     bureau: Bureau, db: Database
 ) -> None:
     house, died = bureau.house, 0
@@ -313,7 +313,7 @@ async def test_e90_wherever_the_process_dies_the_quote_is_used_with_its_posting_
     await books_agree(db)
 
 
-async def test_e92_there_and_back_again_and_again_only_ever_loses(bureau: Bureau, db: Database) -> None:
+async def test_e102_there_and_back_again_and_again_only_ever_loses(bureau: Bureau, db: Database) -> None:
     house, chance = bureau.house, Random(6)
     free = fx_of(house, house.one, bps=0)
     for _ in range(60):

@@ -179,7 +179,7 @@ async def test_without_days_it_is_the_month_until_today(desk: Desk, clock: Virtu
     assert (period.first, period.last) == (day(1, 2), day(5, 2))
 
 
-async def test_e94_what_is_posted_late_is_in_one_period_only_and_every_period_begins_where_the_one_before_ended(
+async def test_e104_what_is_posted_late_is_in_one_period_only_and_every_period_begins_where_the_one_before_ended(
     desk: Desk, clock: VirtualClock
 ) -> None:
     """An entry has the time of its fact, and a call that a dead process left behind is settled hours later."""
@@ -300,7 +300,7 @@ async def test_a_csv_has_a_row_for_each_line_with_decimals_and_names(desk: Desk)
         "%00",
     ],
 )
-async def test_e95_what_people_write_is_never_a_formula(desk: Desk, note: str) -> None:
+async def test_e105_what_people_write_is_never_a_formula(desk: Desk, note: str) -> None:
     await desk.post(5, note=note)
     assert (await desk.rows())[-1]["note"] == f"'{note}"
 

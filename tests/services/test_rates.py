@@ -63,7 +63,7 @@ async def test_it_is_asked_for_once_in_five_minutes_also_by_many_at_once(
     assert len(service.asked) == 2
 
 
-async def test_e93_while_the_service_is_away_the_last_table_does_for_an_hour_and_no_longer(
+async def test_e103_while_the_service_is_away_the_last_table_does_for_an_hour_and_no_longer(
     rates: HttpRates, service: StandIn, clock: VirtualClock
 ) -> None:
     before = await rates.table()
@@ -90,7 +90,7 @@ async def test_after_a_failure_nobody_waits_for_the_next_one_at_once(
     assert len(service.asked) == 2
 
 
-async def test_e93_a_service_that_never_answers_is_waited_for_for_a_bounded_time(
+async def test_e103_a_service_that_never_answers_is_waited_for_for_a_bounded_time(
     rates: HttpRates, service: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "ANSWER_SECONDS", 0.05)
@@ -142,7 +142,7 @@ def whole(**says: Any) -> bytes:
     ],
     ids=lambda body: repr(body[:48]),
 )
-async def test_e93_what_is_no_table_is_as_good_as_no_answer(
+async def test_e103_what_is_no_table_is_as_good_as_no_answer(
     rates: HttpRates, service: StandIn, body: bytes
 ) -> None:
     service.body = body
@@ -156,7 +156,7 @@ async def test_no_other_answer_than_200_is_read(rates: HttpRates, service: Stand
     assert service.asked == ["USD"], "and no other address is followed"
 
 
-async def test_e93_rates_that_are_old_by_the_services_own_word_are_not_traded_by(
+async def test_e103_rates_that_are_old_by_the_services_own_word_are_not_traded_by(
     rates: HttpRates, service: StandIn, clock: VirtualClock
 ) -> None:
     now = int(clock.now().timestamp())

@@ -188,7 +188,7 @@ async def test_refunds_that_are_looked_at_together_with_their_call_come_to_the_s
     await stage.town.books()
 
 
-async def test_e97_what_was_redeemed_already_is_not_taken_back_and_points_are_never_below_zero(
+async def test_e107_what_was_redeemed_already_is_not_taken_back_and_points_are_never_below_zero(
     stage: Stage,
 ) -> None:
     made = await call(stage, 100)
@@ -282,7 +282,7 @@ async def test_many_who_count_and_redeem_at_once_agree(stage: Stage) -> None:
     await stage.town.books()
 
 
-async def test_e96_wherever_the_process_dies_nothing_is_counted_twice_and_nothing_is_lost(
+async def test_e106_wherever_the_process_dies_nothing_is_counted_twice_and_nothing_is_lost(
     stage: Stage,
 ) -> None:
     expected, died = 0, 0
@@ -306,7 +306,7 @@ async def test_e96_wherever_the_process_dies_nothing_is_counted_twice_and_nothin
     await stage.town.books()
 
 
-async def test_e96_wherever_the_process_dies_a_redemption_is_made_with_its_points_or_not_at_all(
+async def test_e106_wherever_the_process_dies_a_redemption_is_made_with_its_points_or_not_at_all(
     stage: Stage,
 ) -> None:
     await call(stage, 2_000)
