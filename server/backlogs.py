@@ -10,7 +10,7 @@ One process at a time reads them, the one whose turn it is, so that a hundred do
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -85,6 +85,14 @@ class Backlogs:
             for name in self._queues:
                 _forget(name)
         self._shown = False
+
+
+def backlogs_of(queues: Mapping[str, Queue], clock: Clock) -> Backlogs:
+    """Those queues, by name."""
+    backlogs = Backlogs(clock)
+    for name, queue in queues.items():
+        backlogs.add(name, queue.overdue)
+    return backlogs
 
 
 def _forget(name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Importing a handler module puts what it declares into the catalogue.
@@ -85,7 +85,7 @@ from models.users.store import UserStore
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
 from server.adapters.passwords import Passwords
-from server.backlogs import Backlogs, Queue
+from server.backlogs import Backlogs, backlogs_of
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
@@ -384,18 +384,10 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         media=media,
         rooms=wired_rooms,
         money=money,
-        backlogs=_backlogs({**push.queues, **money.queues, **out.queues}, clock),
+        backlogs=backlogs_of({**push.queues, **money.queues, **out.queues, **notices.queues}, clock),
         purse=purse,
         notices=notices,
     )
-
-
-def _backlogs(queues: Mapping[str, Queue], clock: Clock) -> Backlogs:
-    """The queues that are watched."""
-    backlogs = Backlogs(clock)
-    for name, queue in queues.items():
-        backlogs.add(name, queue.overdue)
-    return backlogs
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

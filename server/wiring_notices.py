@@ -15,6 +15,7 @@ from models.users.service import Users
 from models.wallet.store import WalletStore
 from server.adapters.smtp import SmtpCarrier, relay_of
 from server.adapters.twilio import TwilioCarrier
+from server.backlogs import Queue
 from server.config_money import MoneyConfig
 from server.metrics import count_notice
 
@@ -25,6 +26,7 @@ class WiredNotices:
 
     notices: Notices
     carriers: Mapping[str, Carrier]
+    queues: Mapping[str, Queue]  # by the name that the metrics call them
 
     def listen(self, *, ledger: LedgerStore, pins: WalletStore) -> None:
         """Keep what these stores write and somebody is to be told, in the same transactions; nothing without a
@@ -43,11 +45,10 @@ class WiredNotices:
 
 def wire_notices(config: MoneyConfig, db: Database, *, users: Users, clock: Clock, ids: Ids) -> WiredNotices:
     """Make it, once per process."""
-    carriers = carriers_of(config)
-    notices = Notices(
-        store=NoticeStore(db), users=users, carriers=carriers, clock=clock, ids=ids, count=count_notice
-    )
-    return WiredNotices(notices=notices, carriers=carriers)
+    carriers, store = carriers_of(config), NoticeStore(db)
+    notices = Notices(store=store, users=users, carriers=carriers, clock=clock, ids=ids, count=count_notice)
+    queues = {"notices": store} if carriers else {}
+    return WiredNotices(notices=notices, carriers=carriers, queues=queues)
 
 
 def carriers_of(config: MoneyConfig) -> dict[str, Carrier]:

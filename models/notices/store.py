@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 
+from models.backlog.store import Overdue, overdue
 from models.db import Database, Document, Session, collection, index
 from models.notices.notice import Fact, Settings, Todo, What
 
@@ -109,6 +110,10 @@ class NoticeStore:
             change["$set"]["due_at"] = next_at
         mine = {"_id": todo.fact.id, "lease": todo.lease}
         return (await self._rows.update_one(mine, change)).matched_count == 1
+
+    async def overdue(self, now: datetime) -> Overdue:
+        """What is due and not sent."""
+        return await overdue(self._rows, now)
 
     async def sent_since(self, user_id: str, way: str, since: datetime) -> int:
         """How many facts of the time after ``since`` a person was told by a way."""
