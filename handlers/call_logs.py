@@ -71,7 +71,7 @@ def _view(presence: Presence, log: CallLog, page: LogPage) -> dict[str, Any]:
     }
 
 
-@route("GET", "/api/call-logs", takes=CallLogsQuery, gives=CallLogView, many=True)
+@route("GET", "/api/call-logs", takes=CallLogsQuery, gives=CallLogView, many=True, scope="calls:read")
 async def call_logs(ctx: Context, ask: dict[str, Any]) -> Page:
     """Room calls that you were in, the newest first."""
     cursor = decode_cursor(ask["cursor"], parts=1)
@@ -81,7 +81,7 @@ async def call_logs(ctx: Context, ask: dict[str, Any]) -> Page:
     return Page(await _views(ctx, page), encode_cursor(page.items[-1].id) if page.more else None)
 
 
-@route("GET", "/api/call-logs/stats", gives=CallStatsView)
+@route("GET", "/api/call-logs/stats", gives=CallStatsView, scope="calls:read")
 async def call_log_stats(ctx: Context, ask: dict[str, Any]) -> Any:
     """Your room calls, added up."""
     totals = await ctx.services.rooms.log_totals(ctx.user_id)

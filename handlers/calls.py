@@ -323,6 +323,7 @@ async def call_sync(ctx: Context, ask: dict[str, Any]) -> Any:
 @route(
     "GET",
     "/api/calls/history",
+    scope="calls:read",
     also=["/api/call/history", "/api/calls", "/calls"],
     takes=HistoryQuery,
     gives=CallView,
@@ -363,6 +364,7 @@ async def call_price(ctx: Context, ask: dict[str, Any]) -> Any:
 @route(
     "GET",
     "/api/calls/{callId}",
+    scope="calls:read",
     also=["/calls/{callId}"],
     takes=CallRef,
     gives=CallWithIntervals,

@@ -70,6 +70,7 @@ def device_of(ctx: Context) -> Device:
 @route(
     "POST",
     "/api/chat/messages",
+    scope="chat:write",
     takes=SendMessage,
     gives=MessageView,
     wraps="message",
@@ -178,6 +179,7 @@ async def chat_history(ctx: Context, ask: dict[str, Any]) -> Page:
 @route(
     "GET",
     "/api/chat/conversations/{conversationId}/messages",
+    scope="chat:read",
     takes=MessagesQuery,
     gives=MessageView,
     many=True,

@@ -27,7 +27,9 @@ _WHO = ["USER_UNKNOWN", "USER_BLOCKED", "USER_UNAVAILABLE"]
 _GROUP = ["CONVERSATION_UNKNOWN", "FORBIDDEN"]
 
 
-@route("GET", "/api/chat/conversations", takes=PageQuery, gives=ConversationView, many=True)
+@route(
+    "GET", "/api/chat/conversations", takes=PageQuery, gives=ConversationView, many=True, scope="chat:read"
+)
 async def conversations(ctx: Context, ask: dict[str, Any]) -> Page:
     """Your conversations, those with the latest activity first."""
     parts = decode_cursor(ask["cursor"])

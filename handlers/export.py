@@ -22,6 +22,7 @@ from models.errors import Refusal
 LISTS = {
     "sessions": "/api/auth/sessions",
     "signInProviders": "/api/auth/oauth",
+    "apiKeys": "/api/auth/api-keys",
     "wallets": "/api/wallets",
     "payments": "/api/payments",
     "withdrawals": "/api/wallet/payouts",

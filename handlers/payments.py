@@ -122,7 +122,15 @@ async def verify_payment(ctx: Context, ask: dict[str, Any]) -> Any:
     return payment_view((await ctx.services.payments.verify(ctx.user_id, ask["reference"])).payment)
 
 
-@route("GET", "/api/payments", also=["/payments"], takes=PageQuery, gives=PaymentView, many=True)
+@route(
+    "GET",
+    "/api/payments",
+    also=["/payments"],
+    takes=PageQuery,
+    gives=PaymentView,
+    many=True,
+    scope="payments:read",
+)
 async def payments(ctx: Context, ask: dict[str, Any]) -> Page:
     """Your payments, newest first."""
     parts = decode_cursor(ask["cursor"], parts=1)
@@ -137,6 +145,7 @@ async def payments(ctx: Context, ask: dict[str, Any]) -> Page:
 @route(
     "GET",
     "/api/payments/{id}",
+    scope="payments:read",
     also=["/payments/{id}"],
     takes=PaymentRef,
     gives=PaymentView,

@@ -74,6 +74,7 @@ class Route:
     body: Body
     blob: bool
     etag: bool
+    scope: str | None
     doc: str
 
 
@@ -178,10 +179,12 @@ def route(
     body: Body = "json",
     blob: bool = False,
     etag: bool = False,
+    scope: str | None = None,
 ) -> Callable[[F], F]:
     """Declare ``async def handler(ctx, ask)`` as the answer to a REST route; path, query and body make ``ask``.
 
-    With ``once`` a repeated ``Idempotency-Key`` header (or ``opId``) gets the first answer again.
+    With ``once`` a repeated ``Idempotency-Key`` header (or ``opId``) gets the first answer again. ``scope`` opens it to
+    API keys that have it.
     """
 
     def declare(handler: F) -> F:
@@ -204,6 +207,7 @@ def route(
                 body=body,
                 blob=blob,
                 etag=etag,
+                scope=scope,
                 doc=handler.__doc__ or "",
             )
         )

@@ -58,7 +58,14 @@ class ChangeProfile(Named):
     example = {"displayName": "Ada Obi", "avatarUrl": "https://example.com/ada.png"}
 
 
-@route("GET", "/api/auth/profile", also=["/api/user/profile", "/users/me"], gives=OwnUser, wraps="user")
+@route(
+    "GET",
+    "/api/auth/profile",
+    also=["/api/user/profile", "/users/me"],
+    gives=OwnUser,
+    wraps="user",
+    scope="profile:read",
+)
 async def profile(ctx: Context, ask: dict[str, Any]) -> Any:
     """Your own account."""
     return own_user(ctx, await ctx.services.users.account(ctx.user_id))
@@ -77,7 +84,7 @@ async def change_profile(ctx: Context, ask: dict[str, Any]) -> Any:
     return own_user(ctx, await ctx.services.users.change_profile(ctx.user_id, ask))
 
 
-@route("GET", "/api/users", takes=Search, gives=PublicUser, many=True)
+@route("GET", "/api/users", takes=Search, gives=PublicUser, many=True, scope="users:read")
 async def search_users(ctx: Context, ask: dict[str, Any]) -> Page:
     """People whose username begins with ``query``, then those whose display name does.
 
@@ -94,7 +101,15 @@ async def search_users(ctx: Context, ask: dict[str, Any]) -> Page:
     )
 
 
-@route("GET", "/api/users/{id}", takes=UserRef, gives=PublicUser, wraps="user", refuses=["USER_UNKNOWN"])
+@route(
+    "GET",
+    "/api/users/{id}",
+    takes=UserRef,
+    gives=PublicUser,
+    wraps="user",
+    refuses=["USER_UNKNOWN"],
+    scope="users:read",
+)
 async def user_by_id(ctx: Context, ask: dict[str, Any]) -> Any:
     """A person as others see them."""
     person = await ctx.services.users.seen_by(ctx.user_id, ask["id"])

@@ -67,6 +67,7 @@ async def create_wallet(ctx: Context, ask: dict[str, Any]) -> Any:
 @route(
     "GET",
     "/api/wallet",
+    scope="wallet:read",
     also=["/wallet"],
     takes=WalletQuery,
     gives=WalletView,
@@ -79,7 +80,7 @@ async def wallet(ctx: Context, ask: dict[str, Any]) -> Any:
     return wallet_view(await ctx.services.wallets.wallet(ctx.user_id, ask["currency"]))
 
 
-@route("GET", "/api/wallets", also=["/wallets"], gives=AccountView, many=True, etag=True)
+@route("GET", "/api/wallets", also=["/wallets"], gives=AccountView, many=True, etag=True, scope="wallet:read")
 async def accounts(ctx: Context, ask: dict[str, Any]) -> Page:
     """The accounts of your wallets: of each the primary one and the call credits; all of them on one page."""
     return Page([account_view(one) for one in await ctx.services.wallets.accounts(ctx.user_id)])
@@ -103,6 +104,7 @@ async def account(ctx: Context, ask: dict[str, Any]) -> Any:
 @route(
     "GET",
     "/api/wallet/transactions",
+    scope="wallet:read",
     also=["/transactions"],
     takes=StatementQuery,
     gives=StatementLineView,

@@ -55,6 +55,8 @@ CODES: dict[str, Code] = {
     "ID_TOKEN_INVALID": Code(401, "The provider's token is not valid here, or has expired."),
     "PROVIDER_UNAVAILABLE": Code(403, "There is no signing in with this provider here."),
     "PROVIDER_AWAY": Code(503, "The provider's keys cannot be had just now; try again shortly.", 5000),
+    "SCOPE_MISSING": Code(403, "This API key may not do that."),
+    "TOO_MANY_KEYS": Code(409, "You have as many API keys as one may; revoke some first."),
     "ACCOUNT_BANNED": Code(403, "This account is banned."),
     "ACCOUNT_DELETED": Code(403, "This account was deleted."),
     "FORBIDDEN": Code(403, "This is not yours to do."),

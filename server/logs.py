@@ -29,6 +29,7 @@ HIDDEN_KEYS = frozenset(
 )
 _HIDDEN_LOOKS = re.compile(
     r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*"  # a JWT
+    r"|rk_[a-z2-7]{16}_[\w-]+"  # an API key
     r"|Expo(?:nent)?PushToken\[[^\]]*\]"
     r"|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"  # user:password in an address
     r"|(?i:(?<=bearer )\S+)"

@@ -17,7 +17,8 @@ from server.json_schemas import Schemas, first_line, words
 ABOUT = """\
 The REST companion of the Socket.IO events (see `/asyncapi.json`): the same verbs, shapes and refusals.
 
-Send `Authorization: Bearer <accessToken>` and `Content-Type: application/json`. Unknown fields are ignored.
+Send `Authorization: Bearer <accessToken>` (or an API key, `rk_…`, where a scope is named) and
+`Content-Type: application/json`. Unknown fields are ignored.
 Times are RFC 3339 in UTC, money is an integer in the currency's minor unit, ids are opaque text.
 A refusal is `{"error": {"code", "message", "details"?, "retryAfterMs"?}, "requestId"}`; programs go by `code`.
 """
@@ -27,6 +28,7 @@ TITLE = "Ringmeter"
 _IN_PATH_OR_QUERY = frozenset({"GET", "HEAD"})
 _SIGNED_IN = (
     "TOKEN_MISSING", "TOKEN_EXPIRED", "TOKEN_INVALID", "SESSION_ENDED", "ACCOUNT_BANNED", "ACCOUNT_DELETED",
+    "SCOPE_MISSING",
 )  # fmt: skip
 _ANY = ("VALIDATION_FAILED", "INTERNAL", "DATABASE_AWAY", "SERVER_DRAINING")
 _BODY = ("BAD_JSON", "PAYLOAD_TOO_LARGE")
@@ -153,6 +155,8 @@ class _Document:
     def _operation(self, route: Route, operation_id: str) -> dict[str, Any]:
         text = words(route.doc)
         made: dict[str, Any] = {"operationId": operation_id, "summary": first_line(text), "description": text}
+        if route.scope:
+            made["description"] = f"{text}\n\nAlso for API keys with the scope `{route.scope}`."
         parameters, body = self._takes(route)
         if parameters:
             made["parameters"] = parameters

@@ -15,6 +15,7 @@ from handlers.context import Context
 from handlers.registry import Catalogue, Route
 from handlers.services import Services
 from handlers.shapes import unclean
+from models.auth.apikeys.rules import PREFIX
 from models.errors import Refusal
 from server.blobs import REVALIDATE, known, pour, serve
 from server.funnel import Answer, Funnel, fault
@@ -75,7 +76,19 @@ async def _context(request: web.Request, route: Route, services: Services, proxy
     if route.public:
         return Context(services=services, address=address, request_id=request_id, extra=_extra(request))
     header = request.headers.get("Authorization", "")
-    identity = await services.accounts.authenticate(header[7:] if header[:7].lower() == "bearer " else None)
+    token = header[7:] if header[:7].lower() == "bearer " else None
+    if token is not None and token.startswith(PREFIX):
+        key = await services.accounts.api_keys.admit(token, route.scope)
+        return Context(
+            services=services,
+            user_id=key.user_id,
+            session_id=f"key:{key.id}",
+            device_id=f"key:{key.id}",
+            address=address,
+            request_id=request_id,
+            extra=_extra(request),
+        )
+    identity = await services.accounts.authenticate(token)
     device = request.headers.get("X-Device-Id", "")
     return Context(
         services=services,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Importing a handler module puts what it declares into the catalogue.
+import handlers.apikeys
 import handlers.auth
 import handlers.auth_codes
 import handlers.auth_oauth
@@ -49,7 +50,6 @@ from handlers.registry import catalogue
 from handlers.reports import ReportsTeller
 from handlers.services import Services
 from handlers.wallet import WalletTeller
-from models.auth.service import Accounts
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
@@ -89,7 +89,7 @@ from server.backlogs import Backlogs, backlogs_of
 from server.config import Config
 from server.funnel import Funnel, Limits
 from server.limits import SlidingWindow
-from server.wiring_identity import wire_identity
+from server.wiring_identity import wire_accounts
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
 from server.wiring_notices import WiredNotices, wire_notices
@@ -224,35 +224,24 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     presence.announcer = PresenceTeller(mailbox=mailbox)
     passwords = Passwords(rounds=config.bcrypt_rounds)
     media = wire_media(config, db, users=users, clock=clock, ids=ids)
-    identity = wire_identity(config, db, carriers=notices.carriers, clock=clock, ids=ids)
-    accounts = Accounts(
-        store=AccountStore(
-            db,
-            belongings=[
-                KeyStore(db),
-                MediaStore(db),
-                presence_store,
-                NoticeStore(db),
-                WalletStore(db),
-                *identity.belongings,
-                *belongings_of_payouts(db),
-            ],
-        ),
-        clock=clock,
-        ids=ids,
-        doors=doors,
-        courier=edges.courier,
+    accounts = wire_accounts(
+        config,
+        db,
+        belongings=[
+            KeyStore(db),
+            MediaStore(db),
+            presence_store,
+            NoticeStore(db),
+            WalletStore(db),
+            *belongings_of_payouts(db),
+        ],
+        carriers=notices.carriers,
         calls=lives,
         hasher=passwords,
-        factors=identity.factors,
-        codes=identity.codes,
-        oauth=identity.oauth,
-        chance=identity.chance,
-        strength=identity.strength,
-        secret=config.jwt_secret,
-        access_token_seconds=config.access_token_seconds,
-        refresh_token_days=config.refresh_token_days,
-        currency=config.currency,
+        doors=doors,
+        courier=edges.courier,
+        clock=clock,
+        ids=ids,
     )
     push = wire_push(
         config,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+from models.auth.apikeys.service import ApiKeys
+from models.auth.apikeys.store import ApiKeyStore
 from models.auth.codes.service import Codes
 from models.auth.codes.store import CodeStore
 from models.auth.oauth.rules import Provider
@@ -14,12 +15,13 @@ from models.auth.oauth.store import IdentityStore
 from models.auth.second.service import SecondFactors
 from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault
+from models.auth.service import Accounts
+from models.auth.session import Hasher
 from models.auth.store import AccountStore, Belongings
-from models.auth.strength import Strength
 from models.auth.tries.store import TryStore
 from models.db import Database
 from models.notices.notice import Carrier
-from models.ports import Chance, Clock, Ids
+from models.ports import Clock, Courier, Doors, Ids, LiveCalls
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
 from server.adapters.jwks import JwksKeys
@@ -39,25 +41,25 @@ FACEBOOK_KEYS = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WiredIdentity:
-    """A process's services of identity, and what goes with an account that is deleted."""
-
-    factors: SecondFactors
-    codes: Codes
-    oauth: OAuth
-    chance: Chance
-    strength: Strength
-    belongings: tuple[Belongings, ...]
-
-
-def wire_identity(
-    config: Config, db: Database, *, carriers: Mapping[str, Carrier], clock: Clock, ids: Ids
-) -> WiredIdentity:
-    """Make it, once per process."""
+def wire_accounts(
+    config: Config,
+    db: Database,
+    *,
+    belongings: Sequence[Belongings],
+    carriers: Mapping[str, Carrier],
+    calls: LiveCalls,
+    hasher: Hasher,
+    doors: Doors,
+    courier: Courier,
+    clock: Clock,
+    ids: Ids,
+) -> Accounts:
+    """Make it, once per process. ``belongings`` are other features' things that go with a sign-in or an account."""
     assert config.jwt_secret is not None
     chance, tries = SystemChance(), TryStore(db)
-    factor_store = FactorStore(db)
+    factor_store, code_store = FactorStore(db), CodeStore(db)
+    identities, key_store = IdentityStore(db), ApiKeyStore(db)
+    store = AccountStore(db, [*belongings, factor_store, code_store, identities, key_store])
     factors = SecondFactors(
         store=factor_store,
         tries=tries,
@@ -66,10 +68,9 @@ def wire_identity(
         chance=chance,
         issuer=config.identity.totp_issuer,
     )
-    code_store, identities = CodeStore(db), IdentityStore(db)
     codes = Codes(
         store=code_store,
-        accounts=AccountStore(db),
+        accounts=store,
         people=UserStore(db),
         tries=tries,
         messenger=CarrierMessenger(carriers, development=not config.production),
@@ -79,19 +80,31 @@ def wire_identity(
         pepper=hmac.digest(config.jwt_secret.encode(), b"ringmeter codes v1", "sha256"),
         house=config.identity.totp_issuer,
     )
-    return WiredIdentity(
+    oauth = OAuth(
+        providers=_providers(config.identity, clock),
+        identities=identities,
+        store=store,
+        factors=factors,
+        clock=clock,
+    )
+    return Accounts(
+        store=store,
+        clock=clock,
+        ids=ids,
+        doors=doors,
+        courier=courier,
+        calls=calls,
+        hasher=hasher,
         factors=factors,
         codes=codes,
-        oauth=OAuth(
-            providers=_providers(config.identity, clock),
-            identities=identities,
-            store=AccountStore(db),
-            factors=factors,
-            clock=clock,
-        ),
+        oauth=oauth,
+        api_keys=ApiKeys(store=key_store, accounts=store, clock=clock, chance=chance),
         chance=chance,
         strength=Zxcvbn(config.identity.password_score_min),
-        belongings=(factor_store, code_store, identities),
+        secret=config.jwt_secret,
+        access_token_seconds=config.access_token_seconds,
+        refresh_token_days=config.refresh_token_days,
+        currency=config.currency,
     )
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from models.auth.apikeys.service import ApiKeys
 from models.auth.codes.service import Codes
+from models.auth.codes.store import Code
 from models.auth.desk import Desk
 from models.auth.newcomers import Newcomers, SignedIn
 from models.auth.oauth.service import OAuth
@@ -25,6 +27,7 @@ from models.auth.session import Credentials, Hasher, Identity, PushToken, Sessio
 from models.auth.store import AccountStore
 from models.auth.strength import Strength
 from models.auth.tokens import TokenMint
+from models.db import Session as Transaction
 from models.errors import Refusal
 from models.ports import Chance, Clock, Courier, Doors, Ids, LiveCalls, NoCourier
 from models.users.profile import BANNED, DELETED
@@ -55,6 +58,7 @@ class Accounts:
         factors: SecondFactors,
         codes: Codes,
         oauth: OAuth,
+        api_keys: ApiKeys,
         chance: Chance,
         strength: Strength,
         secret: str,
@@ -81,7 +85,7 @@ class Accounts:
             chance=chance,
             currency=currency,
         )
-        self.oauth = oauth
+        self.oauth, self.api_keys = oauth, api_keys
         oauth.bind(desk=self._desk, newcomers=self._newcomers)
 
     # ------------------------------------------------------------------------------------------------------ at doors
@@ -273,7 +277,13 @@ class Accounts:
         await self._newcomers.refuse_weak(shown.user_id, new)
         new_hash = await self._hasher.hash(new)
         note = self._desk.note(shown.user_id, None, "SESSION_ENDED")
-        changed, told = await self._store.reset_password(shown, new_hash, note=note, use=self.codes.use)
+
+        async def use(code: Code, transaction: Transaction) -> bool:
+            # Whoever had the password till now may have made keys with it.
+            await self.api_keys.store.drop_all(code.user_id, transaction)
+            return await self.codes.use(code, transaction)
+
+        changed, told = await self._store.reset_password(shown, new_hash, note=note, use=use)
         if not changed:
             raise Refusal("CODE_WRONG")  # used by another request just now
         if told is not None:

@@ -207,6 +207,7 @@ class AccountStore:
         async def body(transaction: Transaction) -> tuple[bool, Revocation | None]:
             changes = {"password_hash": new_hash, "password_changed_at": note.at, "updated_at": note.at}
             if not await use(code, transaction):
+                await transaction.abort_transaction()
                 return False, None
             query = {"_id": code.user_id, "status": ACTIVE}
             if not (

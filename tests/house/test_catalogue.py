@@ -62,6 +62,9 @@ POST /api/auth/oauth/facebook
 GET /api/auth/oauth
 POST /api/auth/oauth/{}/link
 DELETE /api/auth/oauth/{}
+POST /api/auth/api-keys
+GET /api/auth/api-keys
+DELETE /api/auth/api-keys/{}
 POST /api/auth/2fa/setup
 POST /api/auth/2fa/enable
 POST /api/auth/2fa/disable

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from models.auth.apikeys.service import ApiKeys
+from models.auth.apikeys.store import ApiKeyStore
 from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Message, Way
 from models.auth.codes.service import Codes
@@ -122,7 +124,9 @@ class House:
         self.chance = CountingChance()
         self.messenger = FakeMessenger()
         self.providers: dict[str, tuple[Provider, Keys]] = {}
-        self.store = AccountStore(self.db, [FactorStore(self.db), CodeStore(self.db), IdentityStore(self.db)])
+        self.store = AccountStore(
+            self.db, [FactorStore(self.db), CodeStore(self.db), IdentityStore(self.db), ApiKeyStore(self.db)]
+        )
         self.people = UserStore(self.db)
         self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
         self.one = self.process()
@@ -139,6 +143,9 @@ class House:
             factors=self.factors(),
             codes=self.codes(),
             oauth=self.oauth(),
+            api_keys=ApiKeys(
+                store=ApiKeyStore(self.db), accounts=self.store, clock=self.clock, chance=self.chance
+            ),
             chance=self.chance,
             strength=AnyStrength(),
             secret=SECRET,

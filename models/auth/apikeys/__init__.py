@@ -1,0 +1,1 @@
+"""API keys: how another server acts for an account, within scopes."""
