@@ -8,7 +8,8 @@ BIN := .venv/bin
 # The newest Python that will do; PYTHON=/some/python make … takes another one.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
-WORKERS ?= 2
+# Most of a test is waiting for a database, a browser or another process: more of them than there are cores.
+WORKERS ?= 4
 # The histories of `make sim`: the first seed and how many.
 SEED ?= 1
 RUNS ?= 10000

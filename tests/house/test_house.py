@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,11 +45,11 @@ def where(path: Path, node: ast.AST) -> str:
     return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
 
 
-def calls_in(path: Path) -> Iterator[tuple[str, ast.Call]]:
+@cache
+def calls_in(path: Path) -> list[tuple[str, ast.Call]]:
     """Every call with its dotted name as far as it is a plain name: ``datetime.now``."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            yield ".".join(ast.unparse(node.func).split(".")[-2:]), node
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    return [(".".join(ast.unparse(node.func).split(".")[-2:]), node) for node in calls]
 
 
 def gives_way(node: ast.Call) -> bool:
