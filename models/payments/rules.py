@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing
 from models.money import AMOUNT_MAX, spoken
-from models.payments.gateway import PaymentSeen, PayState
+from models.payments.gateway import Opened, PaymentSeen, PayState
 from models.payments.payment import WALLET, Asked, Payment, Status
 from models.wallet.rules import PAID_INTO
 
@@ -37,6 +37,23 @@ def reference_of(user_id: str, key: str) -> str:
 def another(payment: Payment) -> Asked:
     """The next checkout of a payment."""
     return Asked(reference=f"{payment.reference}-{len(payment.asked) + 1}")
+
+
+def refused(payment: Payment, *, word: str) -> Payment:
+    """A payment whose checkout the gateway did not open."""
+    failed = payment.status is Status.PENDING and not payment.paid_minor
+    return replace(payment, status=Status.FAILED if failed else payment.status, word=word)
+
+
+def opened(payment: Payment, *, asked: Asked, at: Opened) -> Payment:
+    """A payment whose checkout is open, whatever has become of it meanwhile."""
+    known = tuple(
+        replace(one, gateway_reference=at.gateway_reference or one.gateway_reference)
+        if one.reference == asked.reference
+        else one
+        for one in payment.asked
+    )
+    return replace(payment, asked=known, checkout_url=at.checkout_url)
 
 
 # ------------------------------------------------------------------------------------------- what a gateway has said

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,7 @@ from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
 from models.money import AMOUNT_MAX
 from models.payments import rules
-from models.payments.gateway import CardToken, Checkout, Gateway, GatewayAway, GatewayNo, Notice, Opened
+from models.payments.gateway import CardToken, Checkout, Gateway, GatewayAway, GatewayNo, Notice
 from models.payments.looking import TRIES_MAX, Count, Looking
 from models.payments.payment import WALLET, Asked, Payment, Status
 from models.payments.rounds import work_off
@@ -36,6 +37,9 @@ log = structlog.get_logger(__name__)
 # Payments that one process looks at at the same time, and one that was taken to be looked at is for so long its own.
 LOOKS_AT_ONCE = 8
 LOOK_SECONDS = 120
+# Payments that one person may begin within this time and leave unpaid.
+OPEN_MAX = 50
+OPEN_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Payments:
 
         Refuses with ``GATEWAY_UNAVAILABLE``, ``GATEWAY_AWAY`` (nothing was charged; the same key tries again),
         ``GATEWAY_REFUSED``, ``WALLET_UNKNOWN``, ``CURRENCY_MISMATCH``, ``VALIDATION_FAILED``, ``AMOUNT_TOO_LARGE``,
-        ``IDEMPOTENCY_MISMATCH`` and ``IDEMPOTENCY_IN_FLIGHT``.
+        ``IDEMPOTENCY_MISMATCH``, ``IDEMPOTENCY_IN_FLIGHT`` and ``RATE_LIMITED`` (too many were begun and not paid).
         """
         if not self.gateways:
             raise Refusal("GATEWAY_UNAVAILABLE")
@@ -121,6 +125,7 @@ class Payments:
         if mine.balance(PAID_INTO[into]) + minor > AMOUNT_MAX:
             raise Refusal("AMOUNT_TOO_LARGE")
         now = self._clock.now()
+        await self._refuse_too_many(user_id, now)
         payment = Payment(
             id=self._ids.new(),
             reference=reference,
@@ -144,6 +149,15 @@ class Payments:
             return await self._again(there, minor, mine.currency, gateway, into)
         self._count(chosen.name, "begun")
         return await self._open(payment, chosen)
+
+    async def _refuse_too_many(self, user_id: str, now: datetime) -> None:
+        """Each that stays unpaid is asked for many times: nobody begins more than anybody means."""
+        newest = await self.store.of_user(user_id, before_id=None, most=OPEN_MAX)
+        if len(newest) < OPEN_MAX or any(one.status is not Status.PENDING for one in newest):
+            return
+        free_at = newest[-1].created_at + timedelta(seconds=OPEN_SECONDS)
+        if now < free_at:
+            raise Refusal("RATE_LIMITED", retry_after_ms=(free_at - now) // timedelta(milliseconds=1))
 
     async def _again(
         self, payment: Payment, minor: int, currency: str, gateway: str | None, into: str
@@ -198,12 +212,12 @@ class Payments:
                     continue
                 if no.taken or no.later:
                     raise await self._closed(payment, "GATEWAY_AWAY") from no
-                await self._change(payment.id, _refused(no.code))
+                await self._change(payment.id, partial(rules.refused, word=no.code))
                 raise await self._closed(payment, "GATEWAY_REFUSED") from no
             except GatewayAway as away:
                 log.warning("a gateway is away", gateway=gateway.name, said=str(away), sent=away.sent)
                 raise await self._closed(payment, "GATEWAY_AWAY") from away
-            payment = await self._change(payment.id, _with_url(asked, opened))
+            payment = await self._change(payment.id, partial(rules.opened, asked=asked, at=opened))
             self._count(gateway.name, "opened")
             return payment
 
@@ -368,28 +382,3 @@ class Payments:
             await self.store.look_again(payment.id, at, payment.tries + 1)
         except Refusal as refusal:  # it comes again when this one's time with it is over
             log.error("a payment was not looked at", reference=payment.reference, code=refusal.code)
-
-
-def _refused(word: str) -> Callable[[Payment], Payment]:
-    """A payment whose checkout the gateway did not open."""
-
-    def change(payment: Payment) -> Payment:
-        failed = payment.status is Status.PENDING and not payment.paid_minor
-        return replace(payment, status=Status.FAILED if failed else payment.status, word=word)
-
-    return change
-
-
-def _with_url(asked: Asked, opened: Opened) -> Callable[[Payment], Payment]:
-    """A payment whose checkout is open."""
-
-    def change(payment: Payment) -> Payment:
-        known = tuple(
-            replace(one, gateway_reference=opened.gateway_reference or one.gateway_reference)
-            if one.reference == asked.reference
-            else one
-            for one in payment.asked
-        )
-        return replace(payment, asked=known, checkout_url=opened.checkout_url)
-
-    return change

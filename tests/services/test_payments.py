@@ -14,6 +14,7 @@ from models.money import AMOUNT_MAX
 from models.payments import rules
 from models.payments.gateway import GatewayAway, GatewayNo, PaymentSeen, PayState
 from models.payments.payment import Asked, Payment, Status
+from models.payments.service import OPEN_MAX
 from models.wallet.rules import Amount, major_asked
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.payments_house import ANN, BOB, CARD, House
@@ -140,6 +141,22 @@ async def test_the_same_key_is_the_same_payment_at_any_time(house: House) -> Non
         assert await code_of(house.deposit(key="k", **other)) == "IDEMPOTENCY_MISMATCH"
     assert (await house.deposit(user_id=BOB, key="k")).id != first.id
     assert house.till.asked["checkout"] == 2
+
+
+async def test_nobody_begins_payments_without_end(house: House) -> None:
+    for _ in range(OPEN_MAX):
+        last = await house.deposit()
+    no = await refused(house.deposit())
+    assert (no.code, no.retry_after_ms) == ("RATE_LIMITED", 3_600_000)
+    assert (await house.deposit(user_id=BOB)).status is Status.PENDING
+    house.till.pays(last.reference)
+    await house.verify(last)
+    assert (await house.deposit()).status is Status.PENDING, "who pays goes on"
+    for _ in range(OPEN_MAX - 1):
+        await house.deposit()
+    assert await code_of(house.deposit()) == "RATE_LIMITED"
+    house.clock.pass_(HOUR)
+    assert (await house.deposit()).status is Status.PENDING
 
 
 async def test_the_same_key_at_once_at_two_processes_opens_one_checkout(house: House) -> None:

@@ -204,7 +204,11 @@ async def test_in_any_order_the_ledger_comes_to_what_the_gateway_knows(
     await house.people(user, BOB)
     payment = await house.deposit(processes[0], user_id=user, into=into)
     play = Play(house, till, processes, payment, [])
+    credited = 0
     for verb, place, amount in steps:
         await getattr(play, verb)(processes[place], amount)
+        now = (await house.fresh(payment)).paid_minor
+        assert credited <= now <= play.paid, "never more than was paid, and never less than was credited"
+        credited = now
     await play.end()
     await play.check()
