@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench bench-peers profile sim chaos picture format clean
+.PHONY: help run test check lock docs bench bench-peers profile sim chaos picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -24,12 +24,17 @@ run: .venv/.installed ## Install what is needed, start the server, print the add
 test: .venv/.installed-dev tests/js/node_modules/.installed ## All tests (WORKERS=n processes, ARGS='-k name' for some)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-check: .venv/.installed-dev ## Lint, format, types, import contracts, generated documents up to date
+check: .venv/.installed-dev ## Lint, format, types, import contracts, generated documents up to date, known faults
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python main.py docs --check
+	@$(BIN)/python -m tests.house.supply advisories
+
+lock: .venv/.installed-dev ## requirements.lock anew: what the Docker image installs, with the hashes of every file
+	@$(BIN)/python -m tests.house.supply lock
+	@$(BIN)/python -m tests.house.supply licences
 
 docs: .venv/.installed ## Write docs/openapi.json and docs/asyncapi.json anew
 	$(BIN)/python main.py docs

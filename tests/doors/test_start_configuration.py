@@ -82,6 +82,23 @@ def test_production_refuses_to_make_up_a_secret(fresh: ServerProcess) -> None:
     assert "JWT_SECRET is required with ENV=production" in done.stderr
 
 
+def test_in_production_it_writes_nothing_to_the_disk(tmp_path: Path, mongo_uri: str) -> None:
+    """So that its file system may be one that is only read."""
+    here = ServerProcess(
+        tmp_path / "here",
+        mongo_uri=mongo_uri,
+        database="nobody_was_here",
+        ENV="production",
+        JWT_SECRET="s" * 32,
+    )
+    try:
+        here.start()
+        assert here.drain() == 0
+    finally:
+        here.stop()
+    assert sorted(path.name for path in here.folder.iterdir()) == ["server.log", "server.out"]
+
+
 def test_a_port_that_is_taken_gives_a_sentence(fresh: ServerProcess, mongo_uri: str) -> None:
     fresh.env |= {"MONGO_URI": mongo_uri, "MONGO_DATABASE": "taken"}
     with socket.socket() as other:

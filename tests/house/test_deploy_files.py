@@ -32,6 +32,7 @@ def test_the_compose_file_has_services_that_compose_understands(compose: dict[st
     known = {
         *("image", "build", "restart", "init", "depends_on", "environment", "ports", "stop_grace_period"),
         *("command", "volumes", "healthcheck", "network_mode", "profiles"),
+        *("read_only", "tmpfs", "cap_drop", "security_opt"),
     }
     for service in compose["services"].values():
         assert set(service) <= known
@@ -98,6 +99,7 @@ def instructions() -> list[tuple[str, str]]:
 
 def test_the_dockerfile_is_made_of_instructions_and_copies_what_exists() -> None:
     known = {*("FROM", "WORKDIR", "RUN", "ENV", "COPY", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD")}
+    known.add("VOLUME")
     steps = instructions()
     assert steps[0][0] == "FROM"
     assert {name for name, _ in steps} <= known
@@ -116,8 +118,42 @@ def test_the_container_runs_as_nobody_special() -> None:
     steps = instructions()
     last_from = max(i for i, (name, _) in enumerate(steps) if name == "FROM")
     users = [rest for name, rest in steps[last_from:] if name == "USER"]
-    assert users == ["ringmeter"]
+    assert users == ["10001"], "a number: runAsNonRoot believes no name"
+    assert any("--uid 10001 " in rest for name, rest in steps[last_from:] if name == "RUN")
     assert steps[-1][0] == "CMD"
+
+
+def test_the_image_installs_only_files_whose_hashes_are_known() -> None:
+    installs = [
+        one.strip()
+        for name, rest in instructions()
+        if name == "RUN"
+        for one in rest.split("&&")
+        if "pip install" in one
+    ]
+    assert installs
+    for one in installs:
+        assert ("--require-hashes -r requirements.lock" in one) or (
+            "--no-deps --no-build-isolation" in one
+        ), one
+
+
+def test_the_server_gets_a_file_system_to_read_and_no_rights(compose: dict[str, Any]) -> None:
+    app = compose["services"]["app"]
+    assert app["read_only"] is True
+    assert app["tmpfs"] == ["/tmp"]
+    assert app["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in app["security_opt"]
+    for one in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()):
+        if one["kind"] == "Deployment":
+            pod = one["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            rights = container["securityContext"]
+            assert rights["runAsNonRoot"] is rights["readOnlyRootFilesystem"] is True
+            assert rights["allowPrivilegeEscalation"] is False
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+            mounts = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounts == {volume["name"] for volume in pod["volumes"]}
 
 
 def test_the_images_environment_is_a_configuration_without_faults() -> None:
