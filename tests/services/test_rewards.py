@@ -13,12 +13,12 @@ import pytest
 from models.audit.service import audit
 from models.billing.tariffs import Tariffs
 from models.calls.call import Call
-from models.db import Database
+from models.db import Database, Stale
 from models.errors import Refusal
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.rewards import store as rewards_store
-from models.rewards.rules import FactKind, kept
+from models.rewards.rules import FactKind, Tally, kept
 from models.rewards.service import Redeemed, Rewards
 from models.rewards.store import RewardStore
 from tests.fakes import CountingIds, VirtualClock
@@ -155,7 +155,7 @@ async def test_the_job_counts_for_those_whose_calls_were_settled_here(stage: Sta
 async def test_a_long_history_is_counted_in_stretches(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.rewards.service.STRETCH", 3)
     assert rewards_store.STRETCH > 3
-    seconds = [7, 65, 130, 3]
+    seconds = [7, 1_300, 130, 3]  # the second is captured several times
     for one in seconds:
         await call(stage, one)
     assert await points(stage) == sum(seconds)
@@ -209,6 +209,13 @@ async def test_a_refund_to_somebody_takes_nothing_from_the_one_who_was_called(st
     made = await call(stage, 30)
     await stage.here.calls.refund(made.id, amount_minor=made.cost_minor)
     assert (await points(stage), await points(stage, "bob")) == (0, 20)
+    # Nor when what Bob had earned was his to spend already.
+    made = await call(stage, 30)
+    await stage.town.pass_(stage.town.dispute_seconds + 2, stage.here, step=stage.town.dispute_seconds / 2)
+    await stage.here.calls.refund(made.id, amount_minor=made.cost_minor)
+    assert (await points(stage), await points(stage, "bob")) == (0, 20)
+    assert await facts(stage, "bob") == [("earned", 20)]
+    await stage.town.books()
 
 
 # --------------------------------------------------------------------------------------------------------- redeeming
@@ -279,6 +286,21 @@ async def test_many_who_count_and_redeem_at_once_agree(stage: Stage) -> None:
     assert 1 <= len(redeemed) <= 3
     left = await points(stage)
     assert left == max(0, 50 - 30 * len(redeemed)) or left == 100 - 50 - 30 * len(redeemed)
+    await stage.town.books()
+
+
+async def test_who_has_counted_while_points_were_spent_counts_again(stage: Stage) -> None:
+    await call(stage, 100)
+    store = RewardStore(stage.town.db)
+    before = await rewards_of(stage).tally("ann")
+    await redeem(stage, 60)
+    with pytest.raises(Stale):
+        await store.swap(before, replace(before, version=before.version + 1, seen={"NGN": 999}), [])
+    assert await points(stage) == 40
+    new = Tally(user_id="bob", version=1)
+    await store.swap(Tally(user_id="bob"), new, [])
+    with pytest.raises(Stale):
+        await store.swap(Tally(user_id="bob"), new, [])
     await stage.town.books()
 
 
