@@ -169,6 +169,28 @@ async def test_a_refund_is_found_again_by_our_reference_when_its_answer_was_lost
     assert await fate(pair.adapter.refund(pair.refund(amount_minor=999_999))) == "no"
 
 
+async def test_a_part_that_was_refunded_in_the_dashboard_has_gone_back_once_it_is_processed(
+    pair: Pair,
+) -> None:
+    await pair.adapter.checkout(pair.ask())
+    await pair.standin.pay("pay-1")
+    number = int(pair.standin.payments["pay-1"].theirs)
+    for status, amount, back in (
+        ("pending", 40, 0),
+        ("failed", 50, 0),
+        ("processed", 60, 60),
+        ("processed", 7, 67),
+    ):
+        pair.standin.refunds.append({"id": 9, "transaction": number, "amount": amount, "status": status})
+        seen = await pair.adapter.query("pay-1", None)
+        assert seen is not None
+        assert (seen.state, seen.paid_minor, seen.reversed_minor) == (PayState.PAID, 10_050, back)
+    pair.standin.refunds.append({"id": 9, "transaction": number, "amount": 10**6, "status": "processed"})
+    seen = await pair.adapter.query("pay-1", None)
+    assert seen is not None
+    assert seen.reversed_minor == 10_050
+
+
 async def test_a_refund_or_a_dispute_that_is_notified_lets_its_payment_be_looked_at(pair: Pair) -> None:
     for event, data in (
         ("refund.processed", {"transaction_reference": "pay-1", "status": "processed"}),

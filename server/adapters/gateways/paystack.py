@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +25,6 @@ from models.payments.gateway import (
     About,
     Bank,
     BankAccount,
-    CardToken,
     Checkout,
     GatewayAway,
     GatewayNo,
@@ -35,11 +34,9 @@ from models.payments.gateway import (
     PaymentSeen,
     PayoutAsk,
     PayoutSeen,
-    PayoutState,
     PayState,
     RefundAsk,
     RefundSeen,
-    RefundState,
     Terms,
 )
 from models.ports import Clock
@@ -51,7 +48,13 @@ from server.adapters.gateways.http import (
     mapping,
     notice_object,
     text,
-    whole_minor,
+)
+from server.adapters.gateways.paystack_words import (
+    about_of,
+    instant,
+    payment_seen,
+    payout_seen,
+    refund_seen,
 )
 from server.config import Config
 
@@ -64,21 +67,6 @@ LEAST_MINOR = {"NGN": 50_00, "GHS": 10, "ZAR": 1_00, "KES": 3_00, "USD": 2_00}
 ACCOUNTS = {"NGN": "nuban", "GHS": "ghipss"}
 BANK_PAGES_MAX = 20
 
-_PAYMENT = {
-    "success": PayState.PAID,
-    "failed": PayState.FAILED,
-    "reversed": PayState.REVERSED,
-}
-_PAYOUT = {
-    "otp": PayoutState.OTP,
-    "success": PayoutState.PAID,
-    "failed": PayoutState.FAILED,
-    "rejected": PayoutState.FAILED,
-    "blocked": PayoutState.FAILED,
-    "abandoned": PayoutState.FAILED,
-    "reversed": PayoutState.REVERSED,
-}
-_REFUND = {"processed": RefundState.DONE, "failed": RefundState.FAILED}
 _UNKNOWN = re.compile(r"not found|could ?n.t be found|invalid transfer|does not exist", re.I)
 _TAKEN = re.compile(r"duplicate.{0,40}reference|reference.{0,20}(?:already|exist)", re.I)
 # Of an account that no bank knows.
@@ -120,7 +108,13 @@ class Paystack:
 
     async def query(self, reference: str, gateway_reference: str | None) -> PaymentSeen | None:
         said = self._known(await self._read(f"/transaction/verify/{quote(reference, safe='')}"))
-        return None if said is None else _payment(said, reference)
+        if said is None:
+            return None
+        seen = payment_seen(said, reference)
+        if seen.state is not PayState.PAID:
+            return seen
+        # The payment itself says only when all of it has gone back.
+        return payment_seen(said, reference, await self._refunds_of(said))
 
     def parse(self, raw: bytes, headers: Mapping[str, str], now: datetime) -> Notice:
         """A notification. Raises ``NoticeInvalid``."""
@@ -132,7 +126,7 @@ class Paystack:
         word, data = text(told.get("event")), mapping(told.get("data"))
         if word is None:
             raise NoticeInvalid("no event")
-        about, reference = _about(word, data)
+        about, reference = about_of(word, data)
         theirs = text(data.get("transfer_code")) if about is About.PAYOUT else None
         at = instant(data.get("paid_at") or data.get("updatedAt") or data.get("createdAt"))
         return Notice(
@@ -152,21 +146,18 @@ class Paystack:
             "merchant_note": ask.reference,
             "customer_note": ask.reason[:200],
         }
-        return _refund(self._done(await self._ask("/refund", body)), ask.reference)
+        return refund_seen(self._done(await self._ask("/refund", body)), ask.reference)
 
     async def refund_status(self, ask: RefundAsk, gateway_reference: str | None) -> RefundSeen | None:
         if gateway_reference is not None:
             said = self._known(await self._read(f"/refund/{quote(gateway_reference, safe='')}"))
-            return None if said is None else _refund(said, ask.reference)
+            return None if said is None else refund_seen(said, ask.reference)
         paid = self._known(await self._read(f"/transaction/verify/{quote(ask.payment_reference, safe='')}"))
         if paid is None:
             return None
-        found = self._envelope(
-            await self._read("/refund", {"transaction": str(paid.get("id")), "perPage": "100"})
-        ).get("data")
-        for one in found if isinstance(found, list) else ():
-            if isinstance(one, dict) and one.get("merchant_note") == ask.reference:
-                return _refund(one, ask.reference)
+        for one in await self._refunds_of(paid):
+            if one.get("merchant_note") == ask.reference:
+                return refund_seen(one, ask.reference)
         return None
 
     async def banks(self, currency: str) -> list[Bank]:
@@ -211,18 +202,18 @@ class Paystack:
             "reference": ask.reference,
             "reason": ask.narration,
         }
-        return _payout(self._done(await self._ask("/transfer", body)), ask.reference)
+        return payout_seen(self._done(await self._ask("/transfer", body)), ask.reference)
 
     async def payout_status(self, reference: str, gateway_reference: str | None) -> PayoutSeen | None:
         said = self._known(await self._read(f"/transfer/verify/{quote(reference, safe='')}"))
-        return None if said is None else _payout(said, reference)
+        return None if said is None else payout_seen(said, reference)
 
     async def authorize_payout(
         self, reference: str, gateway_reference: str | None, password: str
     ) -> PayoutSeen:
         code = gateway_reference or await self._code_of(reference)
         body = {"transfer_code": code, "otp": password}
-        return _payout(self._done(await self._ask("/transfer/finalize_transfer", body)), reference)
+        return payout_seen(self._done(await self._ask("/transfer/finalize_transfer", body)), reference)
 
     async def resend_password(self, reference: str, gateway_reference: str | None) -> None:
         code = gateway_reference or await self._code_of(reference)
@@ -268,6 +259,12 @@ class Paystack:
             raise GatewayAway(str(away), sent=False) from None
         return code
 
+    async def _refunds_of(self, paid: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The refunds of a payment, by Paystack's number of it."""
+        params = {"transaction": str(paid.get("id")), "perPage": "100"}
+        found = self._envelope(await self._read("/refund", params)).get("data")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
     async def _code_of(self, reference: str) -> str:
         seen = await self.payout_status(reference, None)
         if seen is None or seen.gateway_reference is None:
@@ -302,93 +299,3 @@ class Paystack:
         ):
             return None
         return self._done(answer)
-
-
-def _payment(said: Mapping[str, Any], reference: str) -> PaymentSeen:
-    if said.get("reference") != reference:
-        raise GatewayAway("an answer about another payment")
-    word = str(said.get("status"))[:40]
-    state = _PAYMENT.get(word, PayState.PENDING)
-    moved = state in (PayState.PAID, PayState.REVERSED)
-    currency = text(said.get("currency"), 3)
-    if currency is None:
-        raise GatewayAway("a payment without a currency")
-    paid = whole_minor(said.get("amount")) if moved else 0
-    fee = said.get("fees")
-    return PaymentSeen(
-        reference=reference,
-        gateway_reference=_number(said.get("id")),
-        state=state,
-        currency=currency,
-        paid_minor=paid,
-        reversed_minor=paid if state is PayState.REVERSED else 0,
-        fee_minor=whole_minor(fee) if moved and fee is not None else None,
-        card=_card(mapping(said.get("authorization"))) if moved else None,
-        word=word,
-    )
-
-
-def _card(said: Mapping[str, Any]) -> CardToken | None:
-    token, last4 = text(said.get("authorization_code")), text(said.get("last4"), 4)
-    if token is None or last4 is None or said.get("reusable") is not True or said.get("channel") != "card":
-        return None
-    month, year = str(said.get("exp_month", "")), str(said.get("exp_year", ""))
-    dated = month.isdigit() and year.isdigit() and len(year) == 4
-    brand = str(said.get("brand") or said.get("card_type") or "card").strip()[:40]
-    return CardToken(
-        token=token, last4=last4, brand=brand, expires=f"{int(month):02d}/{year}" if dated else None
-    )
-
-
-def _payout(said: Mapping[str, Any], reference: str) -> PayoutSeen:
-    if said.get("reference") != reference:
-        raise GatewayAway("an answer about another payout")
-    word = str(said.get("status"))[:40]
-    amount = said.get("amount")
-    return PayoutSeen(
-        reference=reference,
-        gateway_reference=text(said.get("transfer_code")),
-        state=_PAYOUT.get(word, PayoutState.PENDING),
-        amount_minor=None if amount is None else whole_minor(amount),
-        currency=text(said.get("currency"), 3),
-        word=word,
-    )
-
-
-def _refund(said: Mapping[str, Any], reference: str) -> RefundSeen:
-    word = str(said.get("status"))[:40]
-    return RefundSeen(
-        reference=reference,
-        state=_REFUND.get(word, RefundState.PENDING),
-        gateway_reference=_number(said.get("id")),
-        word=word,
-    )
-
-
-def _number(told: object) -> str | None:
-    return str(told)[:40] if isinstance(told, int | str) and not isinstance(told, bool) else None
-
-
-def _about(word: str, data: Mapping[str, Any]) -> tuple[About, str | None]:
-    """What an event is about, and which of our references it names."""
-    if word.startswith("charge.dispute."):
-        return About.PAYMENT, text(mapping(data.get("transaction")).get("reference"))
-    if word.startswith("charge."):
-        return About.PAYMENT, text(data.get("reference"))
-    if word.startswith("transfer."):
-        return About.PAYOUT, text(data.get("reference"))
-    if word.startswith("refund."):
-        # A refund's own reference is the bank's: it says that something has happened to the payment.
-        return About.PAYMENT, text(data.get("transaction_reference"))
-    return About.OTHER, None
-
-
-def instant(told: object) -> datetime | None:
-    """A time in ISO 8601, else None."""
-    if not isinstance(told, str) or len(told) > 40:
-        return None
-    try:
-        at = datetime.fromisoformat(told)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
