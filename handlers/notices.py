@@ -30,7 +30,10 @@ class SetNotices(Shape):
 
 @route("GET", "/api/user/notices", gives=NoticeSettings, wraps="notices")
 async def notice_settings(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Which notices of account activity you get: money in, withdrawals, a changed PIN, a new bank account."""
+    """Which notices of account activity you get: money in, withdrawals, a changed PIN, a new bank account.
+
+    They go to an address and a number that you have verified.
+    """
     return await ctx.services.notices.settings(ctx.user_id)
 
 

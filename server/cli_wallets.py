@@ -23,12 +23,14 @@ from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.money import spoken
 from models.ports import Clock
+from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.rules import StatementLine, lines_of
 from models.wallet.store import WalletStore
 from server.cli_beside import beside, console_for_pipes
 from server.clock import SystemClock, SystemIds
 from server.config import Config
+from server.wiring_notices import wire_notices
 
 # More wallets than anybody reads through in a terminal.
 LISTED = 200
@@ -58,12 +60,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
     """Do what ``args`` say. 0: done; 1: no such user or wallet, or no database to ask."""
     console = console or console_for_pipes()
-    return await beside(config, console, lambda db: _do(args, db, console))
+    return await beside(config, console, lambda db: _do(args, db, config, console))
 
 
-async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
+async def _do(args: argparse.Namespace, db: Database, config: Config, console: Console) -> None:
     clock, ids, people = SystemClock(), SystemIds(), UserStore(db)
-    ledger = Ledger(LedgerStore(db), clock, ids)
+    ledger, pins = Ledger(LedgerStore(db), clock, ids), WalletStore(db)
+    notices = wire_notices(config.money, db, users=Users(store=people, clock=clock), clock=clock, ids=ids)
+    notices.listen(ledger=ledger.store, pins=pins)  # a server sends what is kept here
     if args.wallets_verb == "list":
         wallets = await ledger.store.newest(args.limit)
         owners = await people.profiles({wallet.user_id for wallet in wallets})
@@ -73,7 +77,7 @@ async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
     stewards = Stewards(store=AccountStore(db), people=people, clock=clock, ids=ids)
     owner = (await stewards.find(args.name)).profile
     if args.wallets_verb == "show":
-        await _show(owner.user_id, owner.username, ledger, WalletStore(db), clock, console)
+        await _show(owner.user_id, owner.username, ledger, pins, clock, console)
         return
     frozen = args.wallets_verb == "freeze"
     for wallet in await ledger.freeze(owner.user_id, frozen=frozen, currency=args.currency):

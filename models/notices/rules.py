@@ -83,8 +83,14 @@ def _into_primary(entry: Entry) -> int:
 
 
 def ways(account: Account, settings: Settings, carriers: Iterable[str]) -> dict[str, str]:
-    """The address by each way that somebody wants, has, and can be reached by."""
-    wanted = {EMAIL: account.email if settings.email else None, SMS: account.phone if settings.sms else None}
+    """The address by each way that somebody wants, has shown to be theirs, and can be reached by.
+
+    One that was not verified may be a stranger's: they would read of another's money, or be paid for our SMS.
+    """
+    wanted = {
+        EMAIL: account.email if settings.email and account.email_verified else None,
+        SMS: account.phone if settings.sms and account.phone_verified else None,
+    }
     return {way: address for way, address in wanted.items() if address and way in set(carriers)}
 
 

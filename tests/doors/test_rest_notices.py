@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from argparse import ArgumentParser
 
+import pytest
+from rich.console import Console
+
+from server import cli_wallets
+from server.config import load_config
 from tests.doors.conftest import House, open_house
+from tests.fakes import VirtualClock
 from tests.standins.smtp import RelayStandIn
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,17 +33,33 @@ async def test_a_choice_is_true_or_false(rest: House, wrong: dict[str, object]) 
     (await rest.send("GET", "/api/user/notices")).error(401, "TOKEN_MISSING")
 
 
-async def test_a_server_with_a_relay_tells_who_is_paid(mongo_uri: str) -> None:
+async def test_a_server_with_a_relay_tells_also_what_the_operator_does(mongo_uri: str) -> None:
     relay = RelayStandIn()
     await relay.start()
+    told = {"SMTP_URL": f"smtp://127.0.0.1:{relay.port}", "MAIL_FROM": "no-reply@example.org"}
     try:
-        url = f"smtp://127.0.0.1:{relay.port}"
-        async with open_house(mongo_uri, SMTP_URL=url, MAIL_FROM="no-reply@example.org") as house:
+        async with open_house(mongo_uri, **told) as house:
             ann = await house.person("ann")
             assert (await ann.post("/api/wallet/create", {"pin": "4071"})).status == 201
-            await house.services.wallets.freeze(ann.id, frozen=True)
+            await house.db["users"].update_one(
+                {"_id": ann.id}, {"$set": {"email_verified_at": house.clock.now()}}
+            )
+            changed = {"currentPin": "4071", "newPin": "8253"}
+            assert (await ann.post("/api/wallet/change-pin", changed)).status == 204
             await house.services.notices.run_due()
-            assert [one["Subject"] for one in relay.letters] == ["Your wallet is frozen"]
-            assert relay.recipients == [ann.signed_in["user"]["email"]]
+
+            parser = ArgumentParser()
+            cli_wallets.add_parser(parser.add_subparsers(dest="command"))
+            database = {"MONGO_URI": mongo_uri, "MONGO_DATABASE": house.db.db.name}
+            freeze = parser.parse_args(["wallets", "freeze", ann.id])
+            assert await cli_wallets.run(freeze, load_config({**database, **told}), Console(quiet=True)) == 0
+            assert isinstance(house.clock, VirtualClock)
+            house.clock.pass_(60)  # the command line has the machine's time
+            await house.services.notices.run_due()
+            assert [one["Subject"] for one in relay.letters] == [
+                "Your PIN was changed",
+                "Your wallet is frozen",
+            ]
+            assert set(relay.recipients) == {ann.signed_in["user"]["email"]}
     finally:
         await relay.stop()

@@ -120,7 +120,8 @@ async def post(db: Database, clock: VirtualClock, ids: CountingIds) -> Post:
     house = House(db, clock, ids)
     await house.add_user(ANN, "ann")
     await house.add_user(BOB, "bob")
-    await db["users"].update_one({"_id": ANN}, {"$set": {"phone": PHONE}})
+    await db["users"].update_one({"_id": ANN}, {"$set": {"phone": PHONE, "phone_verified_at": clock.now()}})
+    await db["users"].update_many({}, {"$set": {"email_verified_at": clock.now()}})
     return Post(house, db, clock, ids)
 
 
@@ -320,6 +321,18 @@ async def test_an_address_that_is_new_since_is_the_one_that_counts(post: Post) -
     await post.db["users"].update_one({"_id": ANN}, {"$set": {"email": "new@x.test"}})
     await post.run()
     assert [one.to for one in post.mail.letters] == ["new@x.test"]
+
+
+@pytest.mark.parametrize(("way", "verified"), [("mail", "email_verified_at"), ("sms", "phone_verified_at")])
+async def test_an_address_that_nobody_has_shown_to_be_theirs_is_told_nothing(
+    post: Post, way: str, verified: str
+) -> None:
+    await post.notices.change(ANN, email=True, sms=True)
+    await post.db["users"].update_one({"_id": ANN}, {"$unset": {verified: ""}})
+    await post.put(post.fact())
+    await post.run()
+    told = {"mail": len(post.mail.letters), "sms": len(post.sms.letters)}
+    assert told == {"mail": 1, "sms": 1, way: 0}
 
 
 async def test_who_has_no_address_or_no_account_any_more_is_told_nothing(post: Post) -> None:
