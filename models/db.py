@@ -217,9 +217,9 @@ class _QueuedCursor:
 
 
 class Database:
-    """A connection to one database of a replica set."""
+    """A connection to one database of a replica set. ``listeners`` are told of its commands, as the driver does."""
 
-    def __init__(self, uri: str, name: str) -> None:
+    def __init__(self, uri: str, name: str, *, listeners: Sequence[Any] = ()) -> None:
         self.client: AsyncMongoClient[Document] = AsyncMongoClient(
             uri,
             maxPoolSize=POOL_SIZE_MAX,
@@ -231,6 +231,7 @@ class Database:
             w="majority",
             journal=True,
             appname="ringmeter",
+            event_listeners=list(listeners),
         )
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.db: AsyncDatabase[Document] = self.client.get_database(name, codec_options=options)

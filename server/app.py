@@ -27,7 +27,7 @@ from server.config import Config
 from server.counted_gateways import count_gateway
 from server.docs import add_documents
 from server.funnel import Answer
-from server.health import Health
+from server.health import VERSION, Health
 from server.jobs import counted, turn_of
 from server.metrics import (
     NO_DOOR,
@@ -43,6 +43,7 @@ from server.sandbox_pages import add_sandbox
 from server.security import Origins, protect
 from server.siblings import Siblings
 from server.sockets import Sockets
+from server.tracing import traces_to
 from server.turns import Turns
 from server.wiring import Edges, Wired, catalogue, wire
 
@@ -81,7 +82,8 @@ def make_app(
     origins = Origins(config.cors_origins)
     alarms = LoopAlarms(clock, tasks)
     sockets = Sockets(tasks=tasks, process=process, origins=origins.allows_socket)
-    db = Database(uri, config.mongo_database)
+    traces = traces_to(config.otel_endpoint, process=process, version=VERSION)
+    db = Database(uri, config.mongo_database, listeners=traces.listeners if traces is not None else ())
     bus = (
         Bus(config.redis_url, name=config.mongo_database, process=process, tasks=tasks)
         if config.redis_url
@@ -103,6 +105,7 @@ def make_app(
     )
     wired = wire(config, db, edges)
     services = wired.services
+    wired.funnel.traces = traces
     alarms.ring = lambda key: (services.rooms if key.startswith(ROOM_ALARM) else services.calls).alarm(key)
     services.calls.works, services.calls.send_back = works, sockets.send_back
     turns = Turns(process, works=works, workers=lambda: services.calls.workers)
@@ -149,6 +152,8 @@ def make_app(
         await prepare(db, clock, process)
         yield
         await db.close()
+        if traces is not None:
+            await traces.close()
 
     async def threads(_: web.Application) -> AsyncIterator[None]:
         yield
@@ -168,7 +173,9 @@ def make_app(
         await services.presence.run_leases(DEAD_AFTER_SECONDS)
         await services.rooms.run_leases(DEAD_AFTER_SECONDS)
         running = [
-            asyncio.create_task(tasks.every(job.every_seconds, turn_of(job, services, turns), job.name))
+            asyncio.create_task(
+                tasks.every(job.every_seconds, turn_of(job, services, turns, traces), job.name)
+            )
             for job in catalogue.jobs.values()
         ]
         for name, seconds, work in (

@@ -49,6 +49,7 @@ from server.config_read import (
     with_files,
     words,
 )
+from server.tracing import endpoint
 from server.variables import PUBLIC_STUN
 
 TURN_TTL_SECONDS_MAX = 86_400  # a leaked TURN credential is good for a day at most
@@ -133,6 +134,7 @@ class Config:
     refresh_token_days: int
     bcrypt_rounds: int
     auth_per_minute: int
+    otel_endpoint: str | None
     money: MoneyConfig
     identity: IdentityConfig
 
@@ -212,6 +214,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         refresh_token_days=whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
         bcrypt_rounds=whole(read, "BCRYPT_ROUNDS", 4, 16),
         auth_per_minute=whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
+        otel_endpoint=optional(read, "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         money=money_config(read, production=production),
         identity=identity_config(read, production=production),
     )

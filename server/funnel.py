@@ -28,6 +28,7 @@ from models.ports import Letter
 from server.lanes import Lanes
 from server.limits import Allowance, SlidingWindow, TokenBucket
 from server.metrics import REQUEST_SECONDS, REQUESTS
+from server.tracing import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ class Funnel:
         self._once = once
         self._schemas: dict[type[Shape], Shape] = {}
         self.draining = False
+        self.traces: Traces | None = None
 
     def schema(self, shape: type[Shape]) -> Shape:
         """The one instance of a schema."""
@@ -132,15 +134,25 @@ class Funnel:
         """Answer one request; never raises. ``key`` is the Idempotency-Key of REST (events carry ``opId``)."""
         started = time.perf_counter()
         name = door.name if isinstance(door, Event) else f"{door.method} {door.path}"
-        try:
-            with structlog.contextvars.bound_contextvars(**_about(ctx, payload)):
-                answer = Answer(await self._admitted(door, name, ctx, payload, key))
-        except Refusal as refusal:
-            answer = Answer(refusal=refusal)
-        except Exception as error:
-            answer = Answer(refusal=fault(error, name))
+        if self.traces is None:
+            answer = await self._answered(door, name, ctx, payload, key)
+        else:
+            with self.traces.span(name, door=ctx.door) as span:
+                answer = await self._answered(door, name, ctx, payload, key)
+                span.outcome(answer.refusal.code if answer.refusal else "ok")
         _note(name, ctx, answer, time.perf_counter() - started)
         return answer
+
+    async def _answered(
+        self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
+    ) -> Answer:
+        try:
+            with structlog.contextvars.bound_contextvars(**_about(ctx, payload)):
+                return Answer(await self._admitted(door, name, ctx, payload, key))
+        except Refusal as refusal:
+            return Answer(refusal=refusal)
+        except Exception as error:
+            return Answer(refusal=fault(error, name))
 
     def relay(self, door: Event, ctx: Context, payload: Any) -> tuple[Answer, Sequence[Letter]] | None:
         """Forward at once what can be: the answer, and letters to send. None: use ``run``. Never raises."""

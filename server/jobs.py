@@ -10,14 +10,15 @@ from handlers.services import Services
 from models.ports import Clock
 from server.clock import SystemClock
 from server.metrics import JOB_EVERY, JOB_LAST_SUCCESS, JOB_RUNS, JOB_SECONDS
+from server.tracing import Traces
 from server.turns import Turns
 
 Turn = Callable[[], Awaitable[Any]]
 
 
-def turn_of(job: Job, services: Services, turns: Turns) -> Turn:
+def turn_of(job: Job, services: Services, turns: Turns, traces: Traces | None = None) -> Turn:
     """A turn of ``job``: its work when it is this process's, and counted then."""
-    work = counted(job.name, job.every_seconds, lambda: job.handler(services), services.clock)
+    work = counted(job.name, job.every_seconds, lambda: job.handler(services), services.clock, traces)
 
     async def turn() -> None:
         if turns.mine(job):
@@ -26,8 +27,10 @@ def turn_of(job: Job, services: Services, turns: Turns) -> Turn:
     return turn
 
 
-def counted(name: str, every_seconds: float, work: Turn, clock: Clock) -> Turn:
+def counted(name: str, every_seconds: float, work: Turn, clock: Clock, traces: Traces | None = None) -> Turn:
     """``work`` with its outcome in the metrics. A fault goes on to the caller, who logs it."""
+    if traces is not None:
+        work = _traced(name, work, traces)
     JOB_EVERY.labels(name).set(every_seconds)
     ok, failed = JOB_RUNS.labels(name, "ok"), JOB_RUNS.labels(name, "failed")
     seconds, last = JOB_SECONDS.labels(name), JOB_LAST_SUCCESS.labels(name)
@@ -43,5 +46,18 @@ def counted(name: str, every_seconds: float, work: Turn, clock: Clock) -> Turn:
             seconds.observe(SystemClock.monotonic() - began)
         ok.inc()
         last.set(clock.now().timestamp())
+
+    return turn
+
+
+def _traced(name: str, work: Turn, traces: Traces) -> Turn:
+    async def turn() -> None:
+        with traces.span(f"job {name}", door="job") as span:
+            try:
+                await work()
+            except Exception:
+                span.outcome("failed")
+                raise
+            span.outcome("ok")
 
     return turn

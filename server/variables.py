@@ -186,6 +186,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
     Variable("AUTH_PER_MINUTE", "10", "Sign-in attempts per minute from one address, and for one account"),
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "Where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318; without it there are none",
+    ),
 )
 
 
