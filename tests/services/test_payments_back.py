@@ -191,6 +191,21 @@ async def test_refunds_at_once_never_give_back_more_than_came(house: House) -> N
     await house.books()
 
 
+async def test_a_refund_and_more_money_at_the_same_moment_are_both_kept(house: House) -> None:
+    other = house.process()
+    for n in range(1, 6):
+        payment = await house.paid(600)
+        house.till.pays(payment.reference, 1000)
+        await asyncio.gather(
+            other.payments.looking.look(payment),
+            house.one.refunds.begin(payment.reference, amount_minor=200, reason=""),
+        )
+        after = await house.fresh(payment)
+        assert (after.paid_minor, after.reversed_minor) == (1000, 200)
+        assert (await house.money())[0] == 800 * n
+    await house.books()
+
+
 async def test_a_refund_that_the_gateway_refuses_comes_back(house: House) -> None:
     payment = await house.paid(into="call_credits")
     house.till.fail("refund", GatewayNo("too_old"))
