@@ -101,7 +101,8 @@ CODES: dict[str, Code] = {
     "PAYOUT_WRONG_STATE": Code(409, "The withdrawal is not in a state for this."),
     "PAYOUT_LIMIT": Code(409, "This is more than may be withdrawn in a day, or less than the least."),
     "PAYOUT_COOLING_OFF": Code(
-        403, "After a change of the PIN or of a bank account nothing can be withdrawn for some time."
+        403,
+        "After a change of the PIN, the second factor or a bank account nothing can be withdrawn for a time.",
     ),
     "BANK_ACCOUNT_UNKNOWN": Code(404, "There is no such bank account."),
     "BANK_ACCOUNT_EXISTS": Code(409, "You have this bank account already."),

@@ -1,4 +1,4 @@
-"""``python main.py users list|ban|unban|promote NAME``: on a running system, from beside it.
+"""``python main.py users list|ban|unban|promote|drop-2fa NAME``: on a running system, from beside it.
 
 A ban reaches the running servers through the database; each closes that person's sockets within a second.
 """
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.auth.second.store import FactorStore
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
 from models.db import Database
@@ -28,6 +29,10 @@ _VERBS = {
     "ban": ("Keep somebody out: sockets close and calls end within a second", "is banned"),
     "unban": ("Let somebody in again, with the sign-ins they had", "is active"),
     "promote": ("Make somebody an administrator", "is an administrator"),
+    "drop-2fa": (
+        "Ask somebody for no second factor any more, who has lost it and shown you who they are",
+        "signs in by password alone",
+    ),
 }
 
 
@@ -35,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add ``users`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "users",
-        help="list, ban, unban or promote people",
+        help="list, ban, unban or promote people; drop a lost second factor",
         description="Look after the people of this server.",
     )
     verbs = parser.add_subparsers(dest="users_verb", required=True, metavar="VERB")
@@ -54,12 +59,23 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
 
 
 async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
-    stewards = Stewards(store=AccountStore(db), people=UserStore(db), clock=SystemClock(), ids=SystemIds())
+    stewards = Stewards(
+        store=AccountStore(db),
+        people=UserStore(db),
+        factors=FactorStore(db),
+        clock=SystemClock(),
+        ids=SystemIds(),
+    )
     if args.users_verb == "list":
         console.print(_table(await stewards.people(args.limit)))
         return
-    verb = {"ban": stewards.ban, "unban": stewards.unban, "promote": stewards.promote}[args.users_verb]
-    account = await verb(args.name)
+    verbs = {
+        "ban": stewards.ban,
+        "unban": stewards.unban,
+        "promote": stewards.promote,
+        "drop-2fa": stewards.drop_factor,
+    }
+    account = await verbs[args.users_verb](args.name)
     console.print(f"{account.profile.username} {_VERBS[args.users_verb][1]}.", markup=False)
 
 

@@ -6,6 +6,7 @@ Nothing here needs a socket: each running server sees the revocation that the ch
 from __future__ import annotations
 
 from models.auth.rules import login_key
+from models.auth.second.store import FactorStore
 from models.auth.session import Revocation
 from models.auth.store import AccountStore
 from models.errors import Refusal
@@ -15,10 +16,19 @@ from models.users.store import UserStore
 
 
 class Stewards:
-    """``Stewards(*, store: AccountStore, people: UserStore, clock: Clock, ids: Ids)``."""
+    """``factors`` are needed for ``drop_factor`` alone."""
 
-    def __init__(self, *, store: AccountStore, people: UserStore, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        *,
+        store: AccountStore,
+        people: UserStore,
+        clock: Clock,
+        ids: Ids,
+        factors: FactorStore | None = None,
+    ) -> None:
         self._store = store
+        self._factors = factors
         self._people = people
         self._clock = clock
         self._ids = ids
@@ -66,6 +76,17 @@ class Stewards:
         return await self._done(
             account, await self._store.set_role(account.profile.user_id, ADMIN, self._clock.now())
         )
+
+    async def drop_factor(self, name: str) -> Account:
+        """Ask somebody for no second factor any more, who has lost it and the recovery codes. Safe to repeat.
+
+        Whoever asks for it has to show who they are by other means. ``USER_UNKNOWN``, ``ACCOUNT_DELETED``.
+        """
+        assert self._factors is not None, "made without second factors"
+        account = await self.find(name)
+        if account.second_factor:
+            await self._factors.disable(account.profile.user_id, self._clock.now())
+        return await self._done(account, True)
 
     async def _done(self, account: Account, well: bool) -> Account:
         after = await self._people.account(account.profile.user_id) if well else None

@@ -270,6 +270,7 @@ class AccountStore:
                         "signed_in_at",
                         "sign_ins",
                         "second_factor",
+                        "factor_off_at",
                     ),
                 ),
                 "",

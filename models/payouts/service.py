@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from models.db import Session
 from models.errors import Refusal
@@ -67,6 +67,8 @@ class Payouts:
         self._limits = limits
         self._clock = clock
         self._ids = ids
+        # What else may have been taken away from the owner's guard, and when; without it only the PIN and the account.
+        self.weakened_at: Callable[[str], Awaitable[datetime | None]] | None = None
 
     # ------------------------------------------------------------------------------------------------------- one's own
 
@@ -164,7 +166,8 @@ class Payouts:
         Read after the PIN was found right: a change since then was not made by who is asking.
         """
         changed = await self._pins.changed_at(user_id)
-        since = max(account.created_at, changed or account.created_at)
+        weakened = await self.weakened_at(user_id) if self.weakened_at is not None else None
+        since = max(at for at in (account.created_at, changed, weakened) if at is not None)
         left = since + self._limits.cool_off - self._clock.now()
         if left > timedelta(0):
             wait = max(1, round(left / timedelta(milliseconds=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from argparse import ArgumentParser
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from models.ledger.journal import Entry, Kind, Leg, Pocket, account_of, clearing
 from models.mailbox.store import LETTERS
 from server import cli_payouts
 from server.config import load_config
-from tests.doors.conftest import PASSWORD, House, Person
+from tests.doors.conftest import PASSWORD, House, Person, open_house
 from tests.doors.serverprocess import eventually
 from tests.doors.test_rest_second_factor import turned_on
 from tests.fakes import VirtualClock
@@ -289,3 +290,26 @@ async def test_a_withdrawal_takes_a_fresh_second_factor_where_one_is_on(rest: Ho
     (await saver.post(WITHDRAW, asked, headers=key())).error(403, "TOTP_WRONG")
     code = await app.code()
     assert (await saver.post(WITHDRAW, {**body, "totp": code}, headers=key())).status == 202
+
+
+async def test_after_a_second_factor_is_turned_off_nothing_goes_out_for_some_time(mongo_uri: str) -> None:
+    async with open_house(mongo_uri, **HOUSE, WITHDRAWAL_COOL_OFF_SECONDS="3600") as rest:
+        saver = await rich(rest)
+        to = await account(saver)
+        _, recovery = await turned_on(rest, saver)
+        rest.clock.pass_(3600)  # type: ignore[attr-defined]
+        saver = replace(saver, signed_in=await _signed_in(rest, saver, recovery[0]))
+        body = {"bankAccountId": to["id"], "amountMinor": 1_000, "pin": PIN}
+        asked = {**body, "recoveryCode": recovery[1]}
+        assert (await saver.post(WITHDRAW, asked, headers=key())).status == 202
+        off = {"password": PASSWORD, "recoveryCode": recovery[2]}
+        assert (await saver.post("/api/auth/2fa/disable", off)).status == 204
+        refused = await saver.post(WITHDRAW, body, headers=key())
+        assert refused.error(403, "PAYOUT_COOLING_OFF")["retryAfterMs"] == 3_600_000
+
+
+async def _signed_in(rest: House, person: Person, recovery_code: str) -> dict[str, Any]:
+    body = {"identifier": person.username, "password": PASSWORD, "recoveryCode": recovery_code}
+    answer = await rest.send("POST", "/api/auth/login", body)
+    assert answer.status == 200, answer.body
+    return dict(answer.body)

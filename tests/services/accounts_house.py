@@ -128,7 +128,9 @@ class House:
             self.db, [FactorStore(self.db), CodeStore(self.db), IdentityStore(self.db), ApiKeyStore(self.db)]
         )
         self.people = UserStore(self.db)
-        self.stewards = Stewards(store=self.store, people=self.people, clock=self.clock, ids=self.ids)
+        self.stewards = Stewards(
+            store=self.store, people=self.people, factors=FactorStore(self.db), clock=self.clock, ids=self.ids
+        )
         self.one = self.process()
 
     def process(self, *, store: Any = None, passwords: Passwords | None = None) -> Process:

@@ -242,10 +242,21 @@ async def test_turning_it_off_takes_the_password_and_a_code(house: House, phone:
     assert not (await signs_in(house)).account.second_factor
     house.clock.pass_(30)
     assert await code_of(off(user_id, **{**proof, "totp": phone.code()})) == "TOTP_NOT_SET_UP"
+    assert await house.one.accounts.factors.turned_off_at(user_id) == house.clock.now() - timedelta(
+        seconds=30
+    )
     # And on again, with another seed.
     again = await Phone(house, user_id).turned_on()
     assert await code_of(signs_in(house, totp=phone.code())) == "TOTP_WRONG"
     await signs_in(house, totp=again.code())
+
+
+async def test_who_has_lost_app_and_paper_is_helped_by_the_operator(house: House, phone: Phone) -> None:
+    account = await house.stewards.drop_factor("ada")
+    assert not account.second_factor
+    await signs_in(house)
+    assert await house.one.accounts.factors.turned_off_at(phone.user_id) == house.clock.now()
+    assert not (await house.stewards.drop_factor("ada")).second_factor, "safe to repeat"
 
 
 async def test_a_factor_that_is_turned_on_between_the_look_and_the_sign_in_is_asked_for(house: House) -> None:

@@ -11,7 +11,7 @@ in. Recovery codes open in spite of a lock, since they cannot be guessed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from models.auth.second.rules import (
@@ -109,7 +109,7 @@ class SecondFactors:
     async def disable(self, user_id: str, *, totp: str | None, recovery_code: str | None) -> None:
         """Ask for no second factor any more. Refuses as ``prove`` does, and with ``TOTP_NOT_SET_UP``."""
         await self._proven(user_id, totp, recovery_code)
-        if not await self._store.disable(user_id):
+        if not await self._store.disable(user_id, self._clock.now()):
             raise Refusal("TOTP_NOT_SET_UP")
         await self.unlock(user_id)
 
@@ -125,6 +125,10 @@ class SecondFactors:
         """How many recovery codes are left; None without a second factor."""
         factor = await self._store.find(user_id)
         return factor.recovery_left if factor is not None and factor.seed is not None else None
+
+    async def turned_off_at(self, user_id: str) -> datetime | None:
+        """When the user had a second factor turned off for the last time; None: never."""
+        return await self._store.turned_off_at(user_id)
 
     async def unlock(self, user_id: str) -> None:
         """Forget wrong codes, since whoever has typed them no longer can: another password, another factor."""

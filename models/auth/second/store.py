@@ -127,17 +127,24 @@ class FactorStore:
         )
         return bool(done.matched_count)
 
-    async def disable(self, user_id: str) -> bool:
-        """Forget the factor; False when there was none in use."""
+    async def disable(self, user_id: str, now: datetime) -> bool:
+        """Forget the factor, and keep when that was; False when there was none in use."""
 
         async def body(session: Session) -> bool:
             gone = await self._factors.delete_one(
                 {"_id": user_id, "seed": {"$exists": True}}, session=session
             )
-            await self._users.update_one({"_id": user_id}, {"$unset": {"second_factor": ""}}, session=session)
+            if gone.deleted_count:
+                change = {"$unset": {"second_factor": ""}, "$set": {"factor_off_at": now}}
+                await self._users.update_one({"_id": user_id}, change, session=session)
             return bool(gone.deleted_count)
 
         return await self._db.transaction(body)
+
+    async def turned_off_at(self, user_id: str) -> datetime | None:
+        """When the user was last without a factor that they had had; None: never."""
+        row = await self._users.find_one({"_id": user_id}, {"factor_off_at": 1})
+        return row.get("factor_off_at") if row else None
 
     async def drop_of_sessions(self, session_ids: Collection[str], transaction: Session) -> None:
         """Nothing: a factor is the person's, not a sign-in's."""
