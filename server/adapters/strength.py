@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
-from zxcvbn import zxcvbn
-
 from models.auth.strength import too_weak
 
 LOOKED_AT = 72
@@ -38,5 +36,9 @@ class Zxcvbn:
 
 
 def _judged(password: str, own_words: Collection[str]) -> dict[str, Any]:
+    from zxcvbn import (
+        zxcvbn,  # here: its lists of words take 12 MB, which a server that nobody registers at can spare
+    )
+
     looked_at: dict[str, Any] = zxcvbn(password[:LOOKED_AT], user_inputs=[x[:LOOKED_AT] for x in own_words])
     return looked_at
