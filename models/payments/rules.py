@@ -15,8 +15,9 @@ from models.wallet.rules import PAID_INTO
 
 # A gateway is asked after this many seconds, the last of them again and again, while a payment may still come.
 BACK_OFF_SECONDS = (60, 120, 300, 900, 3600)
-# After that what was not paid is given up; a notification still brings it back.
+# After that what was not paid is given up; a notification still brings it back, and so does a look after these days.
 OPEN_HOURS = 72
+LATE_DAYS = (7, 30)
 # When a completed payment is looked at again for money that went back.
 AFTER_DAYS = (1, 7, 30)
 # A checkout whose answer was lost is opened again under another reference, so many times.
@@ -250,16 +251,16 @@ def back_off(tries: int) -> timedelta:
 def next_look(payment: Payment, tries: int, now: datetime) -> datetime | None:
     """When the gateway is asked again on our own account; None: never.
 
-    What was not paid, or not in full, is asked for until it is ``OPEN_HOURS`` old; what was paid again after
-    ``AFTER_DAYS``, since it may be taken back.
+    What was not paid, or not in full, is asked for until it is ``OPEN_HOURS`` old and once more after ``LATE_DAYS``;
+    what was paid again after ``AFTER_DAYS``, since it may be taken back.
     """
     if payment.gateway == WALLET:
         return None
     looks = []
     if payment.paid_minor < payment.amount_minor:
         over = payment.created_at + timedelta(hours=OPEN_HOURS)
-        if now < over:
-            looks.append(min(now + back_off(tries), over))
+        late = [payment.created_at + timedelta(days=days) for days in LATE_DAYS]
+        looks += [min(now + back_off(tries), over)] if now < over else [at for at in late if at > now][:1]
     if payment.paid_minor > payment.reversed_minor and payment.completed_at is not None:
         after = [payment.completed_at + timedelta(days=days) for days in AFTER_DAYS]
         looks += [at for at in after if at > now][:1]

@@ -362,6 +362,24 @@ async def test_what_is_paid_after_that_is_credited_when_it_is_told(house: House)
     await house.books()
 
 
+async def test_what_is_paid_after_that_and_told_by_nobody_is_found_in_the_end(house: House) -> None:
+    payment = await house.deposit()
+    house.clock.pass_(72 * HOUR)
+    await house.one.jobs()
+    asked = house.till.asked["query"]
+    house.clock.pass_(2 * DAY)
+    await house.one.jobs()
+    house.till.pays(payment.reference)
+    house.clock.pass_(2 * DAY)
+    await house.one.jobs()
+    assert house.till.asked["query"] == asked + 1
+    assert house.statuses(payment) == ["cancelled", "completed"]
+    for _ in range(80):
+        house.clock.pass_(DAY)
+        await house.one.jobs()
+    assert house.till.asked["query"] == asked + 1 + 3, "as any that was paid"
+
+
 @pytest.mark.parametrize("state", [PayState.FAILED, PayState.CANCELLED])
 async def test_a_payment_that_failed_may_be_paid_after_all(house: House, state: PayState) -> None:
     payment = await house.deposit()
