@@ -15,7 +15,18 @@ from models.payouts.rules import Order, ask
 from models.wallet.rules import Amount, major_asked
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.payouts_house import DAILY, FEE, LEAST, LIMITS, NUMBER, OTP, House
-from tests.services.wallet_house import ANN, BOB, EVE, OTHER_PIN, PASSWORD, PIN, WRONG, code_of, refused
+from tests.services.wallet_house import (
+    ANN,
+    BOB,
+    EVE,
+    OTHER_PIN,
+    PASSWORD,
+    PIN,
+    WRONG,
+    PlainHasher,
+    code_of,
+    refused,
+)
 
 
 @pytest.fixture
@@ -531,6 +542,17 @@ async def test_e88_a_wallet_that_is_frozen_before_the_submission_keeps_its_money
     await house.wallets.freeze(ANN, frozen=False)
     await house.pass_and_run(3_600)
     assert house.bank.arrived == {payout.reference: 1}
+
+
+async def test_e88_a_freeze_while_the_pin_is_looked_at_is_seen(house: House) -> None:
+    class Freezing(PlainHasher):
+        async def verify(self, password: str, kept: str | None) -> bool:
+            await house.wallets.freeze(ANN, frozen=True)
+            return await super().verify(password, kept)
+
+    house.till.pins._hasher = Freezing()
+    assert await code_of(house.withdraw()) == "WALLET_FROZEN"
+    assert await house.split() == (10_000, 0)
 
 
 async def test_what_was_submitted_before_the_freeze_is_finished(house: House) -> None:
