@@ -24,7 +24,7 @@ from models.payments.gateway import (
     RefundAsk,
     RefundState,
 )
-from models.sandbox.rules import LATE_SECONDS, PASSWORD, RETURNED_SECONDS, Button
+from models.sandbox.rules import LATE_SECONDS, PASSWORD, RETURNED_SECONDS, Button, Step
 from models.sandbox.service import TELL_AGAIN_SECONDS, Sandbox
 from models.sandbox.store import SandboxStore
 from server.adapters.gateways.sandbox import SIGNATURE, SandboxGateway
@@ -152,6 +152,17 @@ async def test_a_button_of_an_older_page_does_nothing(bank: Bank) -> None:
     assert sum(done) == 1, "of three tabs that were open at the same time one counts"
     assert not await bank.gateway.sandbox.press("r-1", Button.REVERSED, seen=1)
     assert not await bank.gateway.sandbox.press("unknown", Button.PAID, seen=1)
+
+
+async def test_of_two_processes_that_have_seen_the_same_one_goes_on(bank: Bank, db: Database) -> None:
+    await bank.opened()
+    store, now = SandboxStore(db), bank.clock.now()
+    seen = await store.find("payment:r-1")
+    assert seen is not None
+    paid = Step(at=now, state=PayState.PAID, paid_minor=50_000)
+    assert await store.go_on(seen, [paid], tell_at=now)
+    assert not await store.go_on(seen, [Step(at=now, state=PayState.FAILED)], tell_at=now)
+    assert await bank.seen() == (PayState.PAID, 50_000, 0)
 
 
 async def test_what_nobody_took_is_told_again_under_the_same_id(bank: Bank) -> None:
