@@ -325,9 +325,6 @@ class Bench:
                     towns.append(await stack.enter_async_context(opening))
                     await towns[-1].call(plan.process_pairs, told)
             # All are there in all rounds, so that they are measured in the same circumstances.
-            for one in towns:
-                with self.bar(f"{one.count} processes at rest"):
-                    await one.rest(plan.process_rest_seconds)
             await self._rounds(
                 "processes",
                 *(

@@ -152,6 +152,8 @@ async def _joined(servers: list[Server]) -> None:
 async def steady(here: Town, rate: float, plan: Plan, told: Told) -> Round:
     """One round of candidates at a rate."""
     plan = replace(plan, relay_rate=rate, relay_seconds=plan.process_seconds)
+    with ahead(*here.several.pids):
+        await here.rest(plan.process_rest_seconds)  # in the same circumstances as the round
     before = await here.said()
     with ahead(*here.several.pids):
         done = await relay.steady(here.board, plan, here.several, told)
