@@ -151,6 +151,16 @@ async def test_a_posting_that_is_refused_is_counted_by_its_code(mongo_uri: str) 
         assert value(page, "ringmeter_ledger_refusals_total", code="INSUFFICIENT_FUNDS") == before + 1
 
 
+async def test_every_figure_and_every_alert_is_in_the_guide(rest: House) -> None:
+    guide = (ROOT / "docs/guides/operations.md").read_text()
+    for family in text_string_to_metric_families(await page_of(rest)):
+        if family.name.startswith("ringmeter_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            assert re.search(rf"`{name}\b", guide), name
+    for rule in ALERTS:
+        assert f"`{rule['alert']}`" in guide, rule["alert"]
+
+
 async def test_alerts_say_who_wakes_up_and_what_to_look_at() -> None:
     names = [rule["alert"] for rule in ALERTS]
     assert len(set(names)) == len(names)
