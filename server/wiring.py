@@ -235,7 +235,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             WalletStore(db),
             *belongings_of_payouts(db),
         ],
-        carriers=notices.carriers,
+        notices=notices,
         calls=lives,
         hasher=passwords,
         doors=doors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from models.auth.apikeys.service import ApiKeys
 from models.auth.apikeys.store import ApiKeyStore
@@ -20,7 +20,6 @@ from models.auth.session import Hasher
 from models.auth.store import AccountStore, Belongings
 from models.auth.tries.store import TryStore
 from models.db import Database
-from models.notices.notice import Carrier
 from models.ports import Clock, Courier, Doors, Ids, LiveCalls
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
@@ -29,6 +28,7 @@ from server.adapters.messenger import CarrierMessenger
 from server.adapters.strength import Zxcvbn
 from server.config import Config
 from server.config_identity import IdentityConfig
+from server.wiring_notices import WiredNotices
 
 # developers.google.com/identity: verify the Google ID token on your server side
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
@@ -46,7 +46,7 @@ def wire_accounts(
     db: Database,
     *,
     belongings: Sequence[Belongings],
-    carriers: Mapping[str, Carrier],
+    notices: WiredNotices,
     calls: LiveCalls,
     hasher: Hasher,
     doors: Doors,
@@ -60,6 +60,7 @@ def wire_accounts(
     factor_store, code_store = FactorStore(db), CodeStore(db)
     identities, key_store = IdentityStore(db), ApiKeyStore(db)
     store = AccountStore(db, [*belongings, factor_store, code_store, identities, key_store])
+    notices.listen_to_accounts(accounts=store, factors=factor_store, api_keys=key_store)
     factors = SecondFactors(
         store=factor_store,
         tries=tries,
@@ -73,7 +74,7 @@ def wire_accounts(
         accounts=store,
         people=UserStore(db),
         tries=tries,
-        messenger=CarrierMessenger(carriers, development=not config.production),
+        messenger=CarrierMessenger(notices.carriers, development=not config.production),
         clock=clock,
         ids=ids,
         chance=chance,

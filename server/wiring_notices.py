@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.auth.apikeys.store import ApiKeyStore
+from models.auth.second.store import FactorStore
+from models.auth.store import AccountStore
 from models.db import Database
 from models.ledger.store import LedgerStore
-from models.notices.notice import EMAIL, SMS, Carrier
+from models.notices.notice import EMAIL, SMS, Carrier, What
 from models.notices.service import Notices
 from models.notices.store import NoticeStore
 from models.ports import Clock, Ids
@@ -36,6 +39,17 @@ class WiredNotices:
         ledger.beside = self.notices.with_entries
         ledger.beside_freeze = self.notices.with_freeze
         pins.beside_change = self.notices.with_pin
+
+    def listen_to_accounts(
+        self, *, accounts: AccountStore, factors: FactorStore, api_keys: ApiKeyStore
+    ) -> None:
+        """The same for what guards an account."""
+        if not self.carriers:
+            return
+        tells = self.notices.with_change
+        accounts.beside_password = tells(What.PASSWORD_CHANGED)
+        factors.beside_on, factors.beside_off = tells(What.SECOND_FACTOR_ON), tells(What.SECOND_FACTOR_OFF)
+        api_keys.beside_made = tells(What.API_KEY_MADE)
 
     async def close(self) -> None:
         """Close the connections."""

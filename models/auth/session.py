@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from models.db import Session as Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,10 @@ class PushToken:
     token: str
     platform: str | None
     updated_at: datetime
+
+
+# Told in the transaction of a change of what guards an account: whose, and when.
+Beside = Callable[[str, datetime, Transaction], Awaitable[None]]
 
 
 class Hasher(Protocol):

@@ -16,7 +16,7 @@ from models.auth.codes.rules import Way
 from models.auth.codes.store import Code
 from models.auth.devices.store import DeviceStore
 from models.auth.rules import Key
-from models.auth.session import Credentials, PushToken, Revocation, Session
+from models.auth.session import Beside, Credentials, PushToken, Revocation, Session
 from models.auth.sessions.store import SessionStore
 from models.db import Database, Document, DuplicateKeyError
 from models.db import Session as Transaction
@@ -62,6 +62,7 @@ class AccountStore:
         self._people = UserStore(db)
         self.sessions = SessionStore(db)
         self.devices = DeviceStore(db)
+        self.beside_password: Beside | None = None
         self._belongings: tuple[Belongings, ...] = (self.devices, *belongings)
 
     # ---------------------------------------------------------------------------------------------------- who is it
@@ -191,6 +192,8 @@ class AccountStore:
             result = await self._users.update_one(_as_seen(seen), {"$set": changes}, session=transaction)
             if not result.matched_count:
                 return False, None
+            if self.beside_password is not None:
+                await self.beside_password(seen.user_id, note.at, transaction)
             others = [x for x in await self.sessions.live_ids(seen.user_id, transaction) if x != keep_session]
             return True, await self._end(others, note, transaction)
 
@@ -215,6 +218,8 @@ class AccountStore:
             ).matched_count:
                 return False, None
             await self._verified(code, note.at, transaction)
+            if self.beside_password is not None:
+                await self.beside_password(code.user_id, note.at, transaction)
             ids = await self.sessions.live_ids(code.user_id, transaction)
             return True, await self._end(ids, note, transaction)
 

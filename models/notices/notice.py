@@ -13,7 +13,7 @@ CARRY_SECONDS_MAX = 12
 
 
 class What(StrEnum):
-    """What has happened to somebody's money, or to what guards it."""
+    """What has happened to somebody's money, or to what guards it and the account."""
 
     MONEY_IN = "money_in"
     TAKEN_BACK = "taken_back"
@@ -24,6 +24,10 @@ class What(StrEnum):
     PIN_CHANGED = "pin_changed"
     BANK_ACCOUNT_ADDED = "bank_account_added"
     FROZEN = "frozen"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - what has happened
+    SECOND_FACTOR_ON = "second_factor_on"
+    SECOND_FACTOR_OFF = "second_factor_off"
+    API_KEY_MADE = "api_key_made"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

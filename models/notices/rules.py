@@ -164,6 +164,18 @@ def _words(fact: Fact) -> tuple[str, str, bool]:
                 f"Your wallet was frozen {at}: nothing can leave it. Ask the support.",
                 False,
             )
+        case What.PASSWORD_CHANGED:
+            return "Your password was changed", f"The password of your account was changed {at}.", True
+        case What.SECOND_FACTOR_ON:
+            return "Second factor turned on", f"Signing in takes a code of an app since {at}.", True
+        case What.SECOND_FACTOR_OFF:
+            return (
+                "Second factor turned off",
+                f"Signing in takes no code of an app any more since {at}.",
+                True,
+            )
+        case What.API_KEY_MADE:
+            return "API key made", f"A key with which a server acts for you was made {at}.", True
 
 
 def _day(at: datetime) -> str:

@@ -10,7 +10,7 @@ before it is sent again, an e-mail goes again under the Message-ID that it had.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -66,6 +66,15 @@ class Notices:
         """Beside the change of a PIN, in its transaction."""
         fact = Fact(id=f"pin:{user_id}:{at.isoformat()}", user_id=user_id, what=What.PIN_CHANGED, at=at)
         await self.put(session, fact)
+
+    def with_change(self, what: What) -> Callable[[str, datetime, Session], Awaitable[None]]:
+        """What stands beside changes of that sort (whose, when), in their transactions."""
+
+        async def beside(user_id: str, at: datetime, session: Session) -> None:
+            fact = Fact(id=f"{what.value}:{user_id}:{at.isoformat()}", user_id=user_id, what=what, at=at)
+            await self.put(session, fact)
+
+        return beside
 
     async def with_freeze(self, wallet: Wallet, session: Session) -> None:
         """Beside the freezing of a wallet, in its transaction."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyotp
 import pytest
 
+from models.auth.second.store import FactorStore
 from models.auth.second.vault import Vault, VaultClosed
 from models.auth.service import SignedIn, SignInDevice
 from models.db import Database
@@ -126,6 +127,17 @@ async def test_a_step_is_used_once_and_none_before_it(house: House, phone: Phone
     assert await code_of(house.one.accounts.fresh_factor(phone.user_id, totp=code)) == "TOTP_WRONG"
     house.clock.pass_(30)
     await signs_in(house, totp=f" {phone.code()[:3]} {phone.code()[3:]} ")
+
+
+async def test_a_step_before_one_that_another_process_has_just_used_up_is_not_used(
+    house: House, phone: Phone
+) -> None:
+    store = FactorStore(house.db)
+    factor = await store.find(phone.user_id)
+    assert factor is not None
+    assert factor.seed is not None
+    assert await store.use_step(phone.user_id, factor.seed, factor.last_step + 2)
+    assert not await store.use_step(phone.user_id, factor.seed, factor.last_step + 1)
 
 
 async def test_the_code_that_turned_it_on_is_used_up(house: House) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from models.auth.apikeys.rules import KEYS_MAX, ApiKey
+from models.auth.session import Beside
 from models.db import Database, Document, Session, collection, index
 
 API_KEYS = collection(
@@ -37,6 +38,7 @@ class ApiKeyStore:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._keys = db[API_KEYS]
+        self.beside_made: Beside | None = None
 
     async def add(self, key: ApiKey, digest: str) -> bool:
         """Keep a new key; False when the user has as many as one may."""
@@ -56,6 +58,8 @@ class ApiKeyStore:
                 "expires_at": key.expires_at,
             }
             await self._keys.insert_one(row, session=session)
+            if self.beside_made is not None:
+                await self.beside_made(key.user_id, key.created_at, session)
             return True
 
         return await self._db.transaction(body)

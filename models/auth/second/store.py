@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.auth.session import Beside
 from models.db import Database, Document, Session, collection
 from models.users.profile import ACTIVE
 from models.users.store import USERS
@@ -53,6 +54,8 @@ class FactorStore:
         self._db = db
         self._factors = db[SECOND_FACTORS]
         self._users = db[USERS]
+        self.beside_on: Beside | None = None
+        self.beside_off: Beside | None = None
 
     async def find(self, user_id: str) -> Factor | None:
         """The user's factor, or what is to become one."""
@@ -102,6 +105,8 @@ class FactorStore:
             )
             if not marked.matched_count:
                 await session.abort_transaction()
+            elif self.beside_on is not None:
+                await self.beside_on(user_id, now, session)
             return bool(marked.matched_count)
 
         return await self._db.transaction(body)
@@ -137,6 +142,8 @@ class FactorStore:
             if gone.deleted_count:
                 change = {"$unset": {"second_factor": ""}, "$set": {"factor_off_at": now}}
                 await self._users.update_one({"_id": user_id}, change, session=session)
+                if self.beside_off is not None:
+                    await self.beside_off(user_id, now, session)
             return bool(gone.deleted_count)
 
         return await self._db.transaction(body)
