@@ -32,8 +32,10 @@ from models.papers.rules import Flow, Statement, harmless, months_of, period_of
 from models.papers.service import Papers
 from models.papers.store import PaperStore
 from models.wallet.rules import Amount
+from server.adapters import paper as drawing
 from server.adapters import printer
-from server.adapters.printer import FilePrinter, pdf_of, plain
+from server.adapters.paper import pdf_of, plain
+from server.adapters.printer import FilePrinter
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.wallet_house import ANN, BOB, EVE, House, Process, refused
 
@@ -372,7 +374,7 @@ async def test_every_kind_of_line_has_words(desk: Desk) -> None:
     bob = await desk.house.users.profile(BOB)
     for kind in Kind:
         for who in (None, bob):
-            said = printer.said_of(replace(line, kind=kind.value), who)
+            said = drawing.said_of(replace(line, kind=kind.value), who)
             assert said[0].isupper()
             assert "_" not in said
             assert "{" not in said
@@ -387,7 +389,7 @@ async def test_the_printer_takes_no_more_than_it_can_print(
         paper.wait(30)
         return pdf_of(statement)
 
-    monkeypatch.setattr(printer, "pdf_of", slow)
+    monkeypatch.setattr(drawing, "pdf_of", slow)
     taken = [asyncio.create_task(desk.printer.pdf(statement)) for _ in range(printer.QUEUE_MAX)]
     await asyncio.sleep(0)
     assert (await refused(desk.printer.pdf(statement))).code == "SERVER_BUSY"
