@@ -36,7 +36,7 @@ from server.config_checks import (
     url,
 )
 from server.config_identity import IdentityConfig, identity_config
-from server.config_money import WHOLES, MoneyConfig, money_config
+from server.config_money import WHOLES, MoneyConfig, live_keys, money_config
 from server.config_read import (
     DEFAULTS,
     FILE,
@@ -235,6 +235,11 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         faults["TURN_URLS"] = ["is required because TURN_SECRET is set."]
     if config.production and config.money.gateway == "sandbox":
         faults["GATEWAY"] = ["is the sandbox, which collects nothing, with ENV=production."]
+    if not config.production:
+        said = (
+            "moves real money, which takes ENV=production: else the sandbox's play money could be withdrawn."
+        )
+        faults |= {name: [said] for name in live_keys(config.money) if name not in faults}
     if "FX_RATES" not in faults and (odd := contradictions(config.money.fx_rates)):
         faults["FX_RATES"] = [f"has {', '.join(odd)}, which the pairs before contradict."]
     for whose, names in {**_WHOLES, **WHOLES}.items():

@@ -112,6 +112,19 @@ WHOLES = {
 assert all(name in DEFAULTS for names in WHOLES.values() for name in names)
 
 
+# Keys that move real money, by how they begin.
+_LIVE = {
+    "MONNIFY_API_KEY": ("MK_PROD_",),
+    "PAYSTACK_SECRET_KEY": ("sk_live_",),
+    "STRIPE_SECRET_KEY": ("sk_live_", "rk_live_"),
+}
+
+
+def live_keys(money: MoneyConfig) -> list[str]:
+    """The variables whose keys move real money. They do not go with the sandbox, which credits what nobody has paid."""
+    return [name for name, begins in _LIVE.items() if (getattr(money, name.lower()) or "").startswith(begins)]
+
+
 def _bare(text: str | None) -> str | None:
     return text.rstrip("/") if text else None
 

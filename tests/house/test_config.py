@@ -169,7 +169,7 @@ def test_secrets_are_not_in_the_text_form() -> None:
         "MONNIFY_API_KEY": "MK_TEST_x",
         "MONNIFY_CONTRACT_CODE": "1",
         "PAYSTACK_SECRET_KEY": "sk_test_tell-nobody",
-        "STRIPE_SECRET_KEY": "sk_live_tell-nobody",
+        "STRIPE_SECRET_KEY": "sk_test_tell-nobody",
         "SMTP_URL": "smtp://u:tell-nobody@h:25",
         "MAIL_FROM": "a@b.example",
         "TWILIO_ACCOUNT_SID": "AC1",
@@ -185,6 +185,23 @@ def test_secrets_are_not_in_the_text_form() -> None:
     }
     text = repr(load_config(env))
     assert "tell-nobody" not in text
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"MONNIFY_API_KEY": "MK_PROD_X", "MONNIFY_SECRET_KEY": "x", "MONNIFY_CONTRACT_CODE": "1"},
+        {"PAYSTACK_SECRET_KEY": "sk_live_x"},
+        {"STRIPE_SECRET_KEY": "sk_live_x", "STRIPE_WEBHOOK_SECRETS": "whsec_x"},
+        {"STRIPE_SECRET_KEY": "rk_live_x", "STRIPE_WEBHOOK_SECRETS": "whsec_x"},
+    ],
+)
+def test_a_key_to_real_money_does_not_go_with_the_play_money_of_development(env: dict[str, str]) -> None:
+    name = next(iter(env))
+    (said,) = faults_of(env)
+    assert said.startswith(f"{name} moves real money, which takes ENV=production")
+    load_config({**env, "ENV": "production", "JWT_SECRET": "x" * 64})
+    load_config({one: value.replace("live", "test").replace("PROD", "TEST") for one, value in env.items()})
 
 
 def test_a_dotenv_file_is_read_and_the_environment_wins(
