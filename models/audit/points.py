@@ -115,8 +115,9 @@ def _fault(owner: str, fact: Fact, call: Call | None, entry: Entry | None) -> st
     if fact.kind is FactKind.EARNED:
         if call is None or not settled(call) or call.caller.user_id != owner:
             return "is of no settled call of theirs"
-        if (fact.key, fact.points) != (earned_key(call.id), points_of(call, fact.per_minute or 0)):
-            return f"gives {fact.points}, the call {points_of(call, fact.per_minute or 0)}"
+        points = points_of(call, fact.per_minute or 0, fact.point_minor)
+        if (fact.key, fact.points) != (earned_key(call.id), points):
+            return f"gives {fact.points}, the call {points}"
         return None
     if fact.kind is FactKind.TAKEN_BACK:
         if entry is None or entry.kind is not Kind.REFUND or entry.call_id != fact.call_id:

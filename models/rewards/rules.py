@@ -16,7 +16,7 @@ from models.calls import tariff
 from models.calls.call import Call, Stage
 from models.errors import Refusal
 from models.ledger.journal import REWARDS, Entry, Kind, Leg, Pocket, account_of, wallet_key
-from models.money import AMOUNT_MAX
+from models.money import AMOUNT_MAX, BPS, split
 
 
 class FactKind(StrEnum):
@@ -32,7 +32,8 @@ class Fact:
     """One change of somebody's points. ``key`` names it for good, so that it happens once.
 
     ``points`` are signed. ``due`` is what was asked back: more than was taken when there was less. ``per_minute`` is
-    what a minute gave when the call was looked at; ``amount_minor`` is what points were redeemed for.
+    what a minute gave when the call was looked at, and ``point_minor`` what a point was worth then (None: nobody
+    looked at that); ``amount_minor`` is what points were redeemed for.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Fact:
     at: datetime
     call_id: str | None = None
     per_minute: int | None = None
+    point_minor: int | None = None
     due: int | None = None
     amount_minor: int | None = None
     currency: str | None = None
@@ -98,9 +100,21 @@ def full_cost(call: Call) -> int:
     return call.cost_minor + (call.charge.refunded.total if call.charge is not None else 0)
 
 
-def points_of(call: Call, per_minute: int) -> int:
-    """The points of a settled call, before any refund: for each minute charged, rounded down."""
-    return paid_seconds(call) * per_minute // 60 if full_cost(call) else 0
+def commission_of(call: Call) -> int:
+    """What the platform has earned with a settled call, before any refund, in minor units."""
+    assert call.charge is not None
+    return split(full_cost(call), BPS - call.charge.share_bps)[1]
+
+
+def points_of(call: Call, per_minute: int, point_minor: int | None = None) -> int:
+    """The points of a settled call, before any refund: for each minute charged, rounded down.
+
+    Never worth more than the platform has earned with it (in another currency than that of points by the number of
+    minor units): else two who talk for next to nothing would be paid for it.
+    """
+    cost = full_cost(call)
+    points = paid_seconds(call) * per_minute // 60 if cost else 0
+    return points if point_minor is None else min(points, commission_of(call) // point_minor)
 
 
 def kept(points: int, cost_minor: int, refunded_minor: int) -> int:

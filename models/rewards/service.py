@@ -130,7 +130,7 @@ class Rewards:
         facts, points = list[Fact](), before.points
         for call_id in sorted(done & calls.keys()):
             call, key = calls[call_id], rules.earned_key(call_id)
-            granted = rules.points_of(call, self.per_minute)
+            granted = rules.points_of(call, self.per_minute, self.point_minor)
             # Captured again after it was settled: no call is, but the name of its points would say so.
             if not granted or key in known:
                 continue
@@ -143,6 +143,7 @@ class Rewards:
                 at=call.ended_at,
                 call_id=call_id,
                 per_minute=self.per_minute,
+                point_minor=self.point_minor,
             )
             facts.append(known[key])
             points += granted

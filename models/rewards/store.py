@@ -57,7 +57,7 @@ FACTS = collection(
         }
     },
 )
-_OPTIONAL = ("call_id", "per_minute", "due", "amount_minor", "currency")
+_OPTIONAL = ("call_id", "per_minute", "point_minor", "due", "amount_minor", "currency")
 
 
 class RewardStore:

@@ -133,6 +133,22 @@ async def test_free_and_unanswered_calls_give_nothing(
     assert await facts(stage) == []
 
 
+async def test_two_who_talk_for_next_to_nothing_are_not_paid_for_it(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    # A unit for a minute, of which the other side gets most: points for ten units a minute would be a wage.
+    stage = await opened(
+        db, clock, ids, money=1_000_000, tariffs=Tariffs(rate_minor=1, minimum_minor=0, block_seconds=60)
+    )
+    made = await call(stage, 3_600)
+    assert made.charge is not None
+    assert (made.cost_minor, made.charge.commission_minor) == (60, 12)
+    assert (await rewards_of(stage, per_minute=1).tally("ann")).points == 1, (
+        "60 of 10 units each, and 12 were earned"
+    )
+    await stage.town.books()
+
+
 async def test_where_points_are_switched_off_there_are_none(stage: Stage) -> None:
     await call(stage, 60)
     assert (await rewards_of(stage, per_minute=0).tally("ann")).points == 0
