@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class GatewayAway(Exception):
@@ -288,4 +288,16 @@ class Gateway(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+        ...
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A gateway whose notifications may call a payment what no answer of it has called it yet.
+
+    For a notification without our reference it is asked for that.
+    """
+
+    async def reference_of(self, gateway_reference: str) -> str | None:
+        """Our reference of what the gateway calls so; None when it is none of ours. Raises as ``query`` does."""
         ...

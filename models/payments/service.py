@@ -22,7 +22,7 @@ from models.ledger.journal import Entry, Wallet
 from models.ledger.service import Ledger
 from models.money import AMOUNT_MAX
 from models.payments import rules
-from models.payments.gateway import CardToken, Checkout, Gateway, GatewayAway, GatewayNo, Notice
+from models.payments.gateway import CardToken, Checkout, Gateway, GatewayAway, GatewayNo, Naming, Notice
 from models.payments.looking import TRIES_MAX, Count, Looking
 from models.payments.payment import WALLET, Asked, Payment, Status
 from models.payments.rounds import work_off
@@ -356,6 +356,8 @@ class Payments:
         found = await self.store.by_reference(notice.reference) if notice.reference else None
         if found is None and notice.gateway_reference:
             found = await self.store.by_gateway_reference(gateway, notice.gateway_reference)
+            if found is None:
+                found = await self._named(gateway, notice.gateway_reference)
         if found is None or found.gateway != gateway:
             return False
         after = await self.looking.look(found)
@@ -363,6 +365,17 @@ class Payments:
             # It may tell before it knows: what it answers by then is looked at once more.
             await self.store.look_by(found.id, self._clock.now() + timedelta(seconds=rules.ECHO_SECONDS))
         return True
+
+    async def _named(self, name: str, gateway_reference: str) -> Payment | None:
+        """A payment by what only its gateway can tell of a name of its own. Raises ``GatewayAway``."""
+        gateway: object = self.gateways.get(name)
+        if not isinstance(gateway, Naming):
+            return None
+        try:
+            reference = await gateway.reference_of(gateway_reference)
+        except GatewayNo as no:
+            raise GatewayAway(f"refused: {no.code}") from no
+        return await self.store.by_reference(reference) if reference else None
 
     async def run_looks(self) -> int:
         """Ask for the payments that are due, until none is; how many were asked for."""

@@ -12,10 +12,13 @@ import stripe as library
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.db import Database
 from models.payments.gateway import About, GatewayAway, GatewayNo, NoticeInvalid, PayState, RefundState
+from models.payments.payment import Status
 from server.adapters.gateways.stripe import LEAST_MINOR, Stripe
-from tests.fakes import VirtualClock
-from tests.services.gatewayhouse import START, Pair, beside, fate, stripe_pair
+from tests.fakes import CountingIds, VirtualClock
+from tests.services.gatewayhouse import START, Naps, Pair, beside, fate, stripe_pair
+from tests.services.payments_house import ANN, House
 from tests.services.test_gateway_faults import lowered
 from tests.standins.gatewaykit import Hook
 from tests.standins.stripe import WEBHOOK_SECRET, StripeStandIn
@@ -238,13 +241,42 @@ async def test_events_say_what_they_are_about(pair: Pair) -> None:
         ("charge.refunded", {"object": "charge", **named}, About.PAYMENT, "pay-1"),
         ("charge.refund.updated", {"object": "refund", "id": "re_1", **named}, About.REFUND, "pay-1"),
         ("refund.failed", {"object": "refund", "id": "re_1", **named}, About.REFUND, "pay-1"),
-        ("charge.dispute.created", {"object": "dispute", "charge": "ch_1"}, About.OTHER, None),
+        ("charge.dispute.created", {"object": "dispute", "payment_intent": "pi_1"}, About.PAYMENT, None),
         ("customer.created", {"object": "customer"}, About.OTHER, None),
     ):
         hook = pair.standin.event(word, thing)
         notice = pair.adapter.parse(hook.raw, lowered(hook.headers), pair.clock.now())
         assert (notice.about, notice.reference, notice.word) == (about, reference, word)
         assert notice.id == json.loads(hook.raw)["id"]
+
+
+async def test_a_dispute_takes_the_money_back_when_it_is_told_however_late_that_is(
+    db: Database, clock: VirtualClock, ids: CountingIds
+) -> None:
+    pair = await stripe_pair(clock, Naps())
+    house = House(db, clock, ids)
+    house.till = pair.adapter
+    house.one = house.process()
+    await house.people(ANN)
+    payment = await house.deposit(minor=5_000)
+    await pair.standin.pay(payment.reference)
+    assert (await house.verify(payment)).status is Status.COMPLETED
+    clock.pass_(100 * 24 * 3600)
+    await house.one.payments.run_looks()
+    pair.standin.hooks.clear()
+    await pair.standin.dispute(payment.reference, 5_000)
+    (hook,) = pair.standin.hooks
+    await house.one.inbox.take("stripe", hook.raw, lowered(hook.headers))
+    await house.one.inbox.run()
+    assert (await house.fresh(payment)).status is Status.REVERSED
+    wallet = await house.wallet()
+    assert (wallet.primary, wallet.frozen) == (0, True)
+    await house.books()
+    # Somebody else's, or none at all.
+    for strange in ("pi_404", "../refunds", "ch_1"):
+        assert await pair.adapter.reference_of(strange) is None
+    await pair.adapter.close()
+    await pair.standin.stop()
 
 
 async def test_it_pays_nothing_out(pair: Pair) -> None:

@@ -38,6 +38,7 @@ class StripeStandIn(StandIn):
             web.get("/v1/checkout/sessions", self._list, name="sessions"),
             web.get("/v1/checkout/sessions/{id}", self._retrieve, name="retrieve"),
             web.get("/v1/payment_intents/search", self._search, name="search"),
+            web.get("/v1/payment_intents/{id}", self._retrieve_intent, name="intent"),
             web.post("/v1/refunds", self._refund, name="refund"),
             web.get("/v1/refunds", self._refunds, name="refunds"),
             web.get("/v1/refunds/{id}", self._refund_status, name="refund-status"),
@@ -83,7 +84,14 @@ class StripeStandIn(StandIn):
         one = self.payments[reference]
         charge = f"ch_{one.theirs}"
         self.disputes.append(
-            {"id": f"du_{self.number()}", "charge": charge, "amount": amount_minor, "status": status}
+            {
+                "id": f"du_{self.number()}",
+                "charge": charge,
+                "payment_intent": f"pi_{one.theirs}",
+                "metadata": {},
+                "amount": amount_minor,
+                "status": status,
+            }
         )
         await self.tell(self.event("charge.dispute.created", {"object": "dispute", **self.disputes[-1]}))
 
@@ -246,6 +254,16 @@ class StripeStandIn(StandIn):
         assert named is not None, request.query["query"]
         tried = [one for one in self.payments.values() if one.more["intent"] is not None]
         return listed([self._intent(one) for one in tried if one.reference == named[1]])
+
+    async def _retrieve_intent(self, request: web.Request) -> web.Response:
+        stranger = self._fault_of(request)
+        if stranger is not None:
+            return stranger
+        theirs = request.match_info["id"].removeprefix("pi_")
+        found = [one for one in self.payments.values() if one.theirs == theirs and one.more["intent"]]
+        if not found:
+            return refused(404, "invalid_request_error", "No such payment_intent", "resource_missing")
+        return web.json_response(self._intent(found[0]))
 
     # --- refunds, disputes
 

@@ -73,6 +73,7 @@ LEAST_MINOR = {
     "GHS": 0, "ZAR": 0, "KWD": 0,
 }  # fmt: skip
 _OURS = re.compile(r"[A-Za-z0-9-]{1,100}")
+_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,100}")
 _SESSION_EXPAND = ["payment_intent.latest_charge.balance_transaction"]
 
 
@@ -174,6 +175,14 @@ class Stripe:
             gateway_reference=session,
             at=instant(told.get("created")),
         )
+
+    async def reference_of(self, gateway_reference: str) -> str | None:
+        """Of a payment intent, by which a dispute calls a payment."""
+        if not _INTENT.fullmatch(gateway_reference):
+            return None
+        intents = self._open().v1.payment_intents
+        said = await self._read(lambda: intents.retrieve_async(gateway_reference))
+        return None if said is None else text(mapping(said.get("metadata")).get("reference"))
 
     async def refund(self, ask: RefundAsk) -> RefundSeen:
         try:

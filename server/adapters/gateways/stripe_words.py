@@ -97,7 +97,10 @@ def about_of(word: str, thing: Mapping[str, Any]) -> tuple[About, str | None, st
     named = text(mapping(thing.get("metadata")).get("reference"))
     if word.startswith("checkout.session."):
         return About.PAYMENT, text(thing.get("client_reference_id")) or named, text(thing.get("id"))
-    if word.startswith("payment_intent.") or (word.startswith("charge.") and "dispute" not in word):
+    if word.startswith("charge.dispute."):
+        # A dispute has none of the payment's own metadata: which one it is the payment intent says.
+        return About.PAYMENT, None, text(thing.get("payment_intent"))
+    if word.startswith(("payment_intent.", "charge.")):
         if thing.get("object") == "refund":
             return About.REFUND, named, text(thing.get("id"))
         return About.PAYMENT, named, None
