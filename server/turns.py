@@ -13,6 +13,8 @@ from hashlib import blake2b
 from handlers.registry import Job
 
 # Of so many turns of somebody else's job one is taken: 4 s after it was due, deadlines of the dead are acted upon.
+# Where there are more processes than that, of as many turns as there are processes: together they look once more each
+# time, however many they are, and who is dead is known after 8 s anyway.
 OTHERS_TURN = 4
 
 
@@ -31,16 +33,20 @@ class Turns:
             return True
         if not self._works:
             return False
-        if self.first(job.name):
+        workers = self._all()
+        if self._first(job.name, workers):
             return True
-        self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % OTHERS_TURN
+        self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % max(OTHERS_TURN, len(workers))
         return self._passed[job.name] == 0
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
-        if not self._works:
-            return False
-        workers = {*self._workers(), self._process}
+        return self._works and self._first(name, self._all())
+
+    def _all(self) -> set[str]:
+        return {*self._workers(), self._process}
+
+    def _first(self, name: str, workers: Collection[str]) -> bool:
         return max(workers, key=lambda process: _weight(name, process)) == self._process
 
 

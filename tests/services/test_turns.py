@@ -31,6 +31,13 @@ def test_each_job_has_one_process_that_does_it_each_time_and_the_others_look_now
     assert set(owners) == set(living), "they are spread"
 
 
+def test_many_processes_look_after_the_jobs_of_others_no_more_often_than_few() -> None:
+    living = [f"p{number}" for number in range(16)]
+    turns_of_all = [turns(process, living) for process in living]
+    taken = sum(mine.mine(job("pushes")) for _ in range(160) for mine in turns_of_all)
+    assert taken == 160 + 15 * 160 / 16
+
+
 def test_when_a_process_goes_only_its_jobs_move() -> None:
     living = [f"p{number}" for number in range(4)]
 
