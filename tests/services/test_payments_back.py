@@ -294,6 +294,25 @@ async def test_our_own_refund_that_the_gateway_shows_is_not_taken_twice(house: H
     await house.books()
 
 
+async def test_a_refund_that_was_done_and_comes_back_is_in_the_wallet_again_once(house: House) -> None:
+    payment = await house.paid()
+    refund = await house.one.refunds.work(await begun(house, payment))
+    assert refund.stage is RefundStage.DONE
+    await house.tell(house.till.tells(refund.id, about="refund"))
+    assert (await house.refund(refund)).stage is RefundStage.DONE, "it is only told again"
+    # The payer's card was closed: their bank has sent it back, days later.
+    house.clock.pass_(5 * DAY)
+    house.till.refunds[refund.id] = replace(house.till.refunds[refund.id], state=RefundState.FAILED)
+    for process in (house.one, house.process(), house.one):
+        await house.tell(house.till.tells(refund.id, about="refund"), process)
+    assert (await house.refund(refund)).stage is RefundStage.FAILED
+    after = await house.fresh(payment)
+    assert (after.status, after.reversed_minor, after.refunding_minor) == (Status.COMPLETED, 0, 0)
+    assert await house.money() == (1000, 0)
+    assert not (await house.wallet()).frozen
+    await house.books()
+
+
 async def test_a_notification_of_a_refund_makes_us_ask(house: House) -> None:
     payment = await house.paid()
     house.till.refund_state = RefundState.PENDING

@@ -153,10 +153,16 @@ class Refunds:
         await self.work(refund)
 
     async def heard(self, gateway: str, notice: Notice) -> bool:
-        """A gateway has told something of a refund: it is asked soon. False when it is none of ours."""
+        """A gateway has told something of a refund: it is asked soon. False when it is none of ours.
+
+        One that was done is asked for now: the payer's bank may send it back days later. Raises ``GatewayAway``.
+        """
         refund = await self.store.find(notice.reference) if notice.reference else None
         if refund is None or refund.gateway != gateway:
             return False
+        if refund.stage is RefundStage.DONE:
+            await self._came_back(refund)
+            return True
         await self.store.look_by(refund.id, self._clock.now())
         return True
 
@@ -211,6 +217,18 @@ class Refunds:
             log.error("a refund needs a person", refund=refund.id)
         await self._later(refund, refund.stage, review=review)
 
+    async def _came_back(self, refund: Refund) -> None:
+        gateway, payment = self._gateways.get(refund.gateway), await self._payments.find(refund.payment_id)
+        if gateway is None or payment is None:
+            return
+        try:
+            seen = await gateway.refund_status(_ask(refund, payment), refund.gateway_reference)
+        except GatewayNo as no:
+            raise GatewayAway(f"refused: {no.code}") from no
+        if seen is not None and seen.state is RefundState.FAILED:
+            log.error("a refund that was done has come back", refund=refund.id, word=seen.word)
+            await self._fail(refund, seen.word)
+
     async def _seen(self, refund: Refund, seen: RefundSeen) -> None:
         if seen.state is RefundState.DONE:
             await self._end(refund, RefundStage.DONE, seen.word)
@@ -255,9 +273,10 @@ class Refunds:
 
     async def _close(self, payment: Payment, refund: Refund, stage: RefundStage, word: str) -> None:
         now, failed = self._clock.now(), stage is RefundStage.FAILED
+        under_way = refund.amount_minor if refund.stage in OPEN_REFUNDS else 0
         after = replace(
             payment,
-            refunding_minor=payment.refunding_minor - refund.amount_minor,
+            refunding_minor=payment.refunding_minor - under_way,
             version=payment.version + 1,
         )
         if failed:
