@@ -46,7 +46,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Look after withdrawals.",
     )
     verbs = parser.add_subparsers(dest="payouts_verb", required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="Withdrawals, newest first")
+    listing = verbs.add_parser(
+        "list", help="Withdrawals that are under way, newest first; with --state all of them"
+    )
     listing.add_argument(
         "--state", choices=_STATES, default="open", help="default open; review: those that need a person"
     )

@@ -106,7 +106,7 @@ async def _pressed(request: web.Request, gateway: SandboxGateway, template: Temp
     # from where a form comes (Origin is "null" under our referrer policy).
     strange = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
     form = await request.post() if request.content_type == _FORM and not strange else {}
-    seen, mark, button = (str(form.get(name, "")) for name in ("seen", "mark", "button"))
+    seen, mark, button = (str(form.get(name, "")) for name in ("seen", "mark", "outcome"))
     if not gateway.marked(reference, seen, mark) or button not in set(Button):
         lead = "This button was not pressed on this page. Go back and load it again."
         return _page(template, 403, state="unknown", badge="Refused", title="Not done", lead=lead)
@@ -186,8 +186,8 @@ def _form(gateway: SandboxGateway, payment: Thing, buttons: tuple[Button, ...]) 
         worth = button not in (Button.FAILED, Button.REVERSED)
         amount = escape(spoken(amount_of(payment, button), payment.currency)) if worth else ""
         parts.append(
-            f'<button class="way{" first" if first else ""}" type="submit" name="button" value="{button}" '
-            f'data-test="checkout-{button}"><strong>{name}</strong><span>{amount}</span>'
+            f'<button class="way{" first" if first else ""}" type="submit" name="outcome" value="{button}" '
+            f'data-test="{button}"><strong>{name}</strong><span>{amount}</span>'
             f"<small>{escape(hint)}</small></button>"
         )
     return "".join([*parts, "</form>"])

@@ -123,15 +123,15 @@ def call(server: ServerProcess, browser: Browser, folder: Path, picture: Path) -
 
 
 def checkout(server: ServerProcess, browser: Browser, folder: Path, picture: Path) -> None:
-    """Cyn tops up: the page on which she pays, and her wallet when it has come in."""
+    """Cyn pays in: the page on which she pays, and her wallet when it has come in."""
     cyn = browser.page("Cyn Payer").open(f"{server.address}/", width=WIDTH, height=HEIGHT)
     cyn.join(cyn.name)
     cyn.until_text("balance", "500")
-    cyn.click("top-up")
+    cyn.click("pay-in")
     till = browser.popup("till")
     till.until_text("checkout-title", "Pay")
     shots = [_shot(till, folder)]
-    till.click("checkout-overpaid")
+    till.click("overpaid")
     cyn.until_text("balance", "1,100")
     till.until_gone()
     cyn.click("wallet-open")

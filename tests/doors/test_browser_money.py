@@ -105,11 +105,11 @@ def figure(page: Page, at: str, above: float = -1) -> float:
     return float(page.until(_FIGURE, [at, above])["figure"])
 
 
-def pay(stage: Stage, page: Page, at: str, button: str = "paid") -> None:
-    """Press a button that tops up, and one of the checkout that it opens, which goes when that is done."""
-    page.click(at)
+def pay_in(stage: Stage, page: Page) -> None:
+    """Go to the checkout, and pay there; its tab goes when that is done."""
+    page.click("pay-in")
     checkout = stage.browser.popup(f"{page.name} at the checkout")
-    checkout.click(f"checkout-{button}")
+    checkout.click("paid")
     checkout.until_gone()
 
 
@@ -134,7 +134,7 @@ def test_a_paid_call_is_seen_from_its_price_to_its_receipt(stage: Stage, tmp_pat
     ada.until_text("warning", "about to be cut off")
     bea.until(_HIDDEN, "warning")
     assert not ada.run(_LASTS, 6)
-    pay(stage, ada, "top-up-now")
+    pay_in(stage, ada)
     ada.until(_LASTS, 6)
     for page in (ada, bea):
         figure(page, "charged", above=figure(page, "charged"))
@@ -170,10 +170,10 @@ def test_a_call_that_nobody_could_pay_offers_a_top_up_and_does_not_ring(stage: S
     ada.until_text("warning", "Not enough money for this.")
     ada.until_text("price-terms", "your ₦500.00 is not enough")
     assert (ada.text("state"), bea.text("state")) == ("idle", "idle")
-    pay(stage, ada, "top-up-now")
+    ada.click("top-up-now")
     ada.until_text("balance", "₦1,000.00")
     ada.until(_HIDDEN, "warning")
-    pay(stage, ada, "top-up")
+    ada.click("top-up")
     ada.until_text("balance", "₦1,500.00")
     ada.until_text("price-terms", "your ₦1,500.00 lasts 1 s")
     ada.reload()
@@ -183,7 +183,7 @@ def test_a_call_that_nobody_could_pay_offers_a_top_up_and_does_not_ring(stage: S
 def test_video_at_another_price_is_asked_for_when_the_payer_has_agreed_to_it(stage: Stage) -> None:
     ada, bea = stage.pair()
     for balance in ("₦1,000.00", "₦1,500.00"):
-        pay(stage, ada, "top-up")
+        ada.click("top-up")
         ada.until_text("balance", balance)
     ada.call(bea.name, "audio")
     answer(ada, bea)

@@ -90,7 +90,7 @@ def add(stage: Stage, page: Page, amount: str, button: str) -> None:
     page.fill("add-amount", amount)
     page.click("add-money")
     till = stage.checkout()
-    till.click(f"checkout-{button}")
+    till.click(button)
     till.until_gone()
 
 
@@ -116,7 +116,7 @@ def test_a_new_user_pays_calls_and_withdraws(stage: Stage) -> None:
     till.until_text("checkout-title", "Pay NGN 2,000.00")
     assert not till.run(_TOO_WIDE)
     ada.until_text("add-pending", "Waiting for ₦2,000.00")
-    till.click("checkout-paid")
+    till.click("paid")
     ada.until_text("sheet-said", "₦2,000.00 came in")
     ada.until_text("balance", "₦2,500.00")
     till.until_gone()
@@ -144,6 +144,20 @@ def test_a_new_user_pays_calls_and_withdraws(stage: Stage) -> None:
     ada.until("() => document.querySelector('[data-test=balance]').innerText === '₦1,465.00'")
     assert not ada.run(_TOO_WIDE)
     assert ada.run("() => window.sameDocument"), "nothing of it took a reload"
+
+
+def test_a_top_up_is_one_press_and_paying_in_goes_by_the_checkout(stage: Stage) -> None:
+    ada = stage.person("Ada")
+    ada.click("top-up")
+    ada.until_text("balance", "₦1,000.00")
+    ada.click("pay-in")
+    till = stage.checkout()
+    till.until_text("checkout-title", "Pay NGN 500.00")
+    ada.click("top-up")
+    ada.until_text("balance", "₦1,500.00")
+    till.click("underpaid")
+    ada.until_text("balance", "₦1,750.00")
+    till.until_gone()
 
 
 def test_what_was_paid_is_credited_less_more_or_nothing(stage: Stage) -> None:

@@ -43,7 +43,7 @@ async def opened(house: House, **more: Any) -> str:
 async def press(house: House, path: str, button: str, **more: str) -> Reply:
     page = await house.send("GET", path)
     form = dict(re.findall(r'name="(seen|mark)" value="([^"]*)"', page.body))
-    return await post(house, path, {**form, "button": button, **more})
+    return await post(house, path, {**form, "outcome": button, **more})
 
 
 async def post(house: House, path: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
@@ -52,7 +52,7 @@ async def post(house: House, path: str, form: dict[str, str], headers: dict[str,
 
 
 def buttons(page: Reply) -> list[str]:
-    return re.findall(r'name="button" value="(\w+)"', page.body)
+    return re.findall(r'name="outcome" value="(\w+)"', page.body)
 
 
 def title(page: Reply) -> str:
@@ -132,7 +132,7 @@ async def test_a_page_that_is_not_the_newest_does_nothing_and_shows_what_is(rest
     path = await opened(rest)
     old = dict(re.findall(r'name="(seen|mark)" value="([^"]*)"', (await rest.send("GET", path)).body))
     await press(rest, path, "failed")
-    again = await post(rest, path, {**old, "button": "paid"})
+    again = await post(rest, path, {**old, "outcome": "paid"})
     assert (again.status, again.headers["Location"]) == (303, path)
     assert title(await rest.send("GET", path)) == "Not paid"
 
@@ -145,8 +145,8 @@ async def test_a_page_that_is_not_the_newest_does_nothing_and_shows_what_is(rest
         ({"mark": "é" * 32}, {}),
         ({"seen": "2"}, {}),
         ({"seen": "x"}, {}),
-        ({"button": "gift"}, {}),
-        ({"button": ""}, {}),
+        ({"outcome": "gift"}, {}),
+        ({"outcome": ""}, {}),
         ({}, {"Sec-Fetch-Site": "cross-site"}),
         ({}, {"Sec-Fetch-Site": "same-site"}),
         ({}, {"Content-Type": "text/plain"}),
@@ -158,14 +158,14 @@ async def test_what_was_not_pressed_on_the_page_does_nothing(
     path = await opened(rest)
     form = dict(re.findall(r'name="(seen|mark)" value="([^"]*)"', (await rest.send("GET", path)).body))
     if "Content-Type" in headers:
-        async with rest.http.post(rest.url + path, data=b"button=paid", headers=headers) as answer:
+        async with rest.http.post(rest.url + path, data=b"outcome=paid", headers=headers) as answer:
             assert answer.status == 403
     else:
-        refused = await post(rest, path, {**form, "button": "paid", **change}, headers)
+        refused = await post(rest, path, {**form, "outcome": "paid", **change}, headers)
         assert refused.status == 403, refused.body
     assert title(await rest.send("GET", path)) == "Pay NGN 500.00"
     other = await opened(rest)
-    stolen = await post(rest, other, {**form, "button": "paid"})
+    stolen = await post(rest, other, {**form, "outcome": "paid"})
     assert stolen.status == 403, "a form is good for one payment"
 
 
@@ -198,7 +198,7 @@ async def test_the_way_back_is_a_link_only_if_it_is_one(
 async def test_an_unknown_payment_has_a_page_that_says_so(rest: House) -> None:
     page = await rest.send("GET", "/sandbox/checkout/nothing")
     assert (page.status, title(page)) == (404, "No such payment")
-    refused = await post(rest, "/sandbox/checkout/nothing", {"button": "paid", "seen": "1", "mark": ""})
+    refused = await post(rest, "/sandbox/checkout/nothing", {"outcome": "paid", "seen": "1", "mark": ""})
     assert refused.status == 403
     assert (await rest.send("GET", "/sandbox/checkout/no%20such")).status == 404
 

@@ -16,7 +16,7 @@ async def press(http: aiohttp.ClientSession, checkout_url: str, button: str = "p
     async with http.get(checkout_url) as page:
         assert page.status == 200, await page.text()
         form: dict[str, Any] = dict(_FIELDS.findall(await page.text()))
-    async with http.post(checkout_url, data={**form, "button": button}, allow_redirects=False) as answer:
+    async with http.post(checkout_url, data={**form, "outcome": button}, allow_redirects=False) as answer:
         assert answer.status == 303, await answer.text()
 
 

@@ -21,7 +21,7 @@ export function drawPurse({ wallet }) {
   at("balance-more").title = why.join(" ");
   for (const button of [at("top-up"), at("top-up-now")]) {
     button?.setAttribute("aria-label", `Top up ${topUpText(currency)}`);
-    if (button) button.title = `Pays ${topUpText(currency)} of play money in`;
+    if (button) button.title = `Pays ${topUpText(currency)} in at once, with play money`;
   }
   if (at("top-up-now")) write(at("top-up-now"), `Top up ${topUpText(currency)}`);
 }

@@ -1,4 +1,5 @@
-// Paying at a gateway's checkout: in a tab of its own, so that a call goes on while somebody pays.
+// Paying at a gateway's checkout: in a tab of its own, so that a call goes on while somebody pays; and the sandbox's
+// without looking at it.
 
 const SANDBOX = "/sandbox/checkout/";
 
@@ -16,6 +17,12 @@ export function here(checkoutUrl) {
   return url.pathname.startsWith(SANDBOX) ? url.pathname + url.search : checkoutUrl;
 }
 
+/** Go there: in the tab that the click has opened, or instead of this page. */
+export function goTo(checkoutUrl, tab) {
+  if (tab) tab.location.replace(here(checkoutUrl));
+  else location.assign(here(checkoutUrl));
+}
+
 /** Pay on the sandbox's page without showing it. False: the checkout is another gateway's, where nobody can do that. */
 export async function payHere(checkoutUrl) {
   const path = here(checkoutUrl);
@@ -24,6 +31,6 @@ export async function payHere(checkoutUrl) {
   const form = page.querySelector("form");
   if (!form) return false;
   const fields = new URLSearchParams(new FormData(form));
-  fields.set("button", "paid");
+  fields.set("outcome", "paid");
   return (await fetch(path, { method: "POST", body: fields })).ok;
 }

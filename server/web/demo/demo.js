@@ -28,7 +28,7 @@ const quote = new Quote({ api });
 const meter = new Meter({ phone, signaling });
 const chat = new Chat({ api, signaling });
 const history = new History({ api, choose });
-const sheet = new WalletSheet({ api, purse, topUp });
+const sheet = new WalletSheet({ api, purse, payIn });
 
 /** Do it; what the server refuses becomes a line on the page. */
 async function attempt(work, button) {
@@ -220,16 +220,26 @@ async function refreshReceipt(leg) {
   redrawTill();
 }
 
-/** Begin to pay in, in a tab of its own; the money comes when it was paid there. */
-function topUp(asked = {}) {
+/** The currency in which money is wanted now. */
+const wanted = () => till.short?.currency ?? meter.price?.currency ?? quote.prices?.audio.price.currency;
+
+/** A tab for a checkout; without one this page would go there, which must not end a call. */
+function tabForCheckout() {
   const tab = checkoutTab();
-  const blocked = "Your browser keeps this page from opening the checkout beside your call: allow pop-ups for it.";
-  if (!tab && phone.busy) throw Object.assign(new Error(), { sentence: blocked });
-  const currency = till.short?.currency ?? meter.price?.currency ?? quote.prices?.audio.price.currency;
-  return purse.topUp({ tab, currency, ...asked });
+  if (tab || !phone.busy) return tab;
+  const sentence = "Your browser keeps this page from opening the checkout beside your call: allow pop-ups for it.";
+  throw Object.assign(new Error(), { sentence });
 }
 
-for (const id of ["top-up", "top-up-now"]) at(id).addEventListener("click", () => attempt(topUp, at(id)));
+/** Begin to pay in at the checkout, in a tab of its own; the money comes when it was paid there. */
+async function payIn(asked = {}) {
+  await purse.payIn({ tab: tabForCheckout(), currency: wanted(), ...asked });
+}
+
+for (const id of ["top-up", "top-up-now"]) {
+  at(id).addEventListener("click", () => attempt(() => purse.topUp({ tab: tabForCheckout, currency: wanted() }), at(id)));
+}
+at("pay-in").addEventListener("click", () => attempt(payIn, at("pay-in")));
 at("wallet-open").addEventListener("click", () => sheet.open());
 purse.addEventListener("paid", ({ detail: { status, paidMinor, currency } }) => {
   const came = status === "completed";

@@ -1,7 +1,7 @@
-// The wallet of this person: made without being asked for, topped up at the gateway's checkout, and always as the
+// The wallet of this person: made without being asked for, paid into at the gateway's checkout, and always as the
 // server last said it. Events of this object: `change`, `paid` (detail: the payment, when it has come to an end),
 // `payout` (detail: a withdrawal that has changed).
-import { here, payHere } from "./checkout.js";
+import { goTo, payHere } from "./checkout.js";
 import { uuid } from "./util.js";
 
 // In a real app this is what its owner chose. The demo types it for them, because nothing of worth is behind it.
@@ -18,6 +18,9 @@ export class Purse extends EventTarget {
 
   /** The payment whose checkout is open in another tab, or null. */
   pending = null;
+
+  /** The references of what this page has begun to pay in. */
+  #begun = new Set();
 
   /** Resolved when the wallet is there, or when there is none to be had; a call waits for it. */
   ready = Promise.resolve();
@@ -51,27 +54,43 @@ export class Purse extends EventTarget {
   forget() {
     this.wallet = null;
     this.pending = null;
+    this.#begun.clear();
     this.#opened();
     this.#changed();
   }
 
   /**
-   * Begin to pay in, in the currency that is needed; without one in the wallet's own. `tab` is the one that the click
-   * has opened (`checkoutTab`): it goes to the checkout. Without one this page does.
+   * Money with one press, in the currency that is needed; without one in the wallet's own. At the sandbox this page
+   * presses `paid` itself. Any other gateway's checkout is for a person: `tab()` opens one for it, or gives null.
    */
-  async topUp({ tab, currency = this.wallet?.currency, amount = TOP_UP, into = "primary" }) {
+  async topUp({ tab, currency = this.wallet?.currency }) {
+    const payment = await this.#begin({ amount: TOP_UP, currency });
+    if (await payHere(payment.checkoutUrl)) await this.ask(payment.reference);
+    else this.#leave(payment, tab());
+  }
+
+  /** Pay in at the checkout: in `tab`, which the click has opened (`checkoutTab`). Without one this page goes there. */
+  async payIn({ tab, currency = this.wallet?.currency, amount = TOP_UP, into = "primary" }) {
     try {
-      if (!this.wallet || (currency && currency !== this.wallet.currency)) await this.#create(currency);
-      const { payment } = await this.#deposit({ amount, currency, into, opId: uuid() });
-      this.pending = payment;
-      if (payment.checkoutUrl && tab) tab.location.replace(here(payment.checkoutUrl));
-      else if (payment.checkoutUrl) location.assign(here(payment.checkoutUrl));
+      this.#leave(await this.#begin({ amount, currency, into }), tab);
     } catch (refusal) {
       tab?.close();
       throw refusal;
     }
+  }
+
+  async #begin(asked) {
+    const { currency } = asked;
+    if (!this.wallet || (currency && currency !== this.wallet.currency)) await this.#create(currency);
+    const { payment } = await this.#deposit({ ...asked, opId: uuid() });
+    this.#begun.add(payment.reference);
+    return payment;
+  }
+
+  #leave(payment, tab) {
+    this.pending = payment;
+    goTo(payment.checkoutUrl, tab);
     this.#changed();
-    return this.pending;
   }
 
   /** Have the gateway asked how the pending payment stands. */
@@ -91,7 +110,7 @@ export class Purse extends EventTarget {
       // The same key: two tabs of one person pay in once. So that the first call can be made at once, this page pays
       // the first money itself, on the very checkout that a person sees later.
       const { payment } = await this.#deposit({ amount: TOP_UP, opId: "welcome" });
-      if (payment.checkoutUrl && (await payHere(payment.checkoutUrl))) await this.ask(payment.reference);
+      if (await payHere(payment.checkoutUrl)) await this.ask(payment.reference);
     } catch (refusal) {
       console.debug(`wallet: ${refusal.code} ${refusal.message}`); // the button tries again
     } finally {
@@ -113,8 +132,8 @@ export class Purse extends EventTarget {
   }
 
   #paid(payment) {
-    if (payment.reference !== this.pending?.reference || payment.status === "pending") return;
-    this.pending = null;
+    if (payment.status === "pending" || !this.#begun.delete(payment.reference)) return;
+    if (payment.reference === this.pending?.reference) this.pending = null;
     this.#changed();
     this.dispatchEvent(new CustomEvent("paid", { detail: payment }));
   }

@@ -157,9 +157,12 @@ at("room-leave").addEventListener("click", () => {
 at("room-close").addEventListener("click", () => attempt(() => api.call("POST", `/api/room/${named()}/close`), at("room-close")));
 at("notice-close").addEventListener("click", () => notice(""));
 at("top-up").addEventListener("click", () => {
-  const tab = checkoutTab();
-  if (tab || !visit.inside) attempt(() => purse.topUp({ tab }), at("top-up"));
-  else notice("Your browser keeps this page from opening the checkout: allow pop-ups for it.");
+  const tab = () => {
+    const opened = checkoutTab();
+    if (opened || !visit.inside) return opened;
+    throw Object.assign(new Error(), { sentence: "Your browser keeps this page from opening the checkout: allow pop-ups for it." });
+  };
+  attempt(() => purse.topUp({ tab }), at("top-up"));
 });
 at("room-copy").addEventListener("click", async () => {
   await navigator.clipboard?.writeText(at("room-link").href).catch(() => {});

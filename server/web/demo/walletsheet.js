@@ -30,17 +30,17 @@ const STANDS = {
 export class WalletSheet {
   #api;
   #purse;
-  #topUp;
+  #payIn;
   #quote = null;
   #accounts = [];
   #hushed = 0;
   #reading = 0;
 
-  /** `topUp({amount, into, currency})` goes to the checkout, as the button in the head does. */
-  constructor({ api, purse, topUp }) {
+  /** `payIn({amount, into, currency})` goes to the checkout, as **Pay in** in the head does. */
+  constructor({ api, purse, payIn }) {
     this.#api = api;
     this.#purse = purse;
-    this.#topUp = topUp;
+    this.#payIn = payIn;
     at("wallet-close").addEventListener("click", () => this.close());
     at("wallet").addEventListener("click", (event) => event.target === at("wallet") && this.close()); // beside it
     this.#form("add-form", (form) => this.#add(form));
@@ -103,7 +103,7 @@ export class WalletSheet {
   }
 
   #add({ amount, into }) {
-    return this.#topUp({ amount: amount.trim(), into, currency: this.#currency });
+    return this.#payIn({ amount: amount.trim(), into, currency: this.#currency });
   }
 
   #paid({ status, paidMinor, currency, amountMinor }) {
