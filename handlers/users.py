@@ -55,6 +55,9 @@ class ChangeProfile(Named):
         validate=validate.Range(min=0, max=RATE_MINOR_MAX),
         metadata={"description": "The same with video; null for as without."},
     )
+    currency = Text(
+        most=3, metadata={"description": "ISO 4217 code of the currency that these rates are in."}
+    )
     example = {"displayName": "Ada Obi", "avatarUrl": "https://example.com/ada.png"}
 
 

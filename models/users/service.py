@@ -16,6 +16,7 @@ from models.ports import Clock, LiveCalls
 from models.users.profile import ACTIVE, DELETED, Account, Meeting, People, Place, Profile
 from models.users.rules import checked_display_name, checked_username, folded
 from models.users.store import UserStore
+from models.wallet.rules import checked_currency
 
 __all__ = ["Account", "Meeting", "People", "Place", "Profile", "Users"]
 
@@ -91,7 +92,7 @@ class Users:
         return account
 
     async def change_profile(self, user_id: str, changes: Mapping[str, Any]) -> Account:
-        """Set any of ``username``, ``display_name``, ``avatar_url``, ``rate_per_minute_minor``; the account after it.
+        """Set any of ``username``, ``display_name``, ``avatar_url``, the rates and ``currency``; the account after.
 
         Refuses with ``VALIDATION_FAILED`` and ``ACCOUNT_EXISTS`` (``field``: username).
         """
@@ -100,6 +101,8 @@ class Users:
             for name in ("avatar_url", "rate_per_minute_minor", "video_rate_per_minute_minor")
             if name in changes
         }
+        if "currency" in changes:
+            row["currency"] = checked_currency(changes["currency"])
         if "username" in changes:
             row["username"] = checked_username(changes["username"])
             row["username_key"] = folded(row["username"])

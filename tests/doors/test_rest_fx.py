@@ -139,9 +139,8 @@ async def test_refusals_of_conversions(rest: House) -> None:
 
 async def payee_in_dollars(rest: House) -> Person:
     person = await rest.person("dollars")
-    assert (await person.send("PUT", "/api/user/profile", {"ratePerMinuteMinor": 100})).status == 200
-    # Nobody is asked for a currency; it is that of the server in which somebody has registered.
-    await rest.db["users"].update_one({"_id": person.id}, {"$set": {"currency": "USD"}})
+    changed = await person.send("PUT", "/api/user/profile", {"ratePerMinuteMinor": 100, "currency": "USD"})
+    assert (changed.status, changed.body["user"]["currency"]) == (200, "USD")
     return person
 
 

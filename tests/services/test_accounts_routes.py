@@ -264,6 +264,7 @@ async def test_a_profile_is_changed_within_bounds(server: Server) -> None:
         *({"avatarUrl": url} for url in ("javascript:alert(1)", "ftp://x/y", "x", "https://" + "x" * 3000)),
         *({"ratePerMinuteMinor": rate} for rate in (-1, 1.5, "7", 10**12, True)),
         *({"username": None}, {"username": "a b"}, {"displayName": ""}),
+        *({"currency": code} for code in ("usd", "XXQ", "", None, 5)),
     ):
         status, answer = await server.ask("PUT", path, bad, token=token)
         assert (status, answer["error"]["code"]) == (400, "VALIDATION_FAILED"), bad
@@ -271,6 +272,9 @@ async def test_a_profile_is_changed_within_bounds(server: Server) -> None:
         "PUT", path, {"avatarUrl": None, "ratePerMinuteMinor": None}, token=token
     )
     assert (answer["user"]["avatarUrl"], answer["user"]["ratePerMinuteMinor"]) == (None, None)
+    assert answer["user"]["currency"] == "NGN"
+    status, answer = await server.ask("PUT", path, {"currency": "USD"}, token=token)
+    assert (status, answer["user"]["currency"]) == (200, "USD")
 
 
 async def test_people_are_found_page_by_page_looked_at_and_blocked(server: Server) -> None:
