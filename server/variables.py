@@ -115,7 +115,11 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("STRIPE_URL", "", "Another address for Stripe, for tests; without it Stripe's own"),
     Variable("WITHDRAWAL_MINOR_MIN", "10000", "The least that is withdrawn at once"),
-    Variable("WITHDRAWAL_DAILY_MINOR_MAX", "100000000", "The most that a person withdraws in 24 hours"),
+    Variable(
+        "WITHDRAWAL_DAILY_MINOR_MAX",
+        "100000000",
+        "The most that a person withdraws in 24 hours; as the other two in CURRENCY, and worth as much in others",
+    ),
     Variable("WITHDRAWAL_FEE_MINOR", "0", "What a withdrawal costs on top"),
     Variable(
         "WITHDRAWAL_COOL_OFF_SECONDS",

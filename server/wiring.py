@@ -310,6 +310,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     out.payouts.weakened_at = accounts.factors.turned_off_at
     purse = wire_purse(config, db, ledger=ledger, wallets=wallets, users=users, clock=clock, ids=ids)
+    out.payouts.worth = purse.fx.worth
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
     reports = Reports(

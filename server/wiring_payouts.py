@@ -86,6 +86,7 @@ def wire_payouts(
         accounts=accounts,
         gateways=gateways,
         limits=Limits(
+            currency=config.currency,
             least_minor=money.withdrawal_minor_min,
             daily_minor_max=money.withdrawal_daily_minor_max,
             fee_minor=money.withdrawal_fee_minor,

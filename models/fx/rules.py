@@ -134,6 +134,12 @@ class Quote:
         return self.worth_minor - self.spread_minor
 
 
+def worth(amount_minor: int, rate: Fraction, *, source: str, target: str) -> int:
+    """What an amount is in minor units of ``target``, rounded down."""
+    exact = amount_minor * rate * Fraction(10) ** (exponent(target) - exponent(source))
+    return exact.numerator // exact.denominator
+
+
 def converted(
     amount_minor: int, rate: Fraction, *, source: str, target: str, spread_bps: int
 ) -> tuple[int, int]:
@@ -142,16 +148,15 @@ def converted(
     The worth is rounded down and the spread up. Refuses with ``VALIDATION_FAILED`` what would come to nothing and
     with ``AMOUNT_TOO_LARGE`` what no wallet can hold.
     """
-    exact = amount_minor * rate * Fraction(10) ** (exponent(target) - exponent(source))
-    worth = exact.numerator // exact.denominator
-    spread = -(-worth * spread_bps // BPS)
-    if worth - spread < 1:
+    value = worth(amount_minor, rate, source=source, target=target)
+    spread = -(-value * spread_bps // BPS)
+    if value - spread < 1:
         raise Refusal(
             "VALIDATION_FAILED", amountMinor=[f"Too small: nothing of it would arrive in {target}."]
         )
-    if worth > AMOUNT_MAX:
+    if value > AMOUNT_MAX:
         raise Refusal("AMOUNT_TOO_LARGE")
-    return worth, spread
+    return value, spread
 
 
 def entry_id(quote_id: str) -> str:

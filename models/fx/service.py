@@ -9,7 +9,7 @@ transaction: the quote is marked and the entry, which has the quote's name, is p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -103,6 +103,19 @@ class Fx:
         )
         await self._store.add(quote)
         return quote
+
+    async def worth(self) -> Callable[[int, str, str], int | None] | None:
+        """What minor units of one currency are in another by the rates of now, rounded down; None: not known now."""
+        try:
+            table = await self._rates.table() if self._rates is not None else None
+        except RatesAway:
+            return None
+
+        def of(minor: int, source: str, target: str) -> int | None:
+            rate = table.rate(source, target) if table is not None else None
+            return None if rate is None else rules.worth(minor, rate, source=source, target=target)
+
+        return of
 
     async def convert(self, user_id: str, *, quote_id: str, key: str | None, pin: str) -> Conversion:
         """Use one of one's own quotes; the wallet in the other currency is made if there is none.

@@ -9,7 +9,7 @@ A withdrawal is kept together with the entry that holds its money; the job does 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from models.db import Session
@@ -30,11 +30,18 @@ from models.wallet.rules import Amount
 
 DAY = timedelta(hours=24)
 
+# What so many minor units of one currency are in another, rounded down; None where nothing ties the two.
+Worth = Callable[[int, str, str], int | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the server was told about withdrawals, in minor units; the greatest is for 24 hours."""
+    """What the server was told about withdrawals, in minor units; the greatest is for 24 hours.
 
+    They are amounts of ``currency``, and worth as much in others; without one they are the same number in each.
+    """
+
+    currency: str | None = None
     least_minor: int
     daily_minor_max: int
     fee_minor: int
@@ -69,6 +76,8 @@ class Payouts:
         self._ids = ids
         # What else may have been taken away from the owner's guard, and when; without it only the PIN and the account.
         self.weakened_at: Callable[[str], Awaitable[datetime | None]] | None = None
+        # What currencies are worth now, None where that is not known; without it each has the limit for itself.
+        self.worth: Callable[[], Awaitable[Worth | None]] | None = None
 
     # ------------------------------------------------------------------------------------------------------- one's own
 
@@ -103,13 +112,15 @@ class Payouts:
         if wallet is None:
             raise Refusal("WALLET_UNKNOWN")
         minor = amount.minor_in(account.currency)
-        self._possible(account, wallet, minor)
+        worth = await self.worth() if self.worth is not None else _nothing
+        limits = self._limits_in(account.currency, worth)
+        self._possible(account, wallet, minor, limits)
         # After all that costs nothing: it costs a hash.
         await self._pins.check(user_id, pin)
         if also_asks is not None:
             await also_asks()
         await self._cooled(user_id, account)
-        payout = self._fresh(user_id, key, account, minor)
+        payout = self._fresh(user_id, key, account, minor, limits.fee_minor)
 
         def plan(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
             if wallets[wallet.key].frozen:
@@ -117,8 +128,9 @@ class Payouts:
             return [rules.entry(payout, Kind.WITHDRAW_HOLD, payout.created_at)]
 
         async def also(session: Session) -> None:
-            # The wallet is written in the same transaction, so two that read the same sum cannot both get through.
-            await self._within_a_day(payout, session)
+            # So that two that read the same sum cannot both get through, of whichever wallet.
+            await self._accounts.turn(user_id, session)
+            await self._within_a_day(payout, limits, worth or _nothing, session)
             await self.store.add(payout, session)
 
         try:
@@ -142,12 +154,26 @@ class Payouts:
         """One's own, the newest first, below an id."""
         return await self.store.of_user(user_id, before_id=before_id, most=most)
 
-    def _possible(self, account: SavedAccount, wallet: Wallet, minor: int) -> None:
+    def _limits_in(self, currency: str, worth: Worth | None) -> Limits:
+        """The limits in a currency. Refuses with ``SERVER_BUSY`` when what it is worth is not known now."""
+        limits, ours = self._limits, self._limits.currency
+        if ours in (None, currency):
+            return limits
+        if worth is None:
+            raise Refusal("SERVER_BUSY")
+        least, most, fee = (
+            worth(one, ours, currency)
+            for one in (limits.least_minor, limits.daily_minor_max, limits.fee_minor)
+        )
+        if least is None or most is None or fee is None:
+            return limits
+        return replace(limits, least_minor=max(1, least), daily_minor_max=most, fee_minor=fee)
+
+    def _possible(self, account: SavedAccount, wallet: Wallet, minor: int, limits: Limits) -> None:
         """Refuse what can be refused without a PIN, and before anything is locked."""
         gateway = self._gateways.get(account.gateway)
         if gateway is None or account.currency not in gateway.terms.payouts:
             raise Refusal("GATEWAY_UNAVAILABLE", currency=account.currency)
-        limits = self._limits
         if minor < limits.least_minor or minor > limits.daily_minor_max:
             raise _limit(limits, account.currency)
         if wallet.frozen:
@@ -173,13 +199,16 @@ class Payouts:
             wait = max(1, round(left / timedelta(milliseconds=1)))
             raise Refusal("PAYOUT_COOLING_OFF", retry_after_ms=wait)
 
-    async def _within_a_day(self, payout: Payout, session: Session) -> None:
-        since = payout.created_at - DAY
-        asked = await self.store.asked_since(payout.user_id, payout.currency, since, session)
-        if asked + payout.amount_minor > self._limits.daily_minor_max:
-            raise _limit(self._limits, payout.currency, left=max(0, self._limits.daily_minor_max - asked))
+    async def _within_a_day(self, payout: Payout, limits: Limits, worth: Worth, session: Session) -> None:
+        asked, most = 0, limits.daily_minor_max
+        found = await self.store.asked_since(payout.user_id, payout.created_at - DAY, session)
+        for currency, minor in found.items():
+            same = currency == payout.currency
+            asked += minor if same else worth(minor, currency, payout.currency) or 0
+        if asked + payout.amount_minor > most:
+            raise _limit(limits, payout.currency, left=max(0, most - asked))
 
-    def _fresh(self, user_id: str, key: str, account: SavedAccount, minor: int) -> Payout:
+    def _fresh(self, user_id: str, key: str, account: SavedAccount, minor: int, fee: int) -> Payout:
         now, payout_id = self._clock.now(), self._ids.new()
         return Payout(
             id=payout_id,
@@ -188,7 +217,7 @@ class Payouts:
             user_id=user_id,
             gateway=account.gateway,
             amount_minor=minor,
-            fee_minor=self._limits.fee_minor,
+            fee_minor=fee,
             currency=account.currency,
             to=Destination(
                 account_id=account.id,
@@ -204,6 +233,11 @@ class Payouts:
             look_at=now,
             tell_at=now + rules.TELL_WITHIN,
         )
+
+
+def _nothing(minor: int, source: str, target: str) -> int | None:
+    """Where nothing is known of what currencies are worth."""
+    return None
 
 
 def _agreed(known: Payout, bank_account_id: str, amount: Amount) -> Payout:

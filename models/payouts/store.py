@@ -33,7 +33,7 @@ PAYOUTS = collection(
     index("user_id", "key", unique=True),
     index("gateway_reference", "gateway", where={"gateway_reference": {"$exists": True}}),
     index("user_id", "-_id"),
-    index("user_id", "currency", "created_at"),
+    index("user_id", "created_at"),
     index("look_at", where={"look_at": {"$exists": True}}),
     index("tell_at", where={"tell_at": {"$exists": True}}),
     index("stage", "-_id"),
@@ -94,15 +94,15 @@ class PayoutStore:
             raise KeyTaken from None
 
     async def asked_since(
-        self, user_id: str, currency: str, since: datetime, session: Session | None = None
-    ) -> int:
-        """What a user has asked for since then in a currency and has not got back, in minor units, without fees."""
+        self, user_id: str, since: datetime, session: Session | None = None
+    ) -> dict[str, int]:
+        """What a user has asked for since then and has not got back, by currency, in minor units, without fees."""
         gone = [stage.value for stage in Stage if stage not in (Stage.FAILED, Stage.REVERSED)]
-        query = {"user_id": user_id, "currency": currency, "created_at": {"$gt": since}}
-        rows = self._payouts.find(
-            {**query, "stage": {"$in": gone}}, {"amount_minor": 1}, session=session
-        ).sort("created_at", 1)
-        return sum([int(row["amount_minor"]) async for row in rows])
+        query = {"user_id": user_id, "created_at": {"$gt": since}, "stage": {"$in": gone}}
+        sums: dict[str, int] = {}
+        async for row in self._payouts.find(query, {"amount_minor": 1, "currency": 1}, session=session):
+            sums[row["currency"]] = sums.get(row["currency"], 0) + int(row["amount_minor"])
+        return sums
 
     async def find(self, payout_id: str) -> Payout | None:
         """A payout by its id."""

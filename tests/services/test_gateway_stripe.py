@@ -250,7 +250,7 @@ async def test_events_say_what_they_are_about(pair: Pair) -> None:
         assert notice.id == json.loads(hook.raw)["id"]
 
 
-async def test_a_dispute_takes_the_money_back_when_it_is_told_however_late_that_is(
+async def test_e140_a_dispute_takes_the_money_back_when_it_is_told_however_late_that_is(
     db: Database, clock: VirtualClock, ids: CountingIds
 ) -> None:
     pair = await stripe_pair(clock, Naps())

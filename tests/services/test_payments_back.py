@@ -294,7 +294,7 @@ async def test_our_own_refund_that_the_gateway_shows_is_not_taken_twice(house: H
     await house.books()
 
 
-async def test_a_refund_that_was_done_and_comes_back_is_in_the_wallet_again_once(house: House) -> None:
+async def test_e140_a_refund_that_was_done_and_comes_back_is_in_the_wallet_again_once(house: House) -> None:
     payment = await house.paid()
     refund = await house.one.refunds.work(await begun(house, payment))
     assert refund.stage is RefundStage.DONE

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from models.db import Database
+from models.errors import Refusal
 from models.payments.gateway import PayoutState
 from models.payouts.payout import Payout, Reason, Stage, Status
 from models.payouts.rules import Order, ask
+from models.payouts.service import Worth
+from models.payouts.store import PayoutStore
 from models.wallet.rules import Amount, major_asked
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.payouts_house import DAILY, FEE, LEAST, LIMITS, NUMBER, OTP, House
+from tests.services.payouts_house import DAILY, FEE, LEAST, LIMITS, NUMBER, OTP, House, Till
 from tests.services.wallet_house import (
     ANN,
     BOB,
@@ -486,6 +491,73 @@ async def test_e83_the_daily_limit_holds_against_many_at_once_at_two_processes(h
     assert sum(isinstance(one, Payout) for one in made) == 2
     wallet = await house.wallet()
     assert wallet.primary_held == 2 * (20_000 + FEE)
+    await house.books()
+
+
+def with_rates(till: Till) -> Till:
+    """A shilling is ten naira there."""
+
+    async def worth() -> Worth:
+        table = {("NGN", "KES"): lambda minor: minor // 10, ("KES", "NGN"): lambda minor: minor * 10}
+        return lambda minor, source, target: table[source, target](minor)
+
+    till.payouts.worth = worth
+    return till
+
+
+async def test_the_limits_are_the_same_worth_in_all_currencies_together(house: House) -> None:
+    await house.fund(ANN, 200_000)
+    shillings = await house.saver(currency="KES", minor=100_000)
+    till = with_rates(house.open_till(limits=replace(LIMITS, currency="NGN")))
+
+    async def in_shillings(minor: int) -> Payout:
+        return await house.withdraw(minor, till=till, bank_account_id=shillings.id)
+
+    no = await refused(in_shillings(DAILY // 10 + 1))
+    assert (no.code, no.details["leastMinor"], no.details["dailyMinor"]) == (
+        *("PAYOUT_LIMIT", LEAST // 10),
+        DAILY // 10,
+    )
+    assert (await in_shillings(3_000)).fee_minor == FEE // 10
+    no = await refused(house.withdraw(DAILY - 30_000 + 1, till=till))
+    assert (no.code, no.details["leftMinor"]) == ("PAYOUT_LIMIT", DAILY - 30_000)
+    await house.withdraw(DAILY - 30_000, till=till)
+    assert await code_of(in_shillings(LEAST // 10)) == "PAYOUT_LIMIT"
+    # While rates are away nothing else is withdrawn than what the limits are given in.
+    till.payouts.worth = lambda: asyncio.sleep(0)
+    assert await code_of(in_shillings(LEAST // 10)) == "SERVER_BUSY"
+    house.clock.pass_(86_400)
+    await house.withdraw(DAILY, till=till)
+    await house.books()
+
+
+async def test_e139_the_daily_limit_holds_against_two_at_once_from_two_wallets(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.fund(ANN, 200_000)
+    shillings = await house.saver(currency="KES", minor=100_000)
+    tills = [with_rates(house.open_till(limits=replace(LIMITS, currency="NGN"))) for _ in range(2)]
+    read, both = [0], asyncio.Event()
+    asked_since = PayoutStore.asked_since
+
+    async def reads(store: PayoutStore, *args: Any) -> dict[str, int]:
+        found = await asked_since(store, *args)
+        read[0] += 1
+        if read[0] == 2:
+            both.set()
+        # Whoever has read the sum gives the other the time to read the same.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(both.wait(), 0.3)
+        return found
+
+    monkeypatch.setattr(PayoutStore, "asked_since", reads)
+    made = await asyncio.gather(
+        house.withdraw(30_000, till=tills[0]),
+        house.withdraw(3_000, till=tills[1], bank_account_id=shillings.id),
+        return_exceptions=True,
+    )
+    assert [one.code for one in made if isinstance(one, Refusal)] == ["PAYOUT_LIMIT"]
+    assert sum(isinstance(one, Payout) for one in made) == 1
     await house.books()
 
 

@@ -133,7 +133,7 @@ async def test_free_and_unanswered_calls_give_nothing(
     assert await facts(stage) == []
 
 
-async def test_two_who_talk_for_next_to_nothing_are_not_paid_for_it(
+async def test_e141_two_who_talk_for_next_to_nothing_are_not_paid_for_it(
     db: Database, clock: VirtualClock, ids: CountingIds
 ) -> None:
     # A unit for a minute, of which the other side gets most: points for ten units a minute would be a wage.

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from models.db import Session
 from models.errors import Refusal
 from models.payments.gateway import Bank, BankAccount, Gateway, GatewayAway, GatewayNo
 from models.payouts.accounts.store import BankAccountStore, SavedAccount
@@ -138,6 +139,11 @@ class BankAccounts:
         if found is None or found.user_id != user_id:
             raise Refusal("BANK_ACCOUNT_UNKNOWN")
         return found
+
+    async def turn(self, user_id: str, session: Session) -> None:
+        """Of several transactions of one user only one gets through at once. ``BANK_ACCOUNT_UNKNOWN``: none is left."""
+        if not await self._store.touch(user_id, session):
+            raise Refusal("BANK_ACCOUNT_UNKNOWN")
 
     async def remove(self, user_id: str, account_id: str) -> None:
         """Forget one; withdrawals to it go on. ``BANK_ACCOUNT_UNKNOWN``."""

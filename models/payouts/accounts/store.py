@@ -89,6 +89,13 @@ class BankAccountStore:
         row = await self._accounts.find_one({"_id": account_id})
         return _account(row) if row else None
 
+    async def touch(self, user_id: str, session: Session) -> bool:
+        """Write all of a user's accounts, so that the transaction conflicts with others that do; False: none."""
+        done = await self._accounts.update_many(
+            {"user_id": user_id}, {"$inc": {"withdrawals": 1}}, session=session
+        )
+        return bool(done.matched_count)
+
     async def remove(self, user_id: str, account_id: str) -> bool:
         """Forget one; False when the user has none of this id."""
         done = await self._accounts.delete_one({"_id": account_id, "user_id": user_id})
@@ -105,5 +112,5 @@ class BankAccountStore:
 
 
 def _account(row: Document) -> SavedAccount:
-    fields = {name: value for name, value in row.items() if name != "_id"}
+    fields = {name: value for name, value in row.items() if name not in ("_id", "withdrawals")}
     return SavedAccount(id=row["_id"], **fields)
