@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     refund.add_argument("reference", metavar="REFERENCE")
     refund.add_argument("--amount", help='in major units, such as "10.50"; without it all that is left')
     refund.add_argument("--reason", default="asked for", help="what the gateway is told")
+    refund.add_argument("--key", help="the same key refunds once, however often the command is repeated")
     review = verbs.add_parser(
         "review",
         help="What needs a person; with a reference, say what you have found out",
@@ -125,7 +126,7 @@ async def _refund(args: argparse.Namespace, services: Services, db: Database, co
             minor = minor_of(Decimal(args.amount), payment.currency)
         except (ValueError, InvalidOperation):
             raise Refusal("VALIDATION_FAILED", amount=[f"No amount of {payment.currency}."]) from None
-    refund = await services.refunds.begin(payment.reference, amount_minor=minor, reason=args.reason)
+    refund = await services.refunds.begin(payment.reference, amount_minor=minor, reason=args.reason, key=args.key)
     console.print(_said(await services.refunds.work(refund)), markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from models.payments.payment import Payment, Refund, RefundStage, Status
 from models.payments.refunds.service import UNKNOWN_TRIES
 from models.wallet.rules import Amount
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.payments_house import ANN, BOB, PIN, House
+from tests.services.payments_house import ANN, BOB, PIN, House, Process
 from tests.services.wallet_house import code_of, refused
 
 HOUR = 3600
@@ -188,6 +188,24 @@ async def test_refunds_at_once_never_give_back_more_than_came(house: House) -> N
     done = await asyncio.gather(*begin, return_exceptions=True)
     assert sum(isinstance(one, Refund) for one in done) == 2
     assert (await house.fresh(payment)).reversed_minor == 800
+    await house.books()
+
+
+async def test_the_same_key_refunds_once_however_often_the_command_is_repeated(house: House) -> None:
+    payment = await house.paid()
+    processes = [house.one, house.process()] * 3
+
+    async def begin(process: Process, minor: int | None = 400, key: str = "k") -> Refund:
+        return await process.refunds.begin(payment.reference, amount_minor=minor, reason="", key=key)
+
+    made = await asyncio.gather(*(begin(process) for process in processes))
+    assert len({refund.id for refund in made}) == 1
+    done = await house.one.refunds.work(made[0])
+    assert await begin(house.one) == done
+    assert await begin(house.one, None) == done
+    assert await code_of(begin(house.one, 401)) == "IDEMPOTENCY_MISMATCH"
+    assert (await house.money(), house.till.asked["refund"]) == ((600, 0), 1)
+    assert (await begin(house.one, key="another")).id != done.id
     await house.books()
 
 

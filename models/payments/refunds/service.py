@@ -7,6 +7,7 @@ clear no gives the money back to the wallet.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -66,10 +67,13 @@ class Refunds:
         self._ids = ids
         self._count = count
 
-    async def begin(self, reference: str, *, amount_minor: int | None, reason: str) -> Refund:
+    async def begin(
+        self, reference: str, *, amount_minor: int | None, reason: str, key: str | None = None
+    ) -> Refund:
         """Take the money from the wallet and keep the refund; ``work`` asks the gateway. Without an amount: the rest.
 
-        Refuses with ``PAYMENT_UNKNOWN``, ``REFUND_TOO_LARGE`` (``leftMinor``), ``INSUFFICIENT_FUNDS`` (it was spent),
+        The same ``key`` for the same payment is the same refund, as it is then. Refuses with
+        ``IDEMPOTENCY_MISMATCH`` (another amount under this key), ``PAYMENT_UNKNOWN``, ``REFUND_TOO_LARGE`` (``leftMinor``), ``INSUFFICIENT_FUNDS`` (it was spent),
         ``GATEWAY_UNAVAILABLE`` and ``SERVER_BUSY``.
         """
         for _ in range(TRIES_MAX):
@@ -78,13 +82,21 @@ class Refunds:
                 raise Refusal("PAYMENT_UNKNOWN")
             if payment.gateway not in self._gateways:
                 raise Refusal("GATEWAY_UNAVAILABLE")
+            refund_id = f"ref-{_digest(payment.id, key) if key else self._ids.new()}"
+            known = await self.store.find(refund_id) if key else None
+            if known is not None:
+                if amount_minor not in (None, known.amount_minor):
+                    raise Refusal("IDEMPOTENCY_MISMATCH")
+                return known
             try:
-                return await self._begin(payment, amount_minor, reason)
+                return await self._begin(refund_id, payment, amount_minor, reason)
             except Moved:
                 continue
         raise Refusal("SERVER_BUSY")
 
-    async def _begin(self, payment: Payment, amount_minor: int | None, reason: str) -> Refund:
+    async def _begin(
+        self, refund_id: str, payment: Payment, amount_minor: int | None, reason: str
+    ) -> Refund:
         # Of several checkouts the one of which the most is left; there is hardly ever a second.
         paid = max(payment.asked, key=lambda one: one.paid_minor - one.reversed_minor)
         left = paid.paid_minor - paid.reversed_minor
@@ -93,7 +105,7 @@ class Refunds:
             raise Refusal("REFUND_TOO_LARGE", leftMinor=left)
         now = self._clock.now()
         refund = Refund(
-            id=f"ref-{self._ids.new()}",
+            id=refund_id,
             payment_id=payment.id,
             gateway=payment.gateway,
             asked=paid.reference,
@@ -304,6 +316,10 @@ class Refunds:
         self._count(refund.gateway, f"refund_{stage.value}")
         log.info("a refund came to its end", refund=refund.id, stage=stage.value, word=word)
         await self._looking.tell(after)
+
+
+def _digest(payment_id: str, key: str) -> str:
+    return hashlib.sha256(f"{payment_id} {key}".encode()).hexdigest()[:32]
 
 
 def _ask(refund: Refund, payment: Payment) -> RefundAsk:
