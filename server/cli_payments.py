@@ -126,7 +126,9 @@ async def _refund(args: argparse.Namespace, services: Services, db: Database, co
             minor = minor_of(Decimal(args.amount), payment.currency)
         except (ValueError, InvalidOperation):
             raise Refusal("VALIDATION_FAILED", amount=[f"No amount of {payment.currency}."]) from None
-    refund = await services.refunds.begin(payment.reference, amount_minor=minor, reason=args.reason, key=args.key)
+    refund = await services.refunds.begin(
+        payment.reference, amount_minor=minor, reason=args.reason, key=args.key
+    )
     console.print(_said(await services.refunds.work(refund)), markup=False, soft_wrap=True)
 
 

@@ -72,9 +72,9 @@ class Refunds:
     ) -> Refund:
         """Take the money from the wallet and keep the refund; ``work`` asks the gateway. Without an amount: the rest.
 
-        The same ``key`` for the same payment is the same refund, as it is then. Refuses with
-        ``IDEMPOTENCY_MISMATCH`` (another amount under this key), ``PAYMENT_UNKNOWN``, ``REFUND_TOO_LARGE`` (``leftMinor``), ``INSUFFICIENT_FUNDS`` (it was spent),
-        ``GATEWAY_UNAVAILABLE`` and ``SERVER_BUSY``.
+        The same ``key`` for the same payment is the same refund, as it is then. Refuses with ``PAYMENT_UNKNOWN``,
+        ``REFUND_TOO_LARGE`` (``leftMinor``), ``INSUFFICIENT_FUNDS`` (it was spent), ``GATEWAY_UNAVAILABLE``,
+        ``IDEMPOTENCY_MISMATCH`` (another amount under this key) and ``SERVER_BUSY``.
         """
         for _ in range(TRIES_MAX):
             payment = await self._payments.by_reference(reference)
@@ -94,9 +94,7 @@ class Refunds:
                 continue
         raise Refusal("SERVER_BUSY")
 
-    async def _begin(
-        self, refund_id: str, payment: Payment, amount_minor: int | None, reason: str
-    ) -> Refund:
+    async def _begin(self, refund_id: str, payment: Payment, amount_minor: int | None, reason: str) -> Refund:
         # Of several checkouts the one of which the most is left; there is hardly ever a second.
         paid = max(payment.asked, key=lambda one: one.paid_minor - one.reversed_minor)
         left = paid.paid_minor - paid.reversed_minor
