@@ -152,8 +152,8 @@ class Payments:
 
     async def _refuse_too_many(self, user_id: str, now: datetime) -> None:
         """Each that stays unpaid is asked for many times: nobody begins more than anybody means."""
-        newest = await self.store.of_user(user_id, before_id=None, most=OPEN_MAX)
-        if len(newest) < OPEN_MAX or any(one.status is not Status.PENDING for one in newest):
+        newest = await self.store.of_user(user_id, before_id=None, most=OPEN_MAX, besides=WALLET)
+        if len(newest) < OPEN_MAX or any(one.paid_minor for one in newest):
             return
         free_at = newest[-1].created_at + timedelta(seconds=OPEN_SECONDS)
         if now < free_at:

@@ -145,9 +145,13 @@ class PaymentStore:
         found = await self._payments.find_one({"gateway": gateway, "asked.gateway_reference": reference})
         return payment_of(found) if found else None
 
-    async def of_user(self, user_id: str, *, before_id: str | None, most: int) -> list[Payment]:
-        """A user's payments, the newest first (ids rise with time), below an id."""
+    async def of_user(
+        self, user_id: str, *, before_id: str | None, most: int, besides: str | None = None
+    ) -> list[Payment]:
+        """A user's payments, the newest first (ids rise with time), below an id, without those of one gateway."""
         query: Document = {"user_id": user_id}
+        if besides is not None:
+            query["gateway"] = {"$ne": besides}
         if before_id is not None:
             query["_id"] = {"$lt": before_id}
         cursor = self._payments.find(query, sort=[("_id", -1)]).limit(most)

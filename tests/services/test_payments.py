@@ -144,11 +144,14 @@ async def test_the_same_key_is_the_same_payment_at_any_time(house: House) -> Non
 
 
 async def test_nobody_begins_payments_without_end(house: House) -> None:
+    await house.paid()
     for _ in range(OPEN_MAX):
         last = await house.deposit()
     no = await refused(house.deposit())
     assert (no.code, no.retry_after_ms) == ("RATE_LIMITED", 3_600_000)
     assert (await house.deposit(user_id=BOB)).status is Status.PENDING
+    await house.one.payments.buy(ANN, key="w", amount=Amount(minor=1), currency=None, method="wallet")
+    assert await code_of(house.deposit()) == "RATE_LIMITED", "nor by what is moved from one's own pocket"
     house.till.pays(last.reference)
     await house.verify(last)
     assert (await house.deposit()).status is Status.PENDING, "who pays goes on"
