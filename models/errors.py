@@ -88,7 +88,7 @@ CODES: dict[str, Code] = {
     "WALLET_UNKNOWN": Code(404, "There is no such wallet; create one first."),
     "WALLET_EXISTS": Code(409, "There is a wallet already."),
     "WALLET_FROZEN": Code(403, "This wallet is frozen; ask the support."),
-    "REFUND_TOO_LARGE": Code(409, "This is more than is left of what the call cost."),
+    "REFUND_TOO_LARGE": Code(409, "This is more than is left to give back."),
     "WALLET_NOT_EMPTY": Code(409, "There is money in your wallet; it would be lost."),
     "PIN_WRONG": Code(403, "The PIN is wrong."),
     "PIN_LOCKED": Code(429, "Too many wrong PINs; wait, or reset it."),

@@ -258,8 +258,7 @@ class Payments:
         if not key:
             raise Refusal("IDEMPOTENCY_KEY_REQUIRED")
         mine = await self._wallets.wallet(user_id, currency)
-        minor = amount.minor_in(mine.currency)
-        now = self._clock.now()
+        minor, now = amount.minor_in(mine.currency), self._clock.now()
         payment = Payment(
             id=self._ids.new(),
             reference=rules.reference_of(user_id, key),
@@ -279,6 +278,10 @@ class Payments:
         def plan(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
             if wallets[mine.key].frozen:
                 raise Refusal("WALLET_FROZEN")
+            if (left := wallets[mine.key].primary) < minor:
+                raise Refusal(
+                    "INSUFFICIENT_FUNDS", requiredMinor=minor, availableMinor=left, currency=mine.currency
+                )
             return [rules.bought(wallets[mine.key], payment, key=key, now=now)]
 
         async def also(session: Session) -> None:

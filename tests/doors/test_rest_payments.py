@@ -213,7 +213,8 @@ async def test_call_credits_are_bought_from_the_wallet_or_by_a_gateway(house: Ho
     assert again.body == bought.body
     (await ann.post(path, {"amount": "20", "method": "wallet"})).error(400, "IDEMPOTENCY_KEY_REQUIRED")
     no = await ann.post(path, {"amount": "31", "method": "wallet"}, headers=key())
-    no.error(402, "INSUFFICIENT_FUNDS")
+    needed = {"requiredMinor": 3100, "availableMinor": 3000, "currency": "NGN"}
+    assert no.error(402, "INSUFFICIENT_FUNDS")["details"] == needed
     payment = await begin(ann, path, gateway="sandbox")
     await payer.press(house.http, payment["checkoutUrl"])
     await ann.post("/api/wallet/verify-deposit", {"reference": payment["reference"]})
