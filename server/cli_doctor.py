@@ -251,10 +251,14 @@ async def _apns(config: Config) -> Finding:
     return Finding("push by APNs", True, f"{url} answers; rings go to {config.apns_topic}.voip")
 
 
+def _untold(config: Config) -> str:
+    return "nobody is told" if config.production else "the log has what people would be told"
+
+
 async def _mail(config: Config) -> Finding:
     money = config.money
     if money.smtp_url is None or money.mail_from is None:
-        return Finding("notices by e-mail", None, "SMTP_URL is not set: nobody is told by e-mail")
+        return Finding("notices by e-mail", None, f"SMTP_URL is not set: {_untold(config)} by e-mail")
     relay = relay_of(money.smtp_url)
     fault = await SmtpCarrier(relay, money.mail_from).try_access()
     if fault is not None:
@@ -267,7 +271,7 @@ async def _mail(config: Config) -> Finding:
 async def _sms(config: Config) -> Finding:
     money = config.money
     if money.twilio_account_sid is None or money.twilio_auth_token is None or money.twilio_from is None:
-        return Finding("notices by SMS", None, "TWILIO_ACCOUNT_SID is not set: nobody is told by SMS")
+        return Finding("notices by SMS", None, f"TWILIO_ACCOUNT_SID is not set: {_untold(config)} by SMS")
     carrier = TwilioCarrier(
         money.twilio_account_sid, money.twilio_auth_token, money.twilio_from, url=money.twilio_url
     )

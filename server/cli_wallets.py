@@ -66,7 +66,14 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
 async def _do(args: argparse.Namespace, db: Database, config: Config, console: Console) -> None:
     clock, ids, people = SystemClock(), SystemIds(), UserStore(db)
     ledger, pins = Ledger(LedgerStore(db), clock, ids), WalletStore(db)
-    notices = wire_notices(config.money, db, users=Users(store=people, clock=clock), clock=clock, ids=ids)
+    notices = wire_notices(
+        config.money,
+        db,
+        development=not config.production,
+        users=Users(store=people, clock=clock),
+        clock=clock,
+        ids=ids,
+    )
     notices.listen(ledger=ledger.store, pins=pins)  # a server sends what is kept here
     if args.wallets_verb == "list":
         wallets = await ledger.store.newest(args.limit)

@@ -149,7 +149,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     clock, ids, doors = edges.clock, edges.ids, edges.doors
     users = Users(store=UserStore(db), clock=clock)
     ledger = Ledger(LedgerStore(db), clock, ids)
-    notices = wire_notices(config.money, db, users=users, clock=clock, ids=ids)
+    notices = wire_notices(
+        config.money, db, development=not config.production, users=users, clock=clock, ids=ids
+    )
     pins = WalletStore(db)
     notices.listen(ledger=ledger.store, pins=pins)
     call_store = CallStore(db)

@@ -16,6 +16,7 @@ from models.notices.store import NoticeStore
 from models.ports import Clock, Ids
 from models.users.service import Users
 from models.wallet.store import WalletStore
+from server.adapters.messenger import LogCarrier
 from server.adapters.smtp import SmtpCarrier, relay_of
 from server.adapters.twilio import TwilioCarrier
 from server.backlogs import Queue
@@ -25,16 +26,17 @@ from server.metrics import count_notice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WiredNotices:
-    """A process's notices, and what has to be closed with it."""
+    """A process's notices, and what has to be closed with it. ``told``: somebody or something carries them."""
 
     notices: Notices
     carriers: Mapping[str, Carrier]
+    told: bool
     queues: Mapping[str, Queue]  # by the name that the metrics call them
 
     def listen(self, *, ledger: LedgerStore, pins: WalletStore) -> None:
         """Keep what these stores write and somebody is to be told, in the same transactions; nothing without a
         carrier."""
-        if not self.carriers:
+        if not self.told:
             return
         ledger.beside = self.notices.with_entries
         ledger.beside_freeze = self.notices.with_freeze
@@ -44,7 +46,7 @@ class WiredNotices:
         self, *, accounts: AccountStore, factors: FactorStore, api_keys: ApiKeyStore
     ) -> None:
         """The same for what guards an account."""
-        if not self.carriers:
+        if not self.told:
             return
         tells = self.notices.with_change
         accounts.beside_password = tells(What.PASSWORD_CHANGED)
@@ -57,12 +59,16 @@ class WiredNotices:
             await carrier.close()
 
 
-def wire_notices(config: MoneyConfig, db: Database, *, users: Users, clock: Clock, ids: Ids) -> WiredNotices:
-    """Make it, once per process."""
+def wire_notices(
+    config: MoneyConfig, db: Database, *, development: bool, users: Users, clock: Clock, ids: Ids
+) -> WiredNotices:
+    """Make it, once per process. In ``development`` the log stands in for the carriers that are not configured."""
     carriers, store = carriers_of(config), NoticeStore(db)
-    notices = Notices(store=store, users=users, carriers=carriers, clock=clock, ids=ids, count=count_notice)
-    queues = {"notices": store} if carriers else {}
-    return WiredNotices(notices=notices, carriers=carriers, queues=queues)
+    logged: dict[str, Carrier] = {way: LogCarrier(way) for way in (EMAIL, SMS)} if development else {}
+    told = {**logged, **carriers}
+    notices = Notices(store=store, users=users, carriers=told, clock=clock, ids=ids, count=count_notice)
+    queues = {"notices": store} if told else {}
+    return WiredNotices(notices=notices, carriers=carriers, told=bool(told), queues=queues)
 
 
 def carriers_of(config: MoneyConfig) -> dict[str, Carrier]:

@@ -8,11 +8,30 @@ import structlog
 
 from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Message, Way
-from models.notices.notice import Carrier, Letter, Sent
+from models.notices.notice import Carrier, Letter, Outcome, Sent
 
 log = structlog.get_logger(__name__)
 
 _BROUGHT = {Sent.OK: Brought.YES, Sent.LATER: Brought.LATER, Sent.NEVER: Brought.NEVER}
+
+
+class LogCarrier:
+    """Carries letters into the log, where no carrier of that way is configured: ``Carrier``, for development only."""
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    async def carry(self, letter: Letter) -> Outcome:
+        """Write it there."""
+        log.info("notice not sent but logged", way=self._way, to=letter.to, says=letter.text)
+        return Outcome(sent=Sent.OK)
+
+    async def carried(self, letter: Letter) -> bool | None:
+        """Once too often does no harm there."""
+        return False
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 class CarrierMessenger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 import pytest
+import structlog
 from rich.console import Console
 
 from server import cli_wallets
@@ -63,3 +64,26 @@ async def test_a_server_with_a_relay_tells_also_what_the_operator_does(mongo_uri
             assert set(relay.recipients) == {ann.signed_in["user"]["email"]}
     finally:
         await relay.stop()
+
+
+@pytest.mark.parametrize("env", ["development", "production"])
+async def test_without_a_relay_the_log_tells_in_development_and_nobody_in_production(
+    mongo_uri: str, env: str
+) -> None:
+    settings = {"ENV": env, "JWT_SECRET": "0123456789abcdef" * 4}
+    with structlog.testing.capture_logs() as log:
+        async with open_house(mongo_uri, **settings) as house:
+            ann = await house.person("ann")
+            await ann.post("/api/wallet/create", {"pin": "4071"})
+            await house.db["users"].update_one(
+                {"_id": ann.id}, {"$set": {"email_verified_at": house.clock.now()}}
+            )
+            changed = {"currentPin": "4071", "newPin": "8253"}
+            assert (await ann.post("/api/wallet/change-pin", changed)).status == 204
+            await house.services.notices.run_due()
+            kept = await house.db["notices"].count_documents({})
+    told = [(one["way"], one["to"]) for one in log if one["event"] == "notice not sent but logged"]
+    if env == "development":
+        assert told == [("email", ann.signed_in["user"]["email"])]
+    else:
+        assert (told, kept) == ([], 0)
