@@ -51,7 +51,7 @@ async def test_changes_of_what_guards_an_account_are_told(
     notices = Notices(
         store=NoticeStore(db), users=house.one.users, carriers={EMAIL: post}, clock=clock, ids=ids
     )
-    wired: Any = WiredNotices(notices=notices, carriers={EMAIL: post}, queues={})
+    wired: Any = WiredNotices(notices=notices, carriers={EMAIL: post}, told=True, queues={})
     factors, keys = house.one.accounts.factors._store, house.one.accounts.api_keys.store
     wired.listen_to_accounts(accounts=house.store, factors=factors, api_keys=keys)
     assert isinstance(house.one.accounts._store, AccountStore)
