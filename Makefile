@@ -22,7 +22,7 @@ run: .venv/.installed ## Install what is needed, start the server, print the add
 	@exec $(BIN)/python main.py run
 
 test: .venv/.installed-dev tests/js/node_modules/.installed ## All tests (WORKERS=n processes, ARGS='-k name' for some)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: .venv/.installed-dev ## Lint, format, types, import contracts, generated documents up to date, known faults
 	$(BIN)/ruff check .
