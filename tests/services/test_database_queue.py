@@ -25,7 +25,8 @@ async def test_more_transactions_than_places_come_to_their_end(db: Database) -> 
 
 
 async def test_no_more_exchanges_run_at_once_than_there_are_places(db: Database) -> None:
-    await db.ping()  # as every server does before its door opens: who is not known to be there is asked by all
+    # As every server does before its door opens: a database that was never reached counts as away, and has no queue.
+    await db.ping()
     busiest = 0
 
     async def watch(done: asyncio.Event) -> None:
