@@ -8,8 +8,8 @@ BIN := .venv/bin
 # The newest Python that will do; PYTHON=/some/python make … takes another one.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
-# Most of a test is waiting for a database, a browser or another process: more of them than there are cores.
-WORKERS ?= 4
+# Tests that start servers, browsers and databases need a core of their own now and then: no more than there are cores.
+WORKERS ?= 2
 # The histories of `make sim`: the first seed and how many.
 SEED ?= 1
 RUNS ?= 10000

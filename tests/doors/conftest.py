@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from pymongo import AsyncMongoClient
 
 from models.db import Database
 from models.payments.store import PaymentStore
@@ -24,6 +25,7 @@ from server.sandbox_pages import serves_at
 from tests.doors.phones import Exchange, Phone, check_error
 from tests.doors.talk import pair, snapshots_rise, talk
 from tests.fakes import VirtualClock
+from tests.patience import PATIENT_MS
 from tests.services.payments_house import fund
 
 PASSWORD = "correct horse battery"
@@ -224,9 +226,8 @@ async def open_house(
         await app[TASKS].drain(5)
         await runner.cleanup()
         if not lent:
-            closing = Database(uri, database)
-            await closing.client.drop_database(database)
-            await closing.close()
+            async with AsyncMongoClient(uri, serverSelectionTimeoutMS=PATIENT_MS) as closing:
+                await closing.drop_database(database)
 
 
 def _today() -> Any:

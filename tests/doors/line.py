@@ -62,7 +62,8 @@ class DatabaseLine:
         self._hang_up()
 
     def mend(self) -> None:
-        """The database is back."""
+        """The database is back, and no answer is lost any more: one that was about to be would cut the line again."""
+        self._lose = self._losing = None
         self._up.set()
 
     def lose_answer_to(self, word: bytes) -> None:

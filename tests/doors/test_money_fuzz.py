@@ -96,6 +96,8 @@ def test_the_document_has_the_routes_of_money() -> None:
     assert len(OPERATIONS) > 30
 
 
+# Schemathesis draws by the module of that name, and where other tests ran before, hypothesis says so.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value

@@ -426,7 +426,9 @@ async def test_a_draining_server_sends_everybody_away_and_they_come_back_to_the_
         async with open_house(mongo_uri, exchange, database=house.db.db.name, port=port):
             for phone in (a, b):
                 sync = await phone.happens("SYNC")
-                assert [(one["id"], one["state"]) for one in sync["calls"]] == [(call_id, "active")]
+                (call,) = sync["calls"]
+                # On a slow machine it is known by then that both were away for a moment.
+                assert (call["id"], call["state"] in ("active", "reconnecting")) == (call_id, True)
             await a.ask("CALL_ENDED", callId=call_id)
             await b.happens("CALL_ENDED")
 
