@@ -25,6 +25,7 @@ UNREACHABLE = "No advisory database answers from here: nothing was checked for k
 WORDS = {
     "3-clause bsd license": "BSD-3-Clause",
     "apache": "Apache-2.0",
+    "apache 2": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
     "bsd license": "BSD-3-Clause",
     "mit license": "MIT",
