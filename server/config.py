@@ -134,6 +134,7 @@ class Config:
     refresh_token_days: int
     bcrypt_rounds: int
     auth_per_minute: int
+    events_per_second: int
     otel_endpoint: str | None
     money: MoneyConfig
     identity: IdentityConfig
@@ -214,6 +215,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         refresh_token_days=whole(read, "REFRESH_TOKEN_DAYS", 1, 366),
         bcrypt_rounds=whole(read, "BCRYPT_ROUNDS", 4, 16),
         auth_per_minute=whole(read, "AUTH_PER_MINUTE", 1, 1_000_000),
+        events_per_second=whole(read, "EVENTS_PER_SECOND", 1, 1_000_000),
         otel_endpoint=optional(read, "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         money=money_config(read, production=production),
         identity=identity_config(read, production=production),

@@ -57,11 +57,11 @@ class Answer:
 
 
 class Limits:
-    """The rates of CONTRACT §1."""
+    """The rates of CONTRACT §1, which has ten events a second."""
 
-    def __init__(self, auth_per_minute: int) -> None:
-        self.event = TokenBucket(10, 100)
-        self.relay = TokenBucket(50, 200)
+    def __init__(self, auth_per_minute: int, events_per_second: int = 10) -> None:
+        self.event = TokenBucket(events_per_second, 10 * events_per_second)
+        self.relay = TokenBucket(5 * events_per_second, 20 * events_per_second)
         self.auth = SlidingWindow(auth_per_minute, 60)
 
     def allowance(self, ctx: Context) -> Allowance:

@@ -191,6 +191,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
     Variable("AUTH_PER_MINUTE", "10", "Sign-in attempts per minute from one address, and for one account"),
     Variable(
+        "EVENTS_PER_SECOND",
+        "10",
+        "Events and requests per second of one device, in bursts of ten times as many; five times as many are relayed",
+    ),
+    Variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
         "Where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318; without it there are none",

@@ -368,7 +368,9 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         courier=edges.courier,
         clock=clock,
     )
-    funnel = Funnel(limits=Limits(config.auth_per_minute), once=Once(db, edges.process))
+    funnel = Funnel(
+        limits=Limits(config.auth_per_minute, config.events_per_second), once=Once(db, edges.process)
+    )
     return Wired(
         services=services,
         funnel=funnel,
