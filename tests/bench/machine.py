@@ -19,7 +19,7 @@ import aiohttp
 from server.processes import free_port
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS_MAX = 180.0
+START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.01
 
