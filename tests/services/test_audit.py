@@ -561,7 +561,13 @@ async def test_it_says_how_far_it_is(life: Life, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("models.audit.service.STEP", 1)
     told: list[tuple[str, int, int]] = []
     report = await audit(life.town.db, life.town.clock.now(), lambda *step: told.append(step))
-    assert list(dict.fromkeys(what for what, _, _ in told)) == ["wallets", "journal", "calls", "payments", "payouts"]
+    assert list(dict.fromkeys(what for what, _, _ in told)) == [
+        "wallets",
+        "journal",
+        "calls",
+        "payments",
+        "payouts",
+    ]
     assert {what: (done, total) for what, done, total in told} == {
         what: (number, number) for what, number in report.read.items()
     }
