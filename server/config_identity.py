@@ -9,7 +9,7 @@ from environs import Env
 from marshmallow import ValidationError
 
 from server.config_checks import long_enough, url, within
-from server.config_read import DEFAULTS, optional, parse, words
+from server.config_read import DEFAULTS, optional, parse, whole, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class IdentityConfig:
     totp_secret: str | None = field(repr=False)
     totp_issuer: str
     password_score_min: int
+    session_days_max: int
     google_client_ids: tuple[str, ...]
     google_keys_url: str | None
     facebook_app_id: str | None
@@ -32,6 +33,7 @@ def identity_config(read: Env, *, production: bool) -> IdentityConfig:
         totp_secret=optional(read, "TOTP_SECRET", long_enough),
         totp_issuer=read.str("TOTP_ISSUER", DEFAULTS["TOTP_ISSUER"], validate=_issuer),
         password_score_min=(2 if production else 1) if score is None else score,
+        session_days_max=whole(read, "SESSION_DAYS_MAX", 1, 3660),
         google_client_ids=words(read, "GOOGLE_CLIENT_IDS", (), _client_id),
         google_keys_url=optional(read, "GOOGLE_KEYS_URL", url("http", "https")),
         facebook_app_id=optional(read, "FACEBOOK_APP_ID", _client_id),

@@ -28,6 +28,7 @@ from models.ports import Letter
 from server.lanes import Lanes
 from server.limits import Allowance, SlidingWindow, TokenBucket
 from server.metrics import REQUEST_SECONDS, REQUESTS
+from server.proofs import note_proof
 from server.tracing import Traces
 
 log = structlog.get_logger(__name__)
@@ -100,6 +101,10 @@ def _device(ctx: Context) -> str:
     return f"{ctx.user_id}:{ctx.device_id if ctx.door == 'socket' else f'sign-in {ctx.session_id}'}"
 
 
+def _named(payload: Any) -> Mapping[str, Any] | None:
+    return payload if isinstance(payload, dict) else None
+
+
 def _account(ctx: Context, ask: Mapping[str, Any] | None) -> str | None:
     """Whose account is tried: the same text however its name is written, or each way would be another ten guesses."""
     if ctx.user_id:
@@ -141,6 +146,8 @@ class Funnel:
                 answer = await self._answered(door, name, ctx, payload, key)
                 span.outcome(answer.refusal.code if answer.refusal else "ok")
         _note(name, ctx, answer, time.perf_counter() - started)
+        if door.limit == "auth" or (answer.refusal is not None and answer.refusal.code in _TYPED_AGAIN):
+            note_proof(name, ctx, answer.refusal, answer.data, account=_account(ctx, _named(payload)))
         return answer
 
     async def _answered(
@@ -178,7 +185,7 @@ class Funnel:
     async def _admitted(
         self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
     ) -> Any:
-        self.limits.check(door.limit, ctx, payload if isinstance(payload, dict) else None, name)
+        self.limits.check(door.limit, ctx, _named(payload), name)
         if key is not None and not door.once and isinstance(payload, dict) and needs_op_id(door):
             payload = {**payload, "opId": key}  # the verb keeps its own first answers
         ask = self._load(door, payload)

@@ -21,11 +21,17 @@ from server.blobs import REVALIDATE, known, pour, serve
 from server.funnel import Answer, Funnel, fault
 from server.metrics import REQUESTS
 from server.packets import too_deep_or_large
+from server.proofs import note_stranger
 from server.security import REQUEST_ID
 from server.uploads import upload_of
 
 BODY_MAX = 256 * 1024
 DEVICE_ID_MAX = 64
+# Fields that are read from a body only, in small letters and without ``_``: proxies and browsers keep addresses.
+NEVER_IN_ADDRESSES = frozenset(
+    "password currentpassword newpassword pin currentpin oldpin newpin transactionpin totp recoverycode code "
+    "refreshtoken accesstoken idtoken token".split()
+)
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
 
@@ -55,7 +61,9 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
                 ctx = await _with_body(ctx, request, route)
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, route.path)
-            REQUESTS.labels(f"{route.method} {route.path}", no.code).inc()
+            name = f"{route.method} {route.path}"
+            REQUESTS.labels(name, no.code).inc()
+            note_stranger(name, no, client_address(request, proxy_hops))
             return answer_with(Answer(refusal=no), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)
@@ -139,11 +147,23 @@ async def _whole(request: web.Request) -> bytes:
 async def _payload(request: web.Request) -> dict[str, Any]:
     """Path, query and body as one object; the path wins over the body, the body over the query."""
     body: Any = {}
+    query = _query(request)
     if request.can_read_body:
         raw = await _whole(request)
         if raw:
             body = _json(raw)
-    return {**request.query, **body, **request.match_info}
+    return {**query, **body, **request.match_info}
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    """What an address may say: nothing where a body says it, and never a secret, since addresses are kept."""
+    if request.method in (hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH):
+        return {}
+    return {
+        name: request.query[name]  # the first, where it is said twice
+        for name in request.query
+        if name.lower().replace("_", "") not in NEVER_IN_ADDRESSES
+    }
 
 
 def _json(raw: bytes) -> dict[str, Any]:

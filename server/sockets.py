@@ -31,6 +31,7 @@ from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
 from server.metrics import CONNECTS, NO_DOOR, REQUESTS, SOCKETS, RelayCount
 from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
+from server.proofs import note_stranger
 from server.protocol import SignalingServer
 from server.relay import Relay
 from server.telling import More, Telling
@@ -173,6 +174,7 @@ class Sockets:
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "connect")
             CONNECTS.labels(no.code).inc()
+            note_stranger("connect", no, str(environ.get("REMOTE_ADDR", "")))
             body = no.body()
             raise Refused(body["message"], body) from None
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")

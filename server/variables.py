@@ -188,6 +188,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FACEBOOK_KEYS_URL", "", "Another address for Facebook's public keys, for tests"),
     Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
+    Variable("SESSION_DAYS_MAX", "365", "Longest life of a sign-in, however often its tokens are refreshed"),
     Variable("BCRYPT_ROUNDS", "12", "Cost of a password hash, 4 to 16; each step doubles the time"),
     Variable("AUTH_PER_MINUTE", "10", "Sign-in attempts per minute from one address, and for one account"),
     Variable(

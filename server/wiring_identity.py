@@ -101,11 +101,12 @@ def wire_accounts(
         oauth=oauth,
         api_keys=ApiKeys(store=key_store, accounts=store, clock=clock, chance=chance),
         chance=chance,
-        strength=Zxcvbn(config.identity.password_score_min),
+        strength=Zxcvbn(config.identity.password_score_min, config.identity.totp_issuer),
         secret=config.jwt_secret,
         access_token_seconds=config.access_token_seconds,
         refresh_token_days=config.refresh_token_days,
         currency=config.currency,
+        session_days_max=config.identity.session_days_max,
     )
 
 

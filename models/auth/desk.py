@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from models.auth.session import Revocation, Session, SignInDevice, Tokens
 from models.auth.tokens import TokenMint
@@ -12,9 +12,12 @@ from models.ports import Clock, Ids
 class Desk:
     """Makes sessions, tokens and notes; keeps nothing."""
 
-    def __init__(self, *, mint: TokenMint, clock: Clock, ids: Ids, session_life: timedelta) -> None:
+    def __init__(
+        self, *, mint: TokenMint, clock: Clock, ids: Ids, session_life: timedelta, session_life_max: timedelta
+    ) -> None:
         self.mint = mint
-        self.session_life = session_life
+        self._session_life = session_life
+        self._session_life_max = session_life_max
         self._clock = clock
         self._ids = ids
 
@@ -35,8 +38,12 @@ class Desk:
             created_at=now,
             seen_at=now,
             rotated_at=None,
-            expires_at=now + self.session_life,
+            expires_at=self.session_end(now, since=now),
         )
+
+    def session_end(self, now: datetime, *, since: datetime) -> datetime:
+        """When a session ends that is used now and was begun ``since``: unused, or in the end however much it is."""
+        return min(now + self._session_life, since + self._session_life_max)
 
     def tokens(self, user_id: str, session_id: str, generation: int) -> Tokens:
         """The tokens of a session."""

@@ -36,6 +36,8 @@ __all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "Sign
 
 # A refresh whose answer was lost on the way is asked again within this; later the same token is a stolen one.
 REFRESH_GRACE = timedelta(seconds=10)
+# The longest life of a sign-in, in days, unless the configuration says another.
+SESSION_DAYS_MAX = 365
 # Looks at an account that changes while it is signed in to; each costs a hash.
 SIGN_IN_TRIES_MAX = 3
 # A deletion whose process lives has long told the calls by then.
@@ -65,6 +67,7 @@ class Accounts:
         access_token_seconds: int,
         refresh_token_days: int,
         currency: str,
+        session_days_max: int = SESSION_DAYS_MAX,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -74,7 +77,13 @@ class Accounts:
         self._hasher = hasher
         self.factors, self.codes = factors, codes
         mint = TokenMint(secret, access_token_seconds)
-        self._desk = Desk(mint=mint, clock=clock, ids=ids, session_life=timedelta(days=refresh_token_days))
+        self._desk = Desk(
+            mint=mint,
+            clock=clock,
+            ids=ids,
+            session_life=timedelta(days=refresh_token_days),
+            session_life_max=timedelta(days=session_days_max),
+        )
         self._newcomers = Newcomers(
             store=store,
             desk=self._desk,
@@ -189,9 +198,8 @@ class Accounts:
                     "REFRESH_REUSED" if session.ended_code == "REFRESH_REUSED" else "REFRESH_INVALID"
                 )
             if generation == session.generation:
-                if await self._store.sessions.rotate(
-                    session_id, generation, now, now + self._desk.session_life
-                ):
+                end = self._desk.session_end(now, since=session.created_at)
+                if await self._store.sessions.rotate(session_id, generation, now, end):
                     return self._desk.tokens(session.user_id, session_id, generation + 1)
                 continue  # another was first, or the session has just ended: look again
             rotated_at = session.rotated_at

@@ -24,7 +24,10 @@ from models.errors import Refusal
 TOKEN_LENGTH_MAX = 2048
 _ALGORITHM = "HS256"
 _TYPE = "access"
-_REQUIRED = ["exp", "iat", "sub", "jti", "typ", "sid"]
+# Who made it and whom it is for: this server, both times. A token that is made under the same secret by or for anything
+# else opens nothing here.
+_ISSUER = _AUDIENCE = "ringmeter"
+_REQUIRED = ["exp", "iat", "sub", "jti", "typ", "sid", "iss", "aud"]
 _REFRESH = re.compile(r"([0-9A-Za-z-]{1,64})\.([0-9]{1,9})\.([A-Za-z0-9_-]{43})")
 # A label of its own, so that a proof can never pass for a signature made with the same secret.
 _REFRESH_LABEL = b"ringmeter refresh token v1"
@@ -55,6 +58,8 @@ class TokenMint:
             "sid": session_id,
             "jti": token_id,
             "typ": _TYPE,
+            "iss": _ISSUER,
+            "aud": _AUDIENCE,
             "iat": issued,
             "exp": issued + self.access_token_seconds,
         }
@@ -71,10 +76,16 @@ class TokenMint:
             "verify_exp": False,
             "verify_iat": False,
             "verify_nbf": False,
-            "verify_aud": False,
         }
         try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM], options=options)
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[_ALGORITHM],
+                audience=_AUDIENCE,
+                issuer=_ISSUER,
+                options=options,
+            )
         except (jwt.PyJWTError, ValueError, RecursionError):
             # ValueError: text that is no UTF-8; RecursionError: a header nested to death.
             raise Refusal("TOKEN_INVALID") from None

@@ -7,20 +7,27 @@ length: only the first 72 characters are looked at, in a thread, since that is u
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
 from typing import Any
 
-from models.auth.strength import too_weak
+from models.auth.strength import own_words, too_weak
 
 LOOKED_AT = 72
 WORDS_MAX = 20
+# What somebody tries first who knows which server this is (ASVS 6.1.2); its own name comes to these (TOTP_ISSUER).
+HOUSE_WORDS = ("ringmeter", "ring", "meter", "call", "calls", "wallet", "admin", "administrator", "operator")
 
 
 class Zxcvbn:
-    """``score_min`` 0 to 4: 1 refuses what is tried among the first thousand, 2 among the first million."""
+    """``score_min`` 0 to 4: 1 refuses what is tried among the first thousand, 2 among the first million.
 
-    def __init__(self, score_min: int) -> None:
+    ``house`` is the name under which people know this server.
+    """
+
+    def __init__(self, score_min: int, house: str = "") -> None:
         self._score_min = score_min
+        self._house = (*HOUSE_WORDS, *own_words(house, re.sub(r"\W+", "", house)))
         # One at a time: the library keeps the words in a global, and a flood of long passwords takes one core only.
         self._turn = asyncio.Semaphore(1)
 
@@ -29,7 +36,8 @@ class Zxcvbn:
         if self._score_min == 0:
             return
         async with self._turn:
-            found: dict[str, Any] = await asyncio.to_thread(_judged, password, sorted(own_words)[:WORDS_MAX])
+            known = [*self._house, *sorted(own_words)[:WORDS_MAX]]
+            found: dict[str, Any] = await asyncio.to_thread(_judged, password, known)
         if found["score"] < self._score_min:
             feedback = found["feedback"]
             raise too_weak(*([feedback["warning"]] if feedback["warning"] else []), *feedback["suggestions"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from ipaddress import ip_address, ip_network
@@ -32,7 +33,7 @@ def test_the_compose_file_has_services_that_compose_understands(compose: dict[st
     known = {
         *("image", "build", "restart", "init", "depends_on", "environment", "ports", "stop_grace_period"),
         *("command", "volumes", "healthcheck", "network_mode", "profiles"),
-        *("read_only", "tmpfs", "cap_drop", "security_opt"),
+        *("read_only", "tmpfs", "cap_drop", "security_opt", "entrypoint"),
     }
     for service in compose["services"].values():
         assert set(service) <= known
@@ -197,11 +198,60 @@ def test_e56_the_relay_reaches_no_private_network() -> None:
     for network in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "240.0.0.0/4", "255.255.255.255/32", "::/128", "::ffff:0:0/96", "64:ff9b::/96"),
+        *("64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16"),
     ):
         low, high = ip_network(network)[0], ip_network(network)[-1]
         assert any(
             low.version == first.version and first <= low and high <= last for first, last in denied
         ), network
+
+
+def test_the_composed_relay_reaches_no_more_than_the_described_one(compose: dict[str, Any]) -> None:
+    described = {
+        line
+        for line in (ROOT / "deploy" / "turnserver.conf").read_text().splitlines()
+        if line.startswith(("denied-peer-ip=", "no-multicast-peers"))
+    }
+    composed = {word.removeprefix("--") for word in compose["services"]["coturn"]["command"]}
+    assert described - composed == set()
+
+
+def test_no_program_starts_with_a_password_that_everybody_knows(compose: dict[str, Any]) -> None:
+    grafana = compose["services"]["grafana"]
+    given = grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert given == "${GRAFANA_PASSWORD:-}"
+    *shell, script = grafana["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "exec echo starts")
+    for password, starts in (("", False), ("of its own", True)):
+        done = subprocess.run(
+            [*shell, script],
+            env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0, done.stdout == "starts\n") == (starts, starts)
+
+
+def test_what_stands_in_front_takes_tls_of_today_only_and_sends_no_app_on_from_http() -> None:
+    """A redirected app would send its token in the clear at every request, and nobody would notice (ASVS 4.1.2)."""
+    nginx = (ROOT / "deploy" / "nginx.conf").read_text()
+    haproxy = (ROOT / "deploy" / "haproxy.cfg").read_text()
+    (plain,) = re.findall(r"server \{\s+listen 80;.*?\n\}", nginx, re.DOTALL)
+    assert re.search(r"location / +\{ return 403; \}", plain)
+    assert not re.search(r"location[^\n{]*(?:/api|/socket\.io)", plain)
+    assert "http-request deny deny_status 403 if !{ ssl_fc }" in haproxy
+    assert re.search(r"ssl_protocols +TLSv1\.2 TLSv1\.3;", nginx)
+    assert "ssl-min-ver TLSv1.2" in haproxy
+    for text, name in ((nginx, "ssl_ciphers"), (haproxy, "ssl-default-bind-ciphers")):
+        (suites,) = re.findall(rf"{name} +(\S+?);?\n", text)
+        for suite in suites.split(":"):
+            assert suite.startswith("ECDHE-"), suite
+            assert "GCM" in suite or "CHACHA20" in suite, suite
+    assert "proxy_set_header X-Forwarded-For   $remote_addr;" in nginx, "whatever a client says of itself"
+    assert "set-header X-Forwarded-For %[src]" in haproxy
 
 
 def test_the_shell_script_of_the_machines_parses_and_may_be_run() -> None:

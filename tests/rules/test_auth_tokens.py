@@ -21,6 +21,8 @@ GOOD: dict[str, Any] = {
     "sid": "s1",
     "jti": "j1",
     "typ": "access",
+    "iss": "ringmeter",
+    "aud": "ringmeter",
     "iat": int(NOW.timestamp()),
     "exp": int(NOW.timestamp()) + 900,
 }
@@ -64,6 +66,12 @@ def test_every_claim_is_required(claim: str) -> None:
     [
         *(
             {"typ": "refresh"},
+            {"iss": "somebody"},
+            {"iss": 7},
+            {"aud": "another service"},
+            {"aud": ["another service"]},
+            {"aud": []},
+            {"aud": None},
             {"exp": "soon"},
             {"exp": 1e300},
             {"exp": True},

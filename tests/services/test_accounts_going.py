@@ -122,6 +122,19 @@ async def test_a_sign_in_that_is_not_used_expires(house: House) -> None:
     assert await code_of(house.one.accounts.refresh(tokens.refresh_token)) == "REFRESH_INVALID"
 
 
+async def test_a_sign_in_ends_after_a_year_however_much_it_is_used(house: House) -> None:
+    ada = await house.joins()
+    tokens = ada.tokens
+    for _ in range(18):
+        house.clock.pass_(20 * 86_400)
+        tokens = await house.one.accounts.refresh(tokens.refresh_token)
+    house.clock.pass_(5 * 86_400 - 1)
+    tokens = await house.one.accounts.refresh(tokens.refresh_token)
+    house.clock.pass_(1)
+    assert await code_of(house.one.accounts.refresh(tokens.refresh_token)) == "REFRESH_INVALID"
+    assert await house.one.accounts.sessions((await house.signs_in()).account.profile.user_id)
+
+
 async def test_a_banned_or_deleted_person_refreshes_nothing(house: House) -> None:
     ada = await house.joins()
     user_id, _ = await house.who(ada)

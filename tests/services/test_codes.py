@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Purpose, Way
+from models.auth.rules import PASSWORD_LENGTH_MIN
 from models.auth.service import SignInDevice
 from models.db import Database
 from models.errors import Refusal
 from server.adapters.passwords import Passwords
-from server.adapters.strength import Zxcvbn
+from server.adapters.strength import Zxcvbn, _judged
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.accounts_house import PASSWORD, House, code_of
 from tests.services.test_second_factor import Phone
@@ -349,3 +351,18 @@ async def test_what_is_guessed_soon_is_refused(password: str, score: int) -> Non
         await Zxcvbn(least).refuse_weak(password, words)
     for least in range(score + 1, 5):
         assert await code_of(Zxcvbn(least).refuse_weak(password, words)) == "VALIDATION_FAILED"
+
+
+@pytest.mark.parametrize(
+    "password", ["ringmeter1", "Ringmeter2026", "callmeter", "r1ngm3t3r!", "TelePalaver9"]
+)
+async def test_the_name_of_the_house_makes_no_password(password: str) -> None:
+    assert await code_of(Zxcvbn(2, "Tele Palaver").refuse_weak(password, [])) == "VALIDATION_FAILED"
+
+
+def test_every_common_password_that_is_long_enough_is_refused_in_production() -> None:
+    """Those of the list, which came out of breaches, as they stand; score 2 is production's own."""
+    listed = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= PASSWORD_LENGTH_MIN]
+    assert len(FREQUENCY_LISTS["passwords"]) >= 30_000
+    assert len(listed) >= 3000, "the most common ones of those that may be set at all"
+    assert [word for word in listed[:3000] if _judged(word, ())["score"] >= 2] == []

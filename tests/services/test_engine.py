@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -188,6 +189,16 @@ async def test_a_request_that_has_become_a_websocket_leaves_nothing_of_http_behi
         assert isinstance(socket, WiredSocket)
         left = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task.get_coro())]
         assert left == []
+
+
+async def test_what_opens_a_transport_cannot_be_guessed() -> None:
+    async with served() as home:
+        made = {home.sio.eio.generate_id() for _ in range(1000)}
+        assert len(made) == 1000
+        assert {len(sid) for sid in made} == {32}, "24 bytes of chance in base64"
+        async with dialled(home):
+            (sid,) = home.sio.eio.sockets
+            assert re.fullmatch(r"[A-Za-z0-9_-]{32}", sid)
 
 
 async def test_frames_in_pieces_of_any_size_are_what_they_are_in_one() -> None:

@@ -92,12 +92,14 @@ def test_the_demo_page_and_swagger_can_work_under_the_policy() -> None:
     assert {"'self'", "ws:"} <= set(rules["connect-src"])
     assert "blob:" in rules["media-src"]
     assert "data:" in rules["img-src"]
-    assert rules["frame-ancestors"] == ["'none'"]
+    assert rules["frame-ancestors"] == rules["object-src"] == rules["base-uri"] == ["'none'"]
     assert "camera=(self)" in dict(security_headers(production=False))["Permissions-Policy"]
 
 
 def test_https_is_insisted_on_in_production_only() -> None:
     assert "Strict-Transport-Security" in dict(security_headers(production=True))
+    said = dict(security_headers(production=True))["Strict-Transport-Security"]
+    assert said == "max-age=31536000; includeSubDomains"
     assert "Strict-Transport-Security" not in dict(security_headers(production=False))
 
 
