@@ -108,7 +108,7 @@ async def presence_sweep(services: Services) -> None:
 @job("presence.leases", every_seconds=BEAT_SECONDS)
 async def presence_leases(services: Services) -> None:
     """Find the devices whose socket went with its process."""
-    await services.presence.run_leases(DEAD_AFTER_SECONDS)
+    await services.presence.run_leases(DEAD_AFTER_SECONDS, living=services.calls.living)
 
 
 class PresenceTeller:

@@ -22,7 +22,8 @@ _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # drift, so that no ring or charge is cut short by it.
 _SLEW = timedelta(milliseconds=5)
 _SLEW_EVERY_SECONDS = 10.0
-
+# What is done again and again is done at these strikes: to wake up costs this process more than most of that work.
+STRIKE_SECONDS = 0.1
 
 # Shorter than others wait before they take a process for dead (its last beat may be two seconds old by then): until
 # then nobody has taken anything away from it.
@@ -91,11 +92,23 @@ class Wakefulness:
             self._woken()
 
 
+def until_next(now: float, seconds: float, phase: float) -> float:
+    """The seconds from ``now`` to the strike of a clock that is next to ``now + seconds``.
+
+    It strikes every ``STRIKE_SECONDS``, ``phase`` after the full ones. Never sooner than half a strike.
+    """
+    strikes = round((now + seconds - phase) / STRIKE_SECONDS)
+    wait = phase + strikes * STRIKE_SECONDS - now
+    return wait if wait >= STRIKE_SECONDS / 2 else wait + STRIKE_SECONDS
+
+
 class Tasks:
     """Background work that is awaited at the end and whose faults are logged, never lost."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        # Another one in each process: else those of one machine would all ask the database at the same instant.
+        self._phase = int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Start ``work`` now."""
@@ -119,7 +132,10 @@ class Tasks:
                 await asyncio.wait(late, timeout=1)
 
     async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
-        """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes."""
+        """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes.
+
+        To the next tenth of a second: jobs that wake this process do it together.
+        """
         while True:
             try:
                 await work()
@@ -131,7 +147,7 @@ class Tasks:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 return
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(until_next(time.monotonic(), seconds, self._phase))
 
 
 class LoopAlarms:

@@ -103,8 +103,9 @@ class Engine:
         self._cut: dict[str, datetime] = {}
         # Whether another process serves the same database; found out with each beat.
         self.others_live = False
-        # Whether this process does what any process may do, and which ones do.
+        # Whether this process does what any process may do; who lived with the last beat, and which of those do.
         self.works = True
+        self.living: list[str] = []
         self.workers: list[str] = []
         # Set by the wiring: lets a device connect anew, whose socket is here and whose leg others have taken for lost.
         self.send_back: Callable[[str, str], None] = lambda user_id, device_id: None

@@ -366,10 +366,10 @@ class CallStore:
         beat = {"beat_at": now, "works": works}
         await self._processes.update_one({"_id": process}, {"$set": beat}, upsert=True)
 
-    async def working(self, since: datetime) -> list[str]:
-        """The living processes that do the jobs that are anybody's."""
-        query = {"beat_at": {"$gte": since}, "works": {"$ne": False}}
-        return [d["_id"] async for d in self._processes.find(query, {"_id": 1})]
+    async def living_and_working(self, since: datetime) -> tuple[list[str], list[str]]:
+        """The processes that beat at or after ``since``, and those of them that do the jobs that are anybody's."""
+        rows = [d async for d in self._processes.find({"beat_at": {"$gte": since}})]
+        return [d["_id"] for d in rows], [d["_id"] for d in rows if d.get("works") is not False]
 
     async def living(self, since: datetime) -> dict[str, datetime]:
         """The processes that beat at or after ``since``, with their last beat."""

@@ -227,14 +227,15 @@ class Upkeep(Renewals):
         now = self._clock.now()
         await self.beat()
         await self._catch_up()
-        living = await self._store.living(now - timedelta(seconds=dead_after_seconds))
+        horizon = now - timedelta(seconds=dead_after_seconds)
+        living, self.workers = await self._store.living_and_working(horizon)
+        self.living = living
         self.others_live = len(living) > 1
-        self.workers = await self._store.working(now - timedelta(seconds=dead_after_seconds))
 
         async def lose_legs_outside(call_id: str) -> None:
             await self._lose_legs(await self._loaded(call_id), set(living))
 
-        await self._each(await self._store.with_legs_outside(list(living)), lose_legs_outside)
+        await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
         astray = []
         for count, call in enumerate(self.board.calls(), 1):
             if count % AT_A_STRETCH_MAX == 0:

@@ -120,16 +120,25 @@ class Upkeep(Engine):
         if self.board.room(room_id) is not None:
             await self.tick(room_id)
 
-    async def run_leases(self, dead_after_seconds: float) -> None:
-        """Find the seats whose socket is gone without anybody having said so: its process died, the notice failed."""
-        now = self._clock.now()
-        living = await self._processes.living(now - timedelta(seconds=dead_after_seconds))
-        alive = {*living, self._process}
+    async def run_leases(self, dead_after_seconds: float, *, living: Collection[str] | None = None) -> None:
+        """Find the seats whose socket is gone without anybody having said so: its process died, the notice failed.
 
-        async def lose_outside(room_id: str) -> None:
-            await self._lose_seats(await self._loaded(room_id), alive)
+        ``living``: who lived a moment ago, where that is known; no seat is lost without another look.
+        """
+        outside = (
+            await self._store.with_seats_outside({*living, self._process}) if living is not None else None
+        )
+        if outside is None or outside:
+            now = self._clock.now()
+            alive = {
+                *await self._processes.living(now - timedelta(seconds=dead_after_seconds)),
+                self._process,
+            }
 
-        await self._each(await self._store.with_seats_outside(alive), lose_outside)
+            async def lose_outside(room_id: str) -> None:
+                await self._lose_seats(await self._loaded(room_id), alive)
+
+            await self._each(await self._store.with_seats_outside(alive), lose_outside)
         await self._each([room.id for room in self.board.rooms()], self._lose_here)
 
     async def _lose_seats(self, room: Room, alive: Collection[str]) -> None:

@@ -231,6 +231,27 @@ async def test_a_process_that_begins_while_the_dead_are_buried_is_not_among_them
     assert (await leases(town))["ann"] == [("phone", "new")]
 
 
+async def test_what_a_process_holds_that_others_have_not_heard_of_yet_is_not_taken_away(
+    town: Town, here: Process, there: Process
+) -> None:
+    new = town.process("new")
+    await beat(new)
+    await device(new, "ann")
+    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here", "there"])
+    assert (await leases(town))["ann"] == [("phone", "new")]
+
+
+async def test_what_a_dead_process_held_is_taken_away_where_it_is_known_to_be_dead(
+    town: Town, here: Process, there: Process
+) -> None:
+    await device(there, "ann")
+    town.clock.pass_(DEAD_AFTER_SECONDS + 1)
+    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here", "there"])
+    assert (await leases(town))["ann"] == [("phone", "there")]  # by the next beat it is known
+    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here"])
+    assert (await leases(town)).get("ann", []) == []
+
+
 Verb = Callable[[Town, Device], Awaitable[object]]
 
 

@@ -169,6 +169,15 @@ async def test_a_phone_moves_to_another_process_and_nobody_hears_of_it(house: Ro
     assert (await house.truth(room_id)).present[1].seats[0].process == "p2"
 
 
+async def test_nobody_loses_a_seat_at_a_process_that_others_have_not_heard_of_yet(house: RoomHouse) -> None:
+    p1, p2 = await house.process("p1"), await house.process("p2")
+    b = house.phone(p2, "bob")
+    await met(house, house.phone(p1, "ada"), b)
+    await p1.rooms.run_leases(DEAD_AFTER_SECONDS, living=["p1"])
+    (room,) = await p1.rooms._store.occupied()
+    assert [seat.lost_at for one in room.participants for seat in one.seats] == [None, None]
+
+
 async def test_the_devices_of_a_killed_process_are_gone_since_its_last_beat(house: RoomHouse) -> None:
     p1, p2 = await house.process("p1"), await house.process("p2")
     a, b = house.phone(p1, "ada"), house.phone(p2, "bob")
