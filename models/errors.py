@@ -60,6 +60,9 @@ CODES: dict[str, Code] = {
     "ACCOUNT_BANNED": Code(403, "This account is banned."),
     "ACCOUNT_DELETED": Code(403, "This account was deleted."),
     "FORBIDDEN": Code(403, "This is not yours to do."),
+    "FORM_FOREIGN": Code(
+        403, "This form is not from a page of this server, or its page is too old. Load the page again."
+    ),
     # -- people
     "ACCOUNT_EXISTS": Code(409, "An account with this e-mail, phone or username exists already."),
     "USER_UNKNOWN": Code(404, "There is no such user."),

@@ -19,6 +19,7 @@ from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock, NoCourier
 from models.rooms.engine import ALARM as ROOM_ALARM
+from server.admin.app import add_admin
 from server.backlogs import BACKLOGS_SECONDS
 from server.backlogs import JOB as BACKLOGS
 from server.bus.bus import Bus
@@ -139,6 +140,7 @@ def make_app(
     health.siblings = siblings
     health.add_routes(app)
     add_documents(app, catalogue, WEB)
+    add_admin(app, wired=wired, config=config, db=db, pages=WEB)
     _add_pages(app, production=config.production)
     if wired.money.sandbox is not None:
         add_sandbox(app, wired.money.sandbox, WEB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from babel.numbers import is_currency
@@ -99,6 +100,14 @@ def bundle_id(text: str) -> None:
     """The id of an app at Apple."""
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,155}", text) or text.endswith(".voip"):
         raise ValidationError("must be the bundle id of the app, such as com.example.app, without .voip.")
+
+
+def network(text: str) -> None:
+    """A network such as 10.0.0.0/8, or one address."""
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValidationError(f"has {text!r}, which is not a network such as 10.0.0.0/8.") from None
 
 
 def within(least: int, most: int) -> Callable[[str], int]:

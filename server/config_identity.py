@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from environs import Env
 from marshmallow import ValidationError
 
+<<<<<<< HEAD
 from server.config_checks import long_enough, url, within
 from server.config_read import DEFAULTS, optional, parse, whole, words
+=======
+from server.config_checks import long_enough, network, url, within
+from server.config_read import DEFAULTS, optional, parse, words
+>>>>>>> 7780d62 (The administrators' pages begin: sign-in with a second factor, a session of their own, forms that only our own pages can send)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,8 @@ class IdentityConfig:
     google_keys_url: str | None
     facebook_app_id: str | None
     facebook_keys_url: str | None
+    # Whence the administrators' pages are there at all; () is from everywhere.
+    admin_networks: tuple[IPv4Network | IPv6Network, ...]
 
 
 def identity_config(read: Env, *, production: bool) -> IdentityConfig:
@@ -38,6 +46,7 @@ def identity_config(read: Env, *, production: bool) -> IdentityConfig:
         google_keys_url=optional(read, "GOOGLE_KEYS_URL", url("http", "https")),
         facebook_app_id=optional(read, "FACEBOOK_APP_ID", _client_id),
         facebook_keys_url=optional(read, "FACEBOOK_KEYS_URL", url("http", "https")),
+        admin_networks=tuple(ip_network(one) for one in words(read, "ADMIN_NETWORKS", (), network)),
     )
 
 

@@ -186,6 +186,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("GOOGLE_KEYS_URL", "", "Another address for Google's public keys, for tests"),
     Variable("FACEBOOK_APP_ID", "", "The id of the app that signs in with Facebook (Limited Login)"),
     Variable("FACEBOOK_KEYS_URL", "", "Another address for Facebook's public keys, for tests"),
+    Variable(
+        "ADMIN_NETWORKS",
+        "",
+        "Networks from which /admin is there, comma-separated, 10.0.0.0/8; without it all",
+    ),
     Variable("ACCESS_TOKEN_SECONDS", "900", "Life of an access token"),
     Variable("REFRESH_TOKEN_DAYS", "30", "Life of a refresh token that is not used"),
     Variable("SESSION_DAYS_MAX", "365", "Longest life of a sign-in, however often its tokens are refreshed"),

@@ -50,6 +50,7 @@ from handlers.registry import catalogue
 from handlers.reports import ReportsTeller
 from handlers.services import Services
 from handlers.wallet import WalletTeller
+from models.admin.store import AdminSessionStore
 from models.auth.stewards import Stewards
 from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
@@ -235,6 +236,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
             presence_store,
             NoticeStore(db),
             WalletStore(db),
+            AdminSessionStore(db),
             *belongings_of_payouts(db),
         ],
         notices=notices,

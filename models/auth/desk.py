@@ -27,8 +27,8 @@ class Desk:
             id=self._ids.new(), user_id=user_id, session_ids=session_ids, code=code, at=self._clock.now()
         )
 
-    def session(self, user_id: str, device: SignInDevice) -> Session:
-        """A new session, not yet kept."""
+    def session(self, user_id: str, device: SignInDevice, life: timedelta | None = None) -> Session:
+        """A new session, not yet kept. ``life`` None is that of a refresh token."""
         now = self._clock.now()
         return Session(
             id=self._ids.new(),
@@ -38,7 +38,7 @@ class Desk:
             created_at=now,
             seen_at=now,
             rotated_at=None,
-            expires_at=self.session_end(now, since=now),
+            expires_at=now + life if life else self.session_end(now, since=now),
         )
 
     def session_end(self, now: datetime, *, since: datetime) -> datetime:

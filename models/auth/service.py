@@ -149,12 +149,14 @@ class Accounts:
         device: SignInDevice,
         totp: str | None = None,
         recovery_code: str | None = None,
+        role: str | None = None,
+        life: timedelta | None = None,
     ) -> SignedIn:
-        """Sign in by username, e-mail address or phone number.
+        """Sign in by username, e-mail address or phone number; ``role``: only somebody who has it, for ``life``.
 
         Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
-        ``SERVER_BUSY``, and only to who knows the password with ``ACCOUNT_BANNED``, ``TOTP_REQUIRED``,
-        ``TOTP_WRONG`` and ``TOTP_LOCKED``.
+        ``SERVER_BUSY``, and only to who knows the password with ``ACCOUNT_BANNED``, ``FORBIDDEN`` (another role),
+        ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
         key = login_key(identifier)
         proven = ""
@@ -164,6 +166,8 @@ class Accounts:
             if seen is None or not good:
                 break
             _refuse_unless_active(seen.status)
+            if role is not None and seen.role != role:
+                raise Refusal("FORBIDDEN")
             if seen.second_factor and proven != seen.user_id:
                 await self.factors.prove(
                     seen.user_id, totp=totp, recovery_code=recovery_code, place="sign-in"
@@ -172,7 +176,7 @@ class Accounts:
             new_hash = (
                 await self._hasher.hash(password) if self._hasher.outdated(seen.password_hash) else None
             )
-            session = self._desk.session(seen.user_id, device)
+            session = self._desk.session(seen.user_id, device, life)
             note = self._desk.note(seen.user_id, (), "SESSION_ENDED")
             account = await self._store.sign_in(seen, session, note=note, new_hash=new_hash)
             if account is not None:

@@ -74,6 +74,21 @@ class SecondFactors:
             raise Refusal("TOTP_ENABLED")
         return Setup(text_of(seed), uri_of(seed, name=name, issuer=self._issuer))
 
+    async def pending(self, user_id: str, name: str) -> Setup | None:
+        """The seed that waits for its first code, shown again; None when none waits (any more)."""
+        factor = await self._store.find(user_id)
+        if (
+            factor is None
+            or factor.seed is not None
+            or factor.pending is None
+            or factor.pending_until is None
+        ):
+            return None
+        if factor.pending_until <= self._clock.now():
+            return None
+        seed = self._vault.open(user_id, factor.pending)
+        return Setup(text_of(seed), uri_of(seed, name=name, issuer=self._issuer))
+
     async def enable(self, user_id: str, code: str) -> list[str]:
         """The app has the seed, as its first code shows: from now on it is asked for. The recovery codes, once.
 
