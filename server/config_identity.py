@@ -9,13 +9,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from environs import Env
 from marshmallow import ValidationError
 
-<<<<<<< HEAD
-from server.config_checks import long_enough, url, within
-from server.config_read import DEFAULTS, optional, parse, whole, words
-=======
 from server.config_checks import long_enough, network, url, within
-from server.config_read import DEFAULTS, optional, parse, words
->>>>>>> 7780d62 (The administrators' pages begin: sign-in with a second factor, a session of their own, forms that only our own pages can send)
+from server.config_read import DEFAULTS, optional, parse, whole, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,9 +47,12 @@ async def test_the_same_key_is_shown_until_its_first_code(rest: House) -> None:
     first = await web.sign_in(ada.username)
     secret = re.search(r'data-test="secret">([^<]+)<', first.text)
     again = await web.get("/admin/second-factor")
-    assert secret is not None and secret[1] in again.text
+    assert secret is not None
+    assert secret[1] in again.text
     await web.enrol()
-    assert "second factor" not in (await web.get("/admin/second-factor")).words, "it is on: on to the overview"
+    assert "second factor" not in (await web.get("/admin/second-factor")).words, (
+        "it is on: on to the overview"
+    )
 
 
 async def test_signing_in_takes_name_password_and_a_code_that_was_not_used(rest: House) -> None:
@@ -229,4 +232,3 @@ async def test_wrong_codes_lock_as_they_do_at_every_sign_in(rest: House) -> None
     api = {"identifier": ada.username, "password": PASSWORD, "totp": old.code()}
     assert (await rest.send("POST", "/api/auth/login", api)).error(429, "TOTP_LOCKED")
     assert "Overview" in (await old.get("/admin/")).words, "who is signed in is locked out by nobody"
-
