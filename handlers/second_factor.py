@@ -29,6 +29,13 @@ class SetupView(Shape):
     qr_svg = fields.String(required=True, metadata={"description": "The address as a QR code, an SVG image."})
 
 
+class SetUpFactor(Shape):
+    """The password, unless this device has signed in within the last ten minutes."""
+
+    password = Text(load_default=None, allow_none=True, most=PASSWORD_LENGTH_MAX)
+    example = {"password": "correct horse battery"}
+
+
 class EnableFactor(Synonyms):
     """The first code that the app shows."""
 
@@ -58,9 +65,21 @@ class ProveFactor(Synonyms):
             raise ValidationError("A code of the app, or a recovery code, is needed.", "code")
 
 
-@route("POST", "/api/auth/2fa/setup", gives=SetupView, limit="auth", refuses=["TOTP_ENABLED", "RATE_LIMITED"])
+@route(
+    "POST",
+    "/api/auth/2fa/setup",
+    takes=SetUpFactor,
+    gives=SetupView,
+    limit="auth",
+    refuses=["PASSWORD_REQUIRED", "PASSWORD_WRONG", "TOTP_ENABLED", "RATE_LIMITED", "SERVER_BUSY"],
+)
 async def set_up_factor(ctx: Context, ask: dict[str, Any]) -> Any:
-    """Begin with an authenticator app. Nothing is asked for until ``2fa/enable`` has shown that the app works."""
+    """Begin with an authenticator app. Nothing is asked for until ``2fa/enable`` has shown that the app works.
+
+    ``PASSWORD_REQUIRED``: this device has signed in more than ten minutes ago, so the password is asked for, or
+    another sign-in: who has stolen a token must not lock the owner out.
+    """
+    await ctx.services.accounts.prove_fresh(ctx.user_id, ctx.session_id, ask["password"])
     setup = await ctx.services.accounts.set_up_factor(ctx.user_id)
     svg = io.BytesIO()
     # A quiet zone of four modules and a light ground, or a phone in dark mode shows what no camera reads.

@@ -46,6 +46,7 @@ CODES: dict[str, Code] = {
     "SESSION_ENDED": Code(401, "This sign-in has ended; sign in again."),
     "CREDENTIALS_WRONG": Code(401, "The name or the password is wrong."),
     "PASSWORD_WRONG": Code(403, "The password is wrong."),
+    "PASSWORD_REQUIRED": Code(403, "This sign-in is some time ago: show the password, or sign in anew."),
     "TOTP_REQUIRED": Code(401, "A code of your authenticator app, or a recovery code, is needed as well."),
     "TOTP_WRONG": Code(403, "This code is wrong, or was used already."),
     "TOTP_LOCKED": Code(429, "Too many wrong codes; wait, or use a recovery code.", 300_000),

@@ -39,7 +39,16 @@ _ACCOUNT_NAMES = ("identifier", "email", "username", "phone", "phoneNumber", "ph
 
 # Refusals of what a person types again, for the same thing and under the same key; see ``models.once.fingerprint``.
 _TYPED_AGAIN = frozenset(
-    {"PIN_WRONG", "PIN_LOCKED", "PIN_UNSET", "PASSWORD_WRONG", "TOTP_REQUIRED", "TOTP_WRONG", "TOTP_LOCKED"}
+    {
+        "PIN_WRONG",
+        "PIN_LOCKED",
+        "PIN_UNSET",
+        "PASSWORD_WRONG",
+        "PASSWORD_REQUIRED",
+        "TOTP_REQUIRED",
+        "TOTP_WRONG",
+        "TOTP_LOCKED",
+    }
 )
 
 

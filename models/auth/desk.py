@@ -6,18 +6,30 @@ from datetime import datetime, timedelta
 
 from models.auth.session import Revocation, Session, SignInDevice, Tokens
 from models.auth.tokens import TokenMint
+from models.errors import Refusal
 from models.ports import Clock, Ids
+
+# The longest life of a sign-in, in days, unless the configuration says another.
+SESSION_DAYS_MAX = 365
+# How long after a sign-in nobody has to show the password once more.
+FRESH_FOR = timedelta(minutes=10)
+
+
+def refuse_stale(session: Session | None, now: datetime) -> None:
+    """Refuse with ``PASSWORD_REQUIRED`` unless somebody has signed in just now; refreshed tokens are no sign-in."""
+    if session is None or now - session.created_at > FRESH_FOR:
+        raise Refusal("PASSWORD_REQUIRED")
 
 
 class Desk:
-    """Makes sessions, tokens and notes; keeps nothing."""
+    """Makes sessions, tokens and notes; keeps nothing. A session ends unused after ``days_unused``."""
 
     def __init__(
-        self, *, mint: TokenMint, clock: Clock, ids: Ids, session_life: timedelta, session_life_max: timedelta
+        self, *, mint: TokenMint, clock: Clock, ids: Ids, days_unused: int, days_max: int = SESSION_DAYS_MAX
     ) -> None:
         self.mint = mint
-        self._session_life = session_life
-        self._session_life_max = session_life_max
+        self._session_life = timedelta(days=days_unused)
+        self._session_life_max = timedelta(days=days_max)
         self._clock = clock
         self._ids = ids
 

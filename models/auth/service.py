@@ -17,7 +17,7 @@ from datetime import timedelta
 from models.auth.apikeys.service import ApiKeys
 from models.auth.codes.service import Codes
 from models.auth.codes.store import Code
-from models.auth.desk import Desk
+from models.auth.desk import SESSION_DAYS_MAX, Desk, refuse_stale
 from models.auth.newcomers import Newcomers, SignedIn
 from models.auth.oauth.service import OAuth
 from models.auth.revocations import KEPT_FOR, Bouncer
@@ -36,8 +36,6 @@ __all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "Sign
 
 # A refresh whose answer was lost on the way is asked again within this; later the same token is a stolen one.
 REFRESH_GRACE = timedelta(seconds=10)
-# The longest life of a sign-in, in days, unless the configuration says another.
-SESSION_DAYS_MAX = 365
 # Looks at an account that changes while it is signed in to; each costs a hash.
 SIGN_IN_TRIES_MAX = 3
 # A deletion whose process lives has long told the calls by then.
@@ -78,11 +76,7 @@ class Accounts:
         self.factors, self.codes = factors, codes
         mint = TokenMint(secret, access_token_seconds)
         self._desk = Desk(
-            mint=mint,
-            clock=clock,
-            ids=ids,
-            session_life=timedelta(days=refresh_token_days),
-            session_life_max=timedelta(days=session_days_max),
+            mint=mint, clock=clock, ids=ids, days_unused=refresh_token_days, days_max=session_days_max
         )
         self._newcomers = Newcomers(
             store=store,
@@ -249,6 +243,16 @@ class Accounts:
         await self.factors.unlock(user_id)
         if told is not None:
             await self._bouncer.enforce(told)
+
+    async def prove_fresh(self, user_id: str, session_id: str, password: str | None) -> None:
+        """For what a thief of tokens must not change: the password, or a sign-in of the last ten minutes.
+
+        Refuses with ``PASSWORD_REQUIRED``, ``PASSWORD_WRONG`` and ``SERVER_BUSY``.
+        """
+        if password is not None:
+            await self._proven(user_id, password)
+        else:
+            refuse_stale(await self._store.sessions.find(session_id), self._clock.now())
 
     async def set_up_factor(self, user_id: str) -> Setup:
         """A seed for an authenticator app, which lists it by the account's name. See ``SecondFactors.set_up``."""

@@ -96,6 +96,22 @@ async def test_only_the_newest_seed_can_be_turned_on(house: House) -> None:
     assert len(await house.one.accounts.factors.enable(user_id, new.at(house.clock.now()))) == 10
 
 
+async def test_who_has_stolen_a_token_begins_no_second_factor(house: House) -> None:
+    ada = await house.joins()
+    user_id, session_id = await house.who(ada)
+    accounts = house.one.accounts
+    house.clock.pass_(600)
+    await accounts.prove_fresh(user_id, session_id, None)
+    house.clock.pass_(1)
+    await accounts.refresh(ada.tokens.refresh_token)  # which is no sign-in
+    assert await code_of(accounts.prove_fresh(user_id, session_id, None)) == "PASSWORD_REQUIRED"
+    assert await code_of(accounts.prove_fresh(user_id, "no session", None)) == "PASSWORD_REQUIRED"
+    assert await code_of(accounts.prove_fresh(user_id, session_id, "hunter2hunter2")) == "PASSWORD_WRONG"
+    await accounts.prove_fresh(user_id, session_id, PASSWORD)
+    _, another = await house.who(await house.signs_in())
+    await accounts.prove_fresh(user_id, another, None)
+
+
 async def test_a_factor_that_is_on_cannot_be_set_up_over(house: House, phone: Phone) -> None:
     assert await code_of(house.one.accounts.set_up_factor(phone.user_id)) == "TOTP_ENABLED"
     assert await code_of(house.one.accounts.factors.enable(phone.user_id, phone.code())) == "TOTP_ENABLED"
