@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 import models.db
 
-# Databases whose indexes or validators a test has changed: no other test gets them.
-SPOILED: set[str] = set()
 PATIENT_MS = 30_000
 SHIPPED_MS = models.db.SELECTION_MS
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -22,6 +21,7 @@ from models.ports import Clock
 from server.app import DATABASE, SOCKETS, TASKS, WIRED, make_app
 from server.config import load_config
 from server.sandbox_pages import serves_at
+from tests import databases
 from tests.doors.phones import Exchange, Phone, check_error
 from tests.doors.talk import pair, snapshots_rise, talk
 from tests.fakes import VirtualClock
@@ -199,7 +199,9 @@ async def open_house(
 
     With ``database`` and ``port`` it is the next process of another house.
     """
-    lent, database = bool(database), database or f"doors-{uuid4().hex[:12]}"
+    lent = bool(database)
+    if not lent:
+        database, _ = databases.take(uri)
     # Tokens and letters have times, and MongoDB throws away by its own clock what is old: begin today.
     clock = clock or VirtualClock(_today())
     config = load_config({**_ENV, "MONGO_DATABASE": database, **env})
@@ -227,7 +229,7 @@ async def open_house(
         await runner.cleanup()
         if not lent:
             async with AsyncMongoClient(uri, serverSelectionTimeoutMS=PATIENT_MS) as closing:
-                await closing.drop_database(database)
+                await databases.give_back(uri, database, closing)
 
 
 def _today() -> Any:

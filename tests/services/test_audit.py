@@ -26,8 +26,8 @@ from models.payouts.payout import Payout, Stage
 from models.payouts.store import PAYOUTS
 from models.rewards.store import TALLIES
 from models.wallet.rules import transfer
+from tests.databases import SPOILED
 from tests.fakes import CountingIds, VirtualClock
-from tests.patience import SPOILED
 from tests.services.callkit import Phone, Process, Town
 from tests.services.payouts_house import House as SaversHouse
 from tests.services.wallet_house import PIN

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 
 import orjson
 from babel import Locale
@@ -45,9 +46,6 @@ from server.config import Config
 
 NAME = "sandbox"
 SIGNATURE = "x-sandbox-signature"
-# Play money comes in every currency that there is.
-CURRENCIES = frozenset(Locale("en").currencies)
-
 
 # Takes a notification as it came, by its bytes and headers; raises when it could not be stored.
 Hear = Callable[[bytes, Mapping[str, str]], Awaitable[object]]
@@ -75,7 +73,6 @@ class SandboxGateway:
     """
 
     name = NAME
-    terms = Terms(currencies=CURRENCIES, payouts=CURRENCIES)
 
     def __init__(
         self, sandbox: Sandbox, clock: Clock, secret: bytes, *, public_url: str | None, port: int
@@ -87,6 +84,12 @@ class SandboxGateway:
         self.hear: Hear = _deaf
         self._secret = secret
         sandbox.tell = self._tell
+
+    @cached_property
+    def terms(self) -> Terms:
+        """Play money comes in every currency that there is. Their table is read when somebody asks."""
+        every = frozenset(Locale("en").currencies)
+        return Terms(currencies=every, payouts=every)
 
     # ------------------------------------------------------------------------------------------------------- payments
 
