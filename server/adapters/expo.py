@@ -265,6 +265,7 @@ class ExpoSender:
         if found is None:
             session = requests.Session()
             session.headers.update({"Accept": "application/json", "Content-Type": "application/json"})
+            session.max_redirects = 0  # nobody is followed to where nobody was configured
             session.auth = self._sign  # and not from a .netrc file, which would win over a header
             found = self._of_thread.client = PushClient(
                 host=self._url, session=session, timeout=self._timeout

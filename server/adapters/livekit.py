@@ -44,10 +44,13 @@ class LiveKitServer:
                 f"{self._url}/{verb}",
                 json={"room": room_id, **more},
                 headers={"Authorization": f"Bearer {token}"},
+                allow_redirects=False,
             ) as response:
                 if response.status == 404 and (await response.json()).get("code") == "not_found":
                     return {}
                 response.raise_for_status()
+                if response.status >= 300:
+                    raise ValueError("sent on")
                 answer: dict[str, Any] = await response.json()
                 return answer
         except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:

@@ -50,7 +50,7 @@ class TwilioCarrier:
         """Hand a message over. It is never sent twice from here."""
         form = {"To": letter.to, "From": self._sender, "Body": letter.text}
         try:
-            async with self._http().post(self._address, data=form) as answer:
+            async with self._http().post(self._address, data=form, allow_redirects=False) as answer:
                 return _outcome(answer.status, answer.headers, await _json(answer))
         except aiohttp.ClientConnectorError as fault:
             return _away(type(fault).__name__, unsure=False)  # it has not left
@@ -61,7 +61,7 @@ class TwilioCarrier:
         """Whether such a message is among the newest to that number."""
         query = {"To": letter.to, "PageSize": str(LOOKED_AT)}
         try:
-            async with self._http().get(self._address, params=query) as answer:
+            async with self._http().get(self._address, params=query, allow_redirects=False) as answer:
                 found = (await _json(answer)).get("messages") if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError):
             return None
@@ -74,7 +74,8 @@ class TwilioCarrier:
     async def try_access(self) -> str | None:
         """Whether Twilio lets this account in: None when it does, else why not. Sends nothing."""
         try:
-            async with self._http().get(self._address, params={"PageSize": "1"}) as answer:
+            one = {"PageSize": "1"}
+            async with self._http().get(self._address, params=one, allow_redirects=False) as answer:
                 return None if answer.status == 200 else f"it answers {answer.status}"
         except (aiohttp.ClientError, TimeoutError) as fault:
             return type(fault).__name__
