@@ -176,6 +176,25 @@ class NoCourier:
         """Nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most ``most`` under ``key`` in any ``seconds``."""
+
+    key: str
+    most: int
+    seconds: float
+
+
+class Windows(Protocol):
+    """How often what must be strict may happen, counted for all processes together where that can be had."""
+
+    async def take(self, *windows: Window, now: float) -> int:
+        """Count one in each, in this order, at ``now`` (seconds since 1970). 0; or the milliseconds until there is room
+        in the first that is full, where it ends.
+        """
+        ...
+
+
 class LiveCalls(Protocol):
     """What accounts need of calls: an end to them when a person may no longer talk."""
 

@@ -82,7 +82,9 @@ def make_app(
     process = ids.new()
     origins = Origins(config.cors_origins)
     alarms = LoopAlarms(clock, tasks)
-    sockets = Sockets(tasks=tasks, process=process, origins=origins.allows_socket)
+    sockets = Sockets(
+        tasks=tasks, process=process, origins=origins.allows_socket, proxy_hops=config.trusted_proxy_hops
+    )
     traces = traces_to(config.otel_endpoint, process=process, version=VERSION)
     db = Database(uri, config.mongo_database, listeners=traces.listeners if traces is not None else ())
     bus = (
@@ -146,7 +148,7 @@ def make_app(
         add_sandbox(app, wired.money.sandbox, WEB)
     sockets.sio.attach(app)
     if siblings is not None:
-        siblings.join(app, sockets.sio.eio)
+        siblings.join(app, sockets.sio.eio, proxy_hops=config.trusted_proxy_hops)
 
     app[WIRED], app[SOCKETS], app[DATABASE], app[HEALTH], app[TASKS] = wired, sockets, db, health, tasks
 

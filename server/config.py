@@ -36,6 +36,7 @@ from server.config_checks import (
     url,
 )
 from server.config_identity import IdentityConfig, identity_config
+from server.config_limits import LimitsConfig, limits_config
 from server.config_money import WHOLES, MoneyConfig, live_keys, money_config
 from server.config_read import (
     DEFAULTS,
@@ -138,6 +139,7 @@ class Config:
     otel_endpoint: str | None
     money: MoneyConfig
     identity: IdentityConfig
+    limits: LimitsConfig
 
     @property
     def production(self) -> bool:
@@ -219,6 +221,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         otel_endpoint=optional(read, "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         money=money_config(read, production=production),
         identity=identity_config(read, production=production),
+        limits=limits_config(read),
     )
     faults: dict[str, list[str]] = {}
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from handlers.context import Context
 from models.calls.switchboard import Route
@@ -40,3 +41,12 @@ class Connection:
     route: Route | None = None
     head: bytes = b""
     lead: bytes = b""
+
+
+def token_of(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:
+    """The access token of a connect: from its payload, else from the header."""
+    token = auth.get("token")
+    if isinstance(token, str) and token:
+        return token.removeprefix("Bearer ")
+    header = environ.get("HTTP_AUTHORIZATION", "")
+    return header[7:] if header[:7].lower() == "bearer " else None

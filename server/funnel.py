@@ -3,7 +3,7 @@
 A handler raises ``Refusal`` or returns; nothing else leaves here. Every fault becomes an answer: the database away
 is 503 with a time to come back, anything unforeseen is ``INTERNAL`` and a log entry with its trace.
 
-Up to the lane nothing is awaited, so the order of arrival is the order in the lane.
+Up to the lane nothing is awaited (where no credentials are shown), so the order of arrival is the order in the lane.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from handlers.context import Context
 from handlers.registry import Event, Limit, Route
 from handlers.shapes import TEXT_MAX, Shape, camel, unclean
 from models.auth.rules import login_key
+from models.blocks.rules import network_of
 from models.db import database_away
 from models.errors import Refusal
 from models.once import FirstAnswer, Once
-from models.ports import Letter
+from models.ports import Clock, Letter, Window, Windows
 from server.lanes import Lanes
-from server.limits import Allowance, SlidingWindow, TokenBucket
+from server.limits import Allowance, TokenBucket
 from server.metrics import REQUEST_SECONDS, REQUESTS
 from server.proofs import note_proof
 from server.tracing import Traces
@@ -67,31 +68,46 @@ class Answer:
 
 
 class Limits:
-    """The rates of CONTRACT §1, which has ten events a second."""
+    """The rates of CONTRACT §1, which has ten events a second. Of a device in this process's memory, of addresses and
+    accounts in ``windows``.
+    """
 
-    def __init__(self, auth_per_minute: int, events_per_second: int = 10) -> None:
+    def __init__(
+        self, auth_per_minute: int, events_per_second: int = 10, *, windows: Windows, clock: Clock
+    ) -> None:
         self.event = TokenBucket(events_per_second, 10 * events_per_second)
         self.relay = TokenBucket(5 * events_per_second, 20 * events_per_second)
-        self.auth = SlidingWindow(auth_per_minute, 60)
+        self._auth_per_minute = auth_per_minute
+        self._windows = windows
+        self._clock = clock
 
     def allowance(self, ctx: Context) -> Allowance:
         """What a device may relay."""
         return self.relay.of(_device(ctx), time.monotonic())
 
-    def check(self, limit: Limit, ctx: Context, ask: Mapping[str, Any] | None, door: str) -> None:
-        """Count one request or refuse with ``RATE_LIMITED``. ``ask`` names the account for the auth routes."""
+    def check(self, limit: Limit, ctx: Context) -> None:
+        """Count one request of a device (without a sign-in: of an address), or refuse with ``RATE_LIMITED``."""
         now = time.monotonic()
         if limit == "event":
-            wait = self.event.take(_device(ctx) if ctx.user_id else ctx.address, now)
+            wait = self.event.take(_device(ctx) if ctx.user_id else network_of(ctx.address), now)
         elif limit == "relay":
             wait = self.relay.take(_device(ctx), now)
-        elif limit == "auth":
-            wait = self.auth.take(f"{door}|{ctx.address}", now)
-            account = _account(ctx, ask)
-            if not wait and account:
-                wait = self.auth.take(f"{door}||{account}", now)
         else:
             return
+        if wait:
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
+
+    async def credentials(self, ctx: Context, ask: Mapping[str, Any] | None, door: str) -> None:
+        """Count one try at a door where credentials are shown, or refuse with ``RATE_LIMITED``.
+
+        By address first: who is refused there takes nothing from the account that ``ask`` names.
+        """
+        asked = [f"{door}|{network_of(ctx.address)}"]
+        account = _account(ctx, ask)
+        if account:
+            asked.append(f"{door}||{account}")
+        windows = [Window(key, self._auth_per_minute, 60.0) for key in asked]
+        wait = await self._windows.take(*windows, now=self._clock.now().timestamp())
         if wait:
             raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
@@ -179,7 +195,7 @@ class Funnel:
         assert door.relay is not None
         letters: Sequence[Letter] = ()
         try:
-            self.limits.check("relay", ctx, None, door.name)
+            self.limits.check("relay", ctx)
             done = door.relay(ctx, self._load(door, payload))
             if done is None:
                 return None
@@ -194,7 +210,10 @@ class Funnel:
     async def _admitted(
         self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
     ) -> Any:
-        self.limits.check(door.limit, ctx, _named(payload), name)
+        if door.limit == "auth":
+            await self.limits.credentials(ctx, _named(payload), name)
+        else:
+            self.limits.check(door.limit, ctx)
         if key is not None and not door.once and isinstance(payload, dict) and needs_op_id(door):
             payload = {**payload, "opId": key}  # the verb keeps its own first answers
         ask = self._load(door, payload)

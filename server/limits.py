@@ -1,8 +1,11 @@
-"""Rates per device, address, account and pair (CONTRACT §1), in this process's memory."""
+"""Rates in this process's memory: of devices, which are at one process, and of what has no Redis to be counted in."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+from models.ports import Window
 
 # Keys remembered; the least recently used are forgotten first, which only ever favours the client.
 KEYS_MAX = 100_000
@@ -59,23 +62,35 @@ class TokenBucket:
         return 0 if bucket.take(now) else bucket.wait()
 
 
-class SlidingWindow:
-    """At most ``most`` in any ``seconds``; for what must be strict, such as guesses at a password."""
+class LocalWindows:
+    """``models.ports.Windows`` in this process's memory."""
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def take(self, key: str, now: float) -> int:
-        """Count one at ``now`` (monotonic seconds). 0, or the milliseconds until one more is allowed."""
-        times = self._times.setdefault(key, deque())
-        self._times.move_to_end(key)
-        while times and times[0] <= now - self._seconds:
+    async def take(self, *windows: Window, now: float) -> int:
+        """See ``models.ports.Windows``."""
+        return self.count(windows, now)
+
+    def count(self, windows: Sequence[Window], now: float) -> int:
+        """As ``take``, at once."""
+        for window in windows:
+            wait = self._count(window, now)
+            if wait:
+                return wait
+        return 0
+
+    def _count(self, window: Window, now: float) -> int:
+        times = self._times.setdefault(window.key, deque())
+        self._times.move_to_end(window.key)
+        while times and times[0] <= now - window.seconds:
             times.popleft()
-        if len(times) >= self._most:
-            return max(1, round((times[0] + self._seconds - now) * 1000))
+        if len(times) >= window.most:
+            return max(1, round((times[-window.most] + window.seconds - now) * 1000))
         times.append(now)
         if len(self._times) > KEYS_MAX:
             self._times.popitem(last=False)
         return 0
+
+    async def close(self) -> None:
+        """Nothing to let go."""

@@ -163,6 +163,12 @@ BUS_DROPPED = Counter(
     "ringmeter_bus_dropped", "Messages not sent, since Redis did not take them.", registry=REGISTRY
 )
 
+LIMITS_SHARED = Gauge(
+    "ringmeter_limits_shared",
+    "1 while limits of addresses, accounts and pairs are counted in Redis; 0 while each process counts for itself.",
+    registry=REGISTRY,
+)
+
 MONEY = Counter(
     "ringmeter_gateway_facts",
     "What happened with payment gateways, by gateway and what; `review` and `left` need a person.",

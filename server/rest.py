@@ -17,6 +17,7 @@ from handlers.services import Services
 from handlers.shapes import unclean
 from models.auth.apikeys.rules import PREFIX
 from models.errors import Refusal
+from server.addresses import client_address
 from server.blobs import REVALIDATE, known, pour, serve
 from server.funnel import Answer, Funnel, fault
 from server.metrics import REQUESTS
@@ -116,17 +117,6 @@ def _extra(request: web.Request) -> dict[str, Any]:
     # Bytes that are no UTF-8 come as halves of characters, which nothing can store.
     agent = request.headers.get("User-Agent", "")[:256].encode(errors="replace").decode()
     return {"user_agent": agent}
-
-
-def client_address(request: web.Request, proxy_hops: int) -> str:
-    """The client's address: the peer's, or the one that the last ``proxy_hops`` trusted proxies vouch for."""
-    if proxy_hops:
-        chain = [
-            part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()
-        ]
-        if len(chain) >= proxy_hops:
-            return chain[-proxy_hops]
-    return request.remote or ""
 
 
 async def _with_body(ctx: Context, request: web.Request, route: Route) -> Context:

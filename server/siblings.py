@@ -18,6 +18,8 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from server.addresses import PASSED_FOR, client_address
+
 log = structlog.get_logger(__name__)
 
 PATH = "/socket.io/"
@@ -46,6 +48,7 @@ class Siblings:
         self._folder = folder
         self._number = number
         self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self._proxy_hops = 0
 
     @property
     def path(self) -> str:
@@ -80,8 +83,9 @@ class Siblings:
     def _path(self, number: int) -> str:
         return str(self._folder / f"{number}.sock")
 
-    def join(self, app: web.Application, eio: Any) -> None:
+    def join(self, app: web.Application, eio: Any, *, proxy_hops: int = 0) -> None:
         """Number the transports of this process, and pass on what is for another one's."""
+        self._proxy_hops = proxy_hops
         made = eio.generate_id
         eio.generate_id = lambda: f"{made()}.{self._number}"
         app.middlewares.append(self._pass_on())
@@ -140,6 +144,7 @@ class Siblings:
         headers = {
             k: v for k, v in request.headers.items() if k.lower() not in _OWN_HEADERS - {"content-length"}
         }
+        headers[PASSED_FOR] = client_address(request, self._proxy_hops)
         async with self._session(number).request(
             request.method,
             f"http://sibling{request.path_qs}",
@@ -157,6 +162,7 @@ class Siblings:
     async def _join_ends(self, number: int, request: web.Request) -> web.StreamResponse:
         """A WebSocket that begins where polling was: its frames go through here to its end."""
         headers = {name: request.headers[name] for name in _WEBSOCKET_HEADERS if name in request.headers}
+        headers[PASSED_FOR] = client_address(request, self._proxy_hops)
         async with self._session(number).ws_connect(
             f"http://sibling{request.path_qs}", headers=headers, max_msg_size=0
         ) as far:

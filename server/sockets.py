@@ -25,8 +25,9 @@ from models.calls.switchboard import Route
 from models.errors import Refusal
 from models.mailbox.service import Stretch
 from models.ports import Letter
+from server.addresses import client_address
 from server.clock import Tasks, Wakefulness
-from server.connection import Connection
+from server.connection import Connection, token_of
 from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
 from server.metrics import CONNECTS, NO_DOOR, REQUESTS, SOCKETS, RelayCount
@@ -65,8 +66,9 @@ class Asked:
 class Sockets:
     """The connected devices of this process: ``models.ports.Doors`` for the services, the hinge for the clients."""
 
-    def __init__(self, *, tasks: Tasks, process: str, origins: Any) -> None:
+    def __init__(self, *, tasks: Tasks, process: str, origins: Any, proxy_hops: int = 0) -> None:
         self._tasks = tasks
+        self._proxy_hops = proxy_hops
         self._process = process
         self._by_sid: dict[str, Connection] = {}
         self._by_eio: dict[str, Connection] = {}
@@ -170,7 +172,7 @@ class Sockets:
         try:
             if self.draining:
                 raise Refusal("SERVER_DRAINING")
-            identity = await self._services.accounts.authenticate(_token(auth, environ))
+            identity = await self._services.accounts.authenticate(token_of(auth, environ))
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "connect")
             CONNECTS.labels(no.code).inc()
@@ -212,10 +214,15 @@ class Sockets:
             session_id=identity.session_id,
             device_id=device_id,
             process=self._process,
-            address=environ.get("REMOTE_ADDR", ""),
+            address=self.address(environ),
             door="socket",
             role=identity.role,
         )
+
+    def address(self, environ: dict[str, Any]) -> str:
+        """From where a transport comes. What the library says of it (``REMOTE_ADDR``) is always 127.0.0.1."""
+        request = environ.get("aiohttp.request")
+        return client_address(request, self._proxy_hops) if request is not None else ""
 
     async def _greet(self, connection: Connection, since: int | None, older: list[Connection]) -> None:
         """Replay what the device missed, then what came in meanwhile; from then on letters go straight through."""
@@ -382,16 +389,8 @@ class Sockets:
     def _counted(self, connection: Connection, no: Refusal) -> Refusal:
         """The refusal of what comes to no door, which counts as an event all the same."""
         try:
-            self._funnel.limits.check("event", connection.ctx, None, "")
+            self._funnel.limits.check("event", connection.ctx)
         except Refusal as too_many:
             no = too_many
         REQUESTS.labels(NO_DOOR, no.code).inc()
         return no
-
-
-def _token(auth: dict[str, Any], environ: dict[str, Any]) -> str | None:
-    token = auth.get("token")
-    if isinstance(token, str) and token:
-        return token.removeprefix("Bearer ")
-    header = environ.get("HTTP_AUTHORIZATION", "")
-    return header[7:] if header[:7].lower() == "bearer " else None

@@ -202,6 +202,19 @@ VARIABLES: tuple[Variable, ...] = (
         "Events and requests per second of one device, in bursts of ten times as many; five times as many are relayed",
     ),
     Variable(
+        "RINGS_PER_MINUTE", "30", "Calls that one person may begin in a minute, and ten times that in an hour"
+    ),
+    Variable(
+        "STRANGER_RINGS_PER_MINUTE",
+        "12",
+        "How often in a minute one phone may ring before those wait with whom its owner has never talked",
+    ),
+    Variable(
+        "DECLINE_COOL_OFF_SECONDS",
+        "60",
+        "How long somebody cannot be called again by whom they have declined twice; it grows; 0: at once",
+    ),
+    Variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
         "Where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318; without it there are none",

@@ -60,13 +60,15 @@ from models.billing.signing import Signer
 from models.billing.tariffs import Tariffs
 from models.calls.call import Timers
 from models.calls.ice import IceServers
-from models.calls.service import Attempts, Calls
+from models.calls.rings.service import Rings
+from models.calls.rings.store import PastStore
+from models.calls.service import Calls
 from models.calls.store import CallStore
 from models.chat.service import Chat, ChatStores
 from models.db import Database
 from models.keys.groups.service import KeyGroups
 from models.keys.groups.store import GroupStore
-from models.keys.service import CLAIMS_PER_MINUTE, Keys
+from models.keys.service import Keys
 from models.keys.store import KeyStore
 from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
@@ -89,7 +91,9 @@ from server.adapters.passwords import Passwords
 from server.backlogs import Backlogs, backlogs_of
 from server.config import Config
 from server.funnel import Funnel, Limits
-from server.limits import SlidingWindow
+from server.limits import LocalWindows
+from server.limits_shared import SharedWindows
+from server.metrics import LIMITS_SHARED
 from server.wiring_identity import wire_accounts
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
@@ -98,9 +102,6 @@ from server.wiring_payouts import belongings_of_payouts, wire_payouts
 from server.wiring_purse import WiredPurse, wire_purse
 from server.wiring_push import WiredPush, wire_push
 from server.wiring_rooms import WiredRooms, wire_rooms
-
-# CONTRACT §1: ring attempts per pair.
-RINGS_PER_MINUTE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ class Wired:
     backlogs: Backlogs
     purse: WiredPurse
     notices: WiredNotices
+    windows: LocalWindows | SharedWindows
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -142,12 +144,14 @@ class Wired:
         await self.money.close()
         await self.purse.close()
         await self.notices.close()
+        await self.windows.close()
 
 
-def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | None = None) -> Wired:
+def wire(config: Config, db: Database, edges: Edges) -> Wired:
     """Make everything, once per process."""
     assert config.jwt_secret is not None
     clock, ids, doors = edges.clock, edges.ids, edges.doors
+    windows = windows_of(config)
     users = Users(store=UserStore(db), clock=clock)
     ledger = Ledger(LedgerStore(db), clock, ids)
     notices = wire_notices(
@@ -180,7 +184,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         ids=ids,
         alarms=edges.alarms,
         doors=doors,
-        attempts=attempts or SlidingWindow(RINGS_PER_MINUTE, 60),
+        rings=Rings(windows=windows, past=PastStore(db), clock=clock, limits=config.limits.rings),
         timers=Timers(
             ring=config.ring_seconds,
             connect=config.connect_seconds,
@@ -268,9 +272,7 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
     )
     wired_rooms.announce(mailbox=mailbox, presence=presence, pusher=pushes)
     billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
-    keys = Keys(
-        store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids
-    )
+    keys = Keys(store=KeyStore(db), users=users, windows=windows, clock=clock, ids=ids)
     keys.announcer = KeysTeller(mailbox)
     chat = Chat(
         stores=ChatStores(db), users=users, clock=clock, ids=ids, attachments=media.files, key_devices=keys
@@ -370,9 +372,8 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         courier=edges.courier,
         clock=clock,
     )
-    funnel = Funnel(
-        limits=Limits(config.auth_per_minute, config.events_per_second), once=Once(db, edges.process)
-    )
+    limits = Limits(config.auth_per_minute, config.events_per_second, windows=windows, clock=clock)
+    funnel = Funnel(limits=limits, once=Once(db, edges.process))
     return Wired(
         services=services,
         funnel=funnel,
@@ -384,7 +385,15 @@ def wire(config: Config, db: Database, edges: Edges, *, attempts: Attempts | Non
         backlogs=backlogs_of({**push.queues, **money.queues, **out.queues, **notices.queues}, clock),
         purse=purse,
         notices=notices,
+        windows=windows,
     )
+
+
+def windows_of(config: Config) -> LocalWindows | SharedWindows:
+    """Counted with the other processes where there is a Redis, else by this one."""
+    if config.redis_url is None:
+        return LocalWindows()
+    return SharedWindows(config.redis_url, name=config.mongo_database, told=LIMITS_SHARED.set)
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

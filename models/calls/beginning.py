@@ -49,9 +49,7 @@ class Beginning(Engine):
                 return _asked_before(known, to)
         caller, callee = await self._both(device.user_id, to)
         # Also for somebody who is busy: each attempt leaves a missed call in their history.
-        wait = self._attempts.take(f"{caller.user_id}>{callee.user_id}", self._clock.now().timestamp())
-        if wait:
-            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
+        await self._rings.admit(caller.user_id, callee.user_id)
         price = self._meter.quote(callee=callee, call_type=type)
         agreed(price, max_rate_per_minute_minor)
         now = self._clock.now()
@@ -68,8 +66,8 @@ class Beginning(Engine):
             negotiation=Negotiation(number=1, offerer=Role.CALLER, offer=offer) if offer else Negotiation(),
             op_id=op_id,
         )
-        for _ in range(TRIES_MAX):
-            obstacle = await self._begin(call)
+        for number in range(TRIES_MAX):
+            obstacle = await self._begin(call, again=number > 0)
             if obstacle is None:
                 return await self._unless_cancelled(call)
             if obstacle is STALE:
@@ -97,13 +95,16 @@ class Beginning(Engine):
             raise Refusal("USER_UNAVAILABLE")
         return party_of(meeting.caller), party_of(meeting.callee)
 
-    async def _begin(self, call: Call) -> str | None:
+    async def _begin(self, call: Call, *, again: bool) -> str | None:
         """Reserve, lock and ring. None when it rings, else what stood in the way: a busy user's id, ``op_id``, or
-        ``STALE`` when the payer's wallet was moved meanwhile."""
+        ``STALE`` when the payer's wallet was moved meanwhile. ``again``: it was counted among the rings already."""
         # Asking first spares a reservation and a transaction that would fail; the insert below decides.
         busy = await self._store.busy_of(call.caller.user_id, call.callee.user_id)
         if busy is not None:
             return busy
+        if not again:
+            # Not before: who is busy hears nothing, and who calls them is told that they are.
+            await self._rings.admit_stranger(call.caller.user_id, call.callee.user_id)
         turn = self._turns.setdefault(call.id, asyncio.Lock())
         # In its turn like every move: whoever ends the call now tells so after its ring, or it would ring on.
         async with turn:

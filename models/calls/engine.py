@@ -20,6 +20,7 @@ from models.calls import commands as c
 from models.calls import rules
 from models.calls.call import Call, Fact, Role, Timers
 from models.calls.meter import Meter
+from models.calls.rings.service import Rings
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
 from models.db import Stale, database_away
@@ -55,14 +56,6 @@ class Announcer(Protocol):
         ...
 
 
-class Attempts(Protocol):
-    """The limit on ringing one person (CONTRACT §1: 6 a minute per pair)."""
-
-    def take(self, key: str, now: float) -> int:
-        """Count one; 0, or the milliseconds until the next is allowed."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What the parts of the calls work with."""
@@ -74,7 +67,7 @@ class Tools:
     ids: Ids
     alarms: Alarms
     doors: Doors
-    attempts: Attempts
+    rings: Rings
     timers: Timers
     process: str
     courier: Courier = field(default_factory=NoCourier)
@@ -88,7 +81,7 @@ class Engine:
         self._users = tools.users
         self._ids = tools.ids
         self._doors = tools.doors
-        self._attempts = tools.attempts
+        self._rings = tools.rings
         self._meter = tools.meter
         self._clock = tools.clock
         self._alarms = tools.alarms

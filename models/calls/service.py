@@ -11,8 +11,9 @@ from models.calls import commands as c
 from models.calls import tariff, upgrades
 from models.calls.beginning import Beginning, agreed
 from models.calls.call import MISSED, Call, Reason, Role, State, Timers
-from models.calls.engine import Attempts, Tools
+from models.calls.engine import Tools
 from models.calls.meter import Meter
+from models.calls.rings.service import Rings
 from models.calls.sdp import check_candidate, check_description
 from models.calls.signals.store import Signal
 from models.calls.stays import Staying
@@ -28,7 +29,7 @@ from models.users.service import Users
 RECENT_MINUTES = 5
 SIGNALS_PER_POLL_MAX = 200
 
-__all__ = ["Attempts", "Calls"]
+__all__ = ["Calls"]
 
 
 @contextmanager
@@ -57,7 +58,7 @@ class Calls(Beginning, Upkeep, Staying):
         ids: Ids,
         alarms: Alarms,
         doors: Doors,
-        attempts: Attempts,
+        rings: Rings,
         timers: Timers,
         process: str,
         courier: Courier | None = None,
@@ -71,7 +72,7 @@ class Calls(Beginning, Upkeep, Staying):
                 ids=ids,
                 alarms=alarms,
                 doors=doors,
-                attempts=attempts,
+                rings=rings,
                 timers=timers,
                 process=process,
                 courier=courier or NoCourier(),

@@ -1,6 +1,6 @@
 """The verbs of keys: hand in, count, claim, remove.
 
-    keys = Keys(store=KeyStore(db), users=users, attempts=SlidingWindow(CLAIMS_PER_MINUTE, 60), clock=clock, ids=ids)
+    keys = Keys(store=KeyStore(db), users=users, windows=windows, clock=clock, ids=ids)
 
 ``announcer`` is set by the wiring.
 """
@@ -16,7 +16,7 @@ from models.errors import Refusal
 from models.keys import rules
 from models.keys.keys import Bundle, Change, DeviceKeys, Kind, Owner, Upload
 from models.keys.store import KeyStore
-from models.ports import Clock, Ids
+from models.ports import Clock, Ids, Window, Windows
 from models.users.service import Users
 
 # Claims of one device by one person. A session is begun once, so this is for clients in trouble; with one kind's
@@ -28,14 +28,6 @@ RETELL_MAX = 100
 SIGNATURES_AT_ONCE = 16
 # Of X3DH and PQXDH; key packages are claimed by themselves.
 SIGNAL = (Kind.EC, Kind.KEM)
-
-
-class Attempts(Protocol):
-    """How often something may happen, by key."""
-
-    def take(self, key: str, now: float) -> int:
-        """Count one at ``now`` (seconds). 0, or the milliseconds until one more is allowed."""
-        ...
 
 
 class Announcer(Protocol):
@@ -53,10 +45,20 @@ class Announcer(Protocol):
 class Keys:
     """See the module for its making."""
 
-    def __init__(self, *, store: KeyStore, users: Users, attempts: Attempts, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        *,
+        store: KeyStore,
+        users: Users,
+        windows: Windows,
+        clock: Clock,
+        ids: Ids,
+        claims_per_minute: int = CLAIMS_PER_MINUTE,
+    ) -> None:
         self._store = store
         self._users = users
-        self._attempts = attempts
+        self._windows = windows
+        self._claims_per_minute = claims_per_minute
         self._clock = clock
         self._ids = ids
         self.announcer: Announcer
@@ -122,7 +124,7 @@ class Keys:
         if of != user_id:
             reachable(await self._users.meet(user_id, of))
         found = await self._watched(user_id, of, device_id, None if of != user_id else own_device_id)
-        self._count(user_id, found)
+        await self._count(user_id, found)
         return [await self._bundle(keys, kinds) for keys in found]
 
     async def _watched(
@@ -146,14 +148,16 @@ class Keys:
             await self._store.watch(sets - watched, user_id)
             watched = watched & sets | sets
 
-    def _count(self, user_id: str, found: Collection[DeviceKeys]) -> None:
-        now = self._clock.now().timestamp()
-        waits = [
-            self._attempts.take(f"{user_id}|{keys.owner.user_id}|{keys.owner.device_id}", now)
-            for keys in found
+    async def _count(self, user_id: str, found: Collection[DeviceKeys]) -> None:
+        windows = [
+            Window(
+                f"claim {user_id}|{one.owner.user_id}|{one.owner.device_id}", self._claims_per_minute, 60.0
+            )
+            for one in found
         ]
-        if any(waits):
-            raise Refusal("RATE_LIMITED", retry_after_ms=max(waits))
+        wait = await self._windows.take(*windows, now=self._clock.now().timestamp())
+        if wait:
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
     async def _bundle(self, keys: DeviceKeys, kinds: Collection[Kind]) -> Bundle:
         taken = {}

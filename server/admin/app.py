@@ -23,6 +23,7 @@ from models.db import Database
 from models.errors import Refusal
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
+from server.addresses import client_address
 from server.admin import views_home, views_people, views_sign_in
 from server.admin.csrf import FIELD, HEADER, Marks, own_page
 from server.admin.nav import Entry
@@ -33,7 +34,6 @@ from server.admin.words import FILTERS
 from server.config import Config
 from server.funnel import fault
 from server.metrics import REQUESTS
-from server.rest import client_address
 from server.wiring import Wired
 
 log = structlog.get_logger(__name__)

@@ -52,7 +52,7 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
     name, password = visit.sent("identifier", NAME_LENGTH_MAX), visit.form.get("password", "")
     next_ = visit.sent("next", 1000)
     try:
-        _count(visit, name)
+        await _count(visit, name)
         if not name or not 0 < len(password) <= PASSWORD_LENGTH_MAX:
             raise Refusal("CREDENTIALS_WRONG")
         token, present = await visit.admin.door.sign_in(
@@ -72,10 +72,10 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
     return answer
 
 
-def _count(visit: Visit, name: str) -> None:
+async def _count(visit: Visit, name: str) -> None:
     """One of the tries that this address, and this account, have at all doors that ask for a password."""
     ctx = Context(services=visit.services, address=visit.address)
-    visit.admin.wired.funnel.limits.check("auth", ctx, {"identifier": name}, "POST /api/auth/login")
+    await visit.admin.wired.funnel.limits.credentials(ctx, {"identifier": name}, "POST /api/auth/login")
 
 
 def _onwards(visit: Visit, next_: str) -> web.Response:

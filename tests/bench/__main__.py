@@ -110,6 +110,7 @@ class Bench:
             "MONGO_URI": uri,
             "BCRYPT_ROUNDS": hashes,
             "AUTH_PER_MINUTE": NO_AUTH_LIMIT,
+            "RINGS_PER_MINUTE": NO_AUTH_LIMIT,
             **TARIFFS,
         }
         self._servers += 1
@@ -316,7 +317,12 @@ class Bench:
         if shutil.which("redis-server") is None:
             self.warnings.append("redis-server is missing: nothing was measured of several processes")
             return
-        settings = {"BCRYPT_ROUNDS": CHEAP_HASHES, "AUTH_PER_MINUTE": NO_AUTH_LIMIT, **TARIFFS}
+        settings = {
+            "BCRYPT_ROUNDS": CHEAP_HASHES,
+            "AUTH_PER_MINUTE": NO_AUTH_LIMIT,
+            "RINGS_PER_MINUTE": NO_AUTH_LIMIT,
+            **TARIFFS,
+        }
         async with AsyncExitStack() as stack:
             towns = []
             for count in plan.process_counts:

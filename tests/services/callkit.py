@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,8 @@ from models.billing.service import Billing
 from models.billing.tariffs import Tariffs
 from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
+from models.calls.rings.service import RingLimits, Rings
+from models.calls.rings.store import PastStore
 from models.calls.service import Calls
 from models.calls.store import CALLS, LOCKS, Also, CallStore
 from models.db import Database
@@ -46,7 +48,7 @@ from models.users.service import Users
 from models.users.store import USERS, UserStore
 from models.wallet.service import Wallets
 from models.wallet.store import WalletStore
-from server.limits import SlidingWindow
+from server.limits import LocalWindows
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
 from tests.services.payments_house import fund
 
@@ -223,6 +225,13 @@ class WitnessedStore(CallStore):
         return done
 
 
+def rings_of(db: Database, clock: VirtualClock, **limits: Any) -> Rings:
+    """The bounds on ringing, far away unless a test says otherwise."""
+    far = {"per_pair": 100_000, "per_caller": 100_000, "strangers": 100_000, "cool_off": timedelta(0)}
+    bounds = RingLimits(**{**far, **limits})
+    return Rings(windows=LocalWindows(), past=PastStore(db), clock=clock, limits=bounds)
+
+
 class Process:
     """One server process: its calls, its sockets, its alarms."""
 
@@ -251,7 +260,7 @@ class Process:
             ids=town.ids,
             alarms=self.alarms,
             doors=self.doors,
-            attempts=SlidingWindow(100_000, 60),
+            rings=rings_of(db, town.clock),
             timers=town.timers,
             process=name,
         )

@@ -21,7 +21,7 @@ from models.mailbox.service import Mailbox
 from models.mailbox.store import LETTERS, MailboxStore
 from models.users.service import Users
 from models.users.store import UserStore
-from server.limits import SlidingWindow
+from server.limits import LocalWindows
 from tests.fakes import FakeDoors
 from tests.services.accounts_house import PASSWORD, House
 
@@ -132,7 +132,8 @@ class World:
         keys = Keys(
             store=KeyStore(database),
             users=Users(store=UserStore(database), clock=self.clock),
-            attempts=SlidingWindow(per_minute, 60),
+            windows=LocalWindows(),
+            claims_per_minute=per_minute,
             clock=self.clock,
             ids=self.ids,
         )

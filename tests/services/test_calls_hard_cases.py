@@ -13,9 +13,8 @@ from models.calls.call import Call, Reason, State
 from models.calls.store import CALLS
 from models.db import Database
 from models.errors import Refusal
-from server.limits import SlidingWindow
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Phone, Process, Town, answer, candidate, offer
+from tests.services.callkit import Phone, Process, Town, answer, candidate, offer, rings_of
 
 
 def no_ring_after_the_end(phone: Phone) -> None:
@@ -178,7 +177,7 @@ async def test_calling_somebody_who_is_busy_counts_as_an_attempt(
     town = Town(db, clock, ids)
     await town.people("ann", "bob", "eve")
     here = town.process("here")
-    here.calls._attempts = SlidingWindow(6, 60)
+    here.calls._rings = rings_of(db, clock, per_pair=6)
     bob, eve = town.phone(here, "bob"), town.phone(here, "eve")
     await town.phone(here, "ann").request(bob)
     codes = []

@@ -63,6 +63,7 @@ class Ours:
             "MONGO_URI": mongo_uri,
             "BCRYPT_ROUNDS": "4",
             "AUTH_PER_MINUTE": "1000000",
+            "RINGS_PER_MINUTE": "1000000",
             "CALL_RATE_MINOR": "0",
         }
         self._server = Server(cores, folder, settings)

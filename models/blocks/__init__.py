@@ -1,0 +1,1 @@
+"""Addresses that are kept out for a time."""

@@ -1,0 +1,1 @@
+"""How often a phone may be made to ring."""
