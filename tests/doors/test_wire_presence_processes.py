@@ -69,6 +69,7 @@ async def test_whoever_was_at_a_server_that_is_killed_is_gone_unless_they_come_b
         for phone in (ann, cid, dot):
             phone.sio.reconnection = False
         await asyncio.to_thread(one.kill)
+        await eventually(lambda: not cid.sio.connected, what="the phone has noticed")
         cid.address = two.address
         await cid.connect()
         await eventually(
