@@ -26,6 +26,7 @@ try:
         cli_receipt,
         cli_reports,
         cli_run,
+        cli_trail,
         cli_users,
         cli_wallets,
     )
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "payments": cli_payments,
         "payouts": cli_payouts,
         "reports": cli_reports,
+        "trail": cli_trail,
         "audit": cli_audit,
         "verify-receipt": cli_receipt,
         "backup": cli_backup,

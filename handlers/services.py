@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
+    from models.desk.service import Desk
     from models.fx.service import Fx
     from models.keys.groups.service import KeyGroups
     from models.keys.service import Keys
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from models.rooms.service import Rooms
     from models.rooms.talk.service import Talk
     from models.sandbox.service import Sandbox
+    from models.trail.service import Trail
     from models.users.service import Users
     from models.wallet.service import Wallets
 
@@ -53,6 +55,8 @@ class Services:
     keys: Keys
     key_groups: KeyGroups
     reports: Reports
+    desk: Desk
+    trail: Trail
     mailbox: Mailbox
     media: MediaFiles
     presence: Whereabouts

@@ -1,4 +1,4 @@
-"""``python main.py calls show|refund``: on a running system, from beside it.
+"""``python main.py calls show|refund|end``: on a running system, from beside it.
 
 A refund is durable when the command returns; a running server tells both sides of the call within seconds, and their
 devices get their balances then.
@@ -24,7 +24,7 @@ from models.ledger.journal import Kind, pocket_of
 from models.ledger.store import LedgerStore
 from models.money import minor_of, spoken
 from server.cli_beside import beside, console_for_pipes
-from server.cli_wired import services_beside
+from server.cli_wired import UNSAID, add_reason, operator, services_beside
 from server.clock import SystemClock
 from server.config import Config
 
@@ -32,7 +32,9 @@ from server.config import Config
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add ``calls`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "calls", help="show a call with its money, or refund it", description="Look after what calls cost."
+        "calls",
+        help="show a call with its money, refund or end it",
+        description="Look after what calls cost.",
     )
     verbs = parser.add_subparsers(dest="calls_verb", required=True, metavar="VERB")
     show = verbs.add_parser("show", help="A call, its segments and its entries in the journal")
@@ -44,8 +46,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     refund.add_argument("call_id", metavar="CALL", help="the call's id")
     refund.add_argument("--amount", help="in major units, such as 12.50; without it all that is left")
-    refund.add_argument("--reason", help="stands in the statement of both")
+    add_reason(refund, "stands in the trail and in the statement of both")
     refund.add_argument("--key", help="the same key refunds once, however often the command is repeated")
+    end = verbs.add_parser("end", help="End a live call, for reasons of policy")
+    end.add_argument("call_id", metavar="CALL", help="the call's id")
+    add_reason(end)
     return parser
 
 
@@ -56,6 +61,8 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
     async def work(db: Database) -> None:
         if args.calls_verb == "refund":
             await _refund(args, config, db, console)
+        elif args.calls_verb == "end":
+            await _end(args, config, db, console)
         else:
             await _show(args.call_id, db, console)
 
@@ -70,17 +77,30 @@ async def _refund(args: argparse.Namespace, config: Config, db: Database, consol
     except ValueError:
         raise Refusal("VALIDATION_FAILED", amount=["Not an amount of this currency."]) from None
     async with services_beside(config, db) as services:
-        after = await services.calls.refund(args.call_id, amount_minor=amount, key=args.key, note=args.reason)
-    back = call.cost_minor - after.cost_minor
-    if not back:
+        done = await services.desk.money.refund_call(
+            args.call_id,
+            by=operator(),
+            reason=args.reason,
+            amount_minor=amount,
+            key=args.key,
+            note=None if args.reason == UNSAID else args.reason,
+        )
+    if done.again:
         console.print("It was refunded already under this key; nothing was moved.", markup=False)
         return
     console.print(
-        f"Refunded {spoken(back, currency)} to {after.caller.username}; "
-        f"{spoken(after.cost_minor, currency)} is left of the call.",
+        f"Refunded {spoken(done.amount_minor, currency)} to {call.caller.username}; "
+        f"{spoken(done.call.cost_minor, currency)} is left of the call.",
         markup=False,
         soft_wrap=True,
     )
+
+
+async def _end(args: argparse.Namespace, config: Config, db: Database, console: Console) -> None:
+    async with services_beside(config, db) as services:
+        after = await services.desk.calls.end(args.call_id, by=operator(), reason=args.reason)
+    assert after.end_reason is not None, "it has ended"
+    console.print(f"The call has ended: {after.end_reason.value}.", markup=False)
 
 
 async def _call(call_id: str, db: Database) -> Call:

@@ -24,7 +24,7 @@ from models.payments.inbox.store import Stage, Told
 from models.payments.payment import Payment, Refund, Status
 from models.users.store import UserStore
 from server.cli_beside import beside, console_for_pipes
-from server.cli_wired import services_beside
+from server.cli_wired import operator, services_beside
 from server.config import Config
 
 LISTED = 50
@@ -126,8 +126,8 @@ async def _refund(args: argparse.Namespace, services: Services, db: Database, co
             minor = minor_of(Decimal(args.amount), payment.currency)
         except (ValueError, InvalidOperation):
             raise Refusal("VALIDATION_FAILED", amount=[f"No amount of {payment.currency}."]) from None
-    refund = await services.refunds.begin(
-        payment.reference, amount_minor=minor, reason=args.reason, key=args.key
+    refund = await services.desk.money.refund_payment(
+        payment.reference, by=operator(), reason=args.reason, amount_minor=minor, key=args.key
     )
     console.print(_said(await services.refunds.work(refund)), markup=False, soft_wrap=True)
 

@@ -11,18 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from handlers.shapes import rfc3339
-from models.auth.stewards import Stewards
-from models.auth.store import AccountStore
-from models.chat.message import Message
 from models.db import Database
-from models.errors import Refusal
 from models.reports.report import Resolution, State
 from models.reports.service import Filed, Reports
-from models.reports.store import ReportStore
-from models.users.service import Users
-from models.users.store import UserStore
 from server.cli_beside import beside, console_for_pipes
-from server.clock import SystemClock, SystemIds
+from server.cli_wired import operator, services_beside
 from server.config import Config
 
 LISTED = 50
@@ -57,20 +50,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
     """Do what ``args`` say. 0: done; 1: no such report, closed already, or no database to ask."""
     console = console or console_for_pipes()
-    return await beside(config, console, lambda db: _do(args, _reports(db), console))
+    return await beside(config, console, lambda db: _beside(args, db, config, console))
 
 
-def _reports(db: Database) -> Reports:
-    clock, ids, people = SystemClock(), SystemIds(), UserStore(db)
-
-    async def nothing(user_id: str, message_id: str) -> Message:
-        raise Refusal("MESSAGE_UNKNOWN")  # nobody reports from here
-
-    stewards = Stewards(store=AccountStore(db), people=people, clock=clock, ids=ids)
-    users = Users(store=people, clock=clock)
-    return Reports(
-        store=ReportStore(db), users=users, evidence=nothing, stewards=stewards, clock=clock, ids=ids
-    )
+async def _beside(args: argparse.Namespace, db: Database, config: Config, console: Console) -> None:
+    async with services_beside(config, db) as services:
+        await _do(args, services.reports, console)
 
 
 async def _do(args: argparse.Namespace, reports: Reports, console: Console) -> None:
@@ -85,7 +70,12 @@ async def _do(args: argparse.Namespace, reports: Reports, console: Console) -> N
     if args.reports_verb == "close":
         resolution = Resolution(args.resolution)
         filed = await reports.close(
-            None, args.report_id, version=filed.report.version, resolution=resolution, note=args.note
+            None,
+            args.report_id,
+            version=filed.report.version,
+            resolution=resolution,
+            note=args.note,
+            actor=operator(),
         )
         name = filed.people[filed.report.reported_id].username
         banned = f"; {name} is banned" if resolution is Resolution.BANNED else ""

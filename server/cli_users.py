@@ -1,4 +1,4 @@
-"""``python main.py users list|ban|unban|promote|drop-2fa NAME``: on a running system, from beside it.
+"""``python main.py users list|ban|unban|promote|demote|sign-out|drop-2fa NAME``: beside a running server.
 
 A ban reaches the running servers through the database; each closes that person's sockets within a second.
 """
@@ -12,14 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.auth.second.store import FactorStore
-from models.auth.stewards import Stewards
-from models.auth.store import AccountStore
 from models.db import Database
 from models.users.profile import Account
-from models.users.store import UserStore
 from server.cli_beside import beside, console_for_pipes
-from server.clock import SystemClock, SystemIds
+from server.cli_wired import add_reason, operator, services_beside
 from server.config import Config
 
 # More people than anybody reads through in a terminal.
@@ -29,6 +25,8 @@ _VERBS = {
     "ban": ("Keep somebody out: sockets close and calls end within a second", "is banned"),
     "unban": ("Let somebody in again, with the sign-ins they had", "is active"),
     "promote": ("Make somebody an administrator", "is an administrator"),
+    "demote": ("Make an administrator a user again", "is a user"),
+    "sign-out": ("End all sign-ins of somebody", "is signed out everywhere"),
     "drop-2fa": (
         "Ask somebody for no second factor any more, who has lost it and shown you who they are",
         "signs in by password alone",
@@ -40,7 +38,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add ``users`` with its verbs to ``argparse``'s subparsers; the parser that was made."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "users",
-        help="list, ban, unban or promote people; drop a lost second factor",
+        help="list, ban, promote or sign out people; drop a lost second factor",
         description="Look after the people of this server.",
     )
     verbs = parser.add_subparsers(dest="users_verb", required=True, metavar="VERB")
@@ -49,33 +47,31 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     for verb, (said, _) in _VERBS.items():
         one = verbs.add_parser(verb, help=said, description=f"{said}.")
         one.add_argument("name", metavar="NAME", help="username, e-mail address, phone number or id")
+        add_reason(one)
     return parser
 
 
 async def run(args: argparse.Namespace, config: Config, console: Console | None = None) -> int:
     """Do what ``args`` say. 0: done; 1: no such user, or no database to ask."""
     console = console or console_for_pipes()
-    return await beside(config, console, lambda db: _do(args, db, console))
+    return await beside(config, console, lambda db: _do(args, db, config, console))
 
 
-async def _do(args: argparse.Namespace, db: Database, console: Console) -> None:
-    stewards = Stewards(
-        store=AccountStore(db),
-        people=UserStore(db),
-        factors=FactorStore(db),
-        clock=SystemClock(),
-        ids=SystemIds(),
-    )
-    if args.users_verb == "list":
-        console.print(_table(await stewards.people(args.limit)))
-        return
-    verbs = {
-        "ban": stewards.ban,
-        "unban": stewards.unban,
-        "promote": stewards.promote,
-        "drop-2fa": stewards.drop_factor,
-    }
-    account = await verbs[args.users_verb](args.name)
+async def _do(args: argparse.Namespace, db: Database, config: Config, console: Console) -> None:
+    async with services_beside(config, db) as services:
+        people = services.desk.people
+        if args.users_verb == "list":
+            console.print(_table(await people.people(args.limit)))
+            return
+        verbs = {
+            "ban": people.ban,
+            "unban": people.unban,
+            "promote": people.promote,
+            "demote": people.demote,
+            "drop-2fa": people.drop_factor,
+            "sign-out": people.end_sessions,
+        }
+        account = await verbs[args.users_verb](args.name, by=operator(), reason=args.reason)
     console.print(f"{account.profile.username} {_VERBS[args.users_verb][1]}.", markup=False)
 
 

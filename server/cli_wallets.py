@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.auth.stewards import Stewards
-from models.auth.store import AccountStore
 from models.db import Database
 from models.errors import Refusal
 from models.ledger.journal import Wallet
@@ -23,14 +21,12 @@ from models.ledger.service import Ledger
 from models.ledger.store import LedgerStore
 from models.money import spoken
 from models.ports import Clock
-from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.rules import StatementLine, lines_of
 from models.wallet.store import WalletStore
 from server.cli_beside import beside, console_for_pipes
-from server.clock import SystemClock, SystemIds
+from server.cli_wired import add_reason, operator, services_beside
 from server.config import Config
-from server.wiring_notices import wire_notices
 
 # More wallets than anybody reads through in a terminal.
 LISTED = 200
@@ -54,6 +50,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         one.add_argument("name", metavar="NAME", help="username, e-mail address, phone number or id")
         if verb != "show":
             one.add_argument("--currency", help="only the wallet in this currency")
+            add_reason(one)
     return parser
 
 
@@ -64,30 +61,22 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
 
 
 async def _do(args: argparse.Namespace, db: Database, config: Config, console: Console) -> None:
-    clock, ids, people = SystemClock(), SystemIds(), UserStore(db)
-    ledger, pins = Ledger(LedgerStore(db), clock, ids), WalletStore(db)
-    notices = wire_notices(
-        config.money,
-        db,
-        development=not config.production,
-        users=Users(store=people, clock=clock),
-        clock=clock,
-        ids=ids,
-    )
-    notices.listen(ledger=ledger.store, pins=pins)  # a server sends what is kept here
     if args.wallets_verb == "list":
-        wallets = await ledger.store.newest(args.limit)
-        owners = await people.profiles({wallet.user_id for wallet in wallets})
+        wallets = await LedgerStore(db).newest(args.limit)
+        owners = await UserStore(db).profiles({wallet.user_id for wallet in wallets})
         names = {user_id: owner.username for user_id, owner in owners.items()}
         console.print(_wallets(wallets, names))
         return
-    stewards = Stewards(store=AccountStore(db), people=people, clock=clock, ids=ids)
-    owner = (await stewards.find(args.name)).profile
-    if args.wallets_verb == "show":
-        await _show(owner.user_id, owner.username, ledger, pins, clock, console)
-        return
-    frozen = args.wallets_verb == "freeze"
-    for wallet in await ledger.freeze(owner.user_id, frozen=frozen, currency=args.currency):
+    async with services_beside(config, db) as services:
+        owner = (await services.desk.people.find(args.name)).profile
+        if args.wallets_verb == "show":
+            pins = WalletStore(db)
+            await _show(owner.user_id, owner.username, services.ledger, pins, services.clock, console)
+            return
+        money, frozen = services.desk.money, args.wallets_verb == "freeze"
+        verb = money.freeze if frozen else money.unfreeze
+        done = await verb(owner.user_id, by=operator(), reason=args.reason, currency=args.currency)
+    for wallet in done:
         state = "frozen" if frozen else "open"
         console.print(f"The {wallet.currency} wallet of {owner.username} is {state}.", markup=False)
 

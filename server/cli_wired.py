@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import getpass
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -9,12 +11,30 @@ from datetime import datetime
 from handlers.services import Services
 from models.db import Database
 from models.ports import Letter
+from models.trail.rules import Actor
 from server.clock import SystemClock, SystemIds
 from server.config import Config, with_jwt_secret
 from server.wiring import Edges, wire
 
 # The name under which the command takes its place among the processes; it holds no sockets.
 PROCESS = "command line"
+
+
+# What the trail says of an act for which nobody has said why.
+UNSAID = "by the command line"
+
+
+def operator() -> Actor:
+    """Whoever has the command line, by the name that the machine has for them."""
+    try:
+        return Actor.operator(getpass.getuser())
+    except (KeyError, OSError):  # a container's user often has none
+        return Actor.operator()
+
+
+def add_reason(parser: argparse.ArgumentParser, said: str = "why; stands in the trail") -> None:
+    """``--reason`` for a command that acts."""
+    parser.add_argument("--reason", metavar="TEXT", default=UNSAID, help=said)
 
 
 @asynccontextmanager

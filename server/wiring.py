@@ -51,8 +51,6 @@ from handlers.reports import ReportsTeller
 from handlers.services import Services
 from handlers.wallet import WalletTeller
 from models.admin.store import AdminSessionStore
-from models.auth.stewards import Stewards
-from models.auth.store import AccountStore
 from models.billing.meter import WalletMeter
 from models.billing.receipts import Receipts
 from models.billing.service import Billing
@@ -94,6 +92,7 @@ from server.funnel import Funnel, Limits
 from server.limits import LocalWindows
 from server.limits_shared import SharedWindows
 from server.metrics import LIMITS_SHARED
+from server.wiring_desk import wire_desk, wire_stewards, wire_trail
 from server.wiring_identity import wire_accounts
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
@@ -319,15 +318,19 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
     out.payouts.worth = purse.fx.worth
     key_groups = KeyGroups(store=GroupStore(db), members=chat.members, clock=clock, ids=ids)
     key_groups.announcer = GroupTeller(mailbox)
+    trail = wire_trail(db, clock)
+    stewards = wire_stewards(db, accounts=accounts, trail=trail, clock=clock, ids=ids)
     reports = Reports(
         store=ReportStore(db),
         users=users,
         evidence=chat.evidence,
-        stewards=Stewards(store=AccountStore(db), people=UserStore(db), clock=clock, ids=ids),
+        stewards=stewards,
+        trail=trail,
         clock=clock,
         ids=ids,
     )
     reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
+    desk = wire_desk(db, stewards, trail, ledger=ledger, calls=calls, refunds=money.refunds, clock=clock)
     services = Services(
         accounts=accounts,
         users=users,
@@ -344,6 +347,8 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         keys=keys,
         key_groups=key_groups,
         reports=reports,
+        desk=desk,
+        trail=trail,
         mailbox=mailbox,
         media=media.files,
         presence=presence,

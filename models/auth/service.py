@@ -67,7 +67,7 @@ class Accounts:
         currency: str,
         session_days_max: int = SESSION_DAYS_MAX,
     ) -> None:
-        self._store = store
+        self._store = self.store = store
         self._clock = clock
         self._calls = calls
         far = courier or NoCourier()

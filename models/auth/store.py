@@ -18,9 +18,10 @@ from models.auth.devices.store import DeviceStore
 from models.auth.rules import Key
 from models.auth.session import Beside, Credentials, PushToken, Revocation, Session
 from models.auth.sessions.store import SessionStore
+from models.auth.standing.store import Also, StandingStore
 from models.db import Database, Document, DuplicateKeyError
 from models.db import Session as Transaction
-from models.users.profile import ACTIVE, BANNED, DELETED, Account
+from models.users.profile import ACTIVE, DELETED, Account
 from models.users.store import USERS, UserStore, account_of, exists_already
 
 # What a deleted account is called wherever it is still the other side of something.
@@ -51,7 +52,7 @@ class Belongings(Protocol):
 
 
 class AccountStore:
-    """``AccountStore(db, belongings)``. ``sessions`` and ``devices`` are the parts it is made of.
+    """``AccountStore(db, belongings)``. ``sessions``, ``devices`` and ``standing`` are the parts it is made of.
 
     ``belongings`` are other features' things that end with a sign-in, as push tokens do.
     """
@@ -62,6 +63,7 @@ class AccountStore:
         self._people = UserStore(db)
         self.sessions = SessionStore(db)
         self.devices = DeviceStore(db)
+        self.standing = StandingStore(db)
         self.beside_password: Beside | None = None
         self._belongings: tuple[Belongings, ...] = (self.devices, *belongings)
 
@@ -168,17 +170,20 @@ class AccountStore:
 
     # -------------------------------------------------------------------------------------------------------- going
 
-    async def end_sessions(self, note: Revocation) -> Revocation | None:
+    async def end_sessions(self, note: Revocation, also: Also | None = None) -> Revocation | None:
         """End the sessions that ``note`` names (None: all of the user's) and leave the note, naming those that ended.
 
-        None when none of them lived.
+        None when none of them lived. ``also`` joins the transaction when some did.
         """
 
         async def body(transaction: Transaction) -> Revocation | None:
             ids = note.session_ids
             if ids is None:
                 ids = tuple(await self.sessions.live_ids(note.user_id, transaction))
-            return await self._end(ids, note, transaction)
+            told = await self._end(ids, note, transaction)
+            if told is not None and also is not None:
+                await also(transaction)
+            return told
 
         return await self._db.transaction(body)
 
@@ -338,47 +343,10 @@ class AccountStore:
 
     # ---------------------------------------------------------------------------------------------------- by others
 
-    async def people(self, limit: int) -> list[Account]:
-        """Accounts, newest first."""
-        return [account_of(d) async for d in self._users.find(sort=[("_id", -1)]).limit(limit)]
-
     async def by_key(self, key: Key, value: str) -> Account | None:
         """The account that goes by that key."""
         document = await self._users.find_one({key.value: value})
         return account_of(document) if document else None
-
-    async def ban(self, note: Revocation) -> bool:
-        """Ban a user who is not deleted, and leave the note; False without one. Their sessions wait for an unban."""
-
-        async def body(transaction: Transaction) -> bool:
-            if not await self._set_status(note.user_id, BANNED, note.at, transaction):
-                return False
-            await self.sessions.note(note, transaction)
-            return True
-
-        return await self._db.transaction(body)
-
-    async def unban(self, user_id: str, code: str, now: datetime) -> bool:
-        """Make a user active again and take back the notes of ``code``, or they would close the next sockets too."""
-
-        async def body(transaction: Transaction) -> bool:
-            if not await self._set_status(user_id, ACTIVE, now, transaction):
-                return False
-            await self.sessions.take_back(user_id, code, transaction)
-            return True
-
-        return await self._db.transaction(body)
-
-    async def set_role(self, user_id: str, role: str, now: datetime) -> bool:
-        """Give a user who is not deleted a role; False without one."""
-        query = {"_id": user_id, "status": {"$ne": DELETED}}
-        result = await self._users.update_one(query, {"$set": {"role": role, "updated_at": now}})
-        return result.matched_count == 1
-
-    async def _set_status(self, user_id: str, status: str, now: datetime, transaction: Transaction) -> bool:
-        query = {"_id": user_id, "status": {"$ne": DELETED}}
-        changes = {"$set": {"status": status, "updated_at": now}}
-        return (await self._users.update_one(query, changes, session=transaction)).matched_count == 1
 
 
 def _as_seen(seen: Credentials) -> Document:

@@ -21,7 +21,7 @@ from models.calls import rules
 from models.calls.call import Call, Fact, Role, Timers
 from models.calls.meter import Meter
 from models.calls.rings.service import Rings
-from models.calls.store import CallStore
+from models.calls.store import Also, CallStore
 from models.calls.switchboard import Forward, Switchboard
 from models.db import Stale, database_away
 from models.errors import Refusal
@@ -160,7 +160,10 @@ class Engine:
                     self._told.setdefault(call_id, set()).update(versions)
                 raise
 
-    async def _apply(self, call_id: str, command: c.Command, user_id: str | None = None) -> Call:
+    async def _apply(
+        self, call_id: str, command: c.Command, user_id: str | None = None, *, also: Also | None = None
+    ) -> Call:
+        """One command; ``also`` joins the transaction of the change that the command itself makes, if it makes one."""
         turn = self._turns.setdefault(call_id, asyncio.Lock())
         async with turn:
             for attempt in range(TRIES_MAX):
@@ -184,7 +187,7 @@ class Engine:
                         if known is not None:
                             continue
                         return call
-                    written = await self._write(call, done, now)
+                    written = await self._write(call, done, now, also)
                 except Refusal:
                     if known is not None:
                         continue  # what is in memory may be old; a no needs the truth
@@ -193,10 +196,13 @@ class Engine:
                     return written
         raise Refusal("SERVER_BUSY")
 
-    async def _write(self, before: Call, done: rules.Step, now: datetime) -> Call | None:
+    async def _write(
+        self, before: Call, done: rules.Step, now: datetime, also: Also | None = None
+    ) -> Call | None:
         """Swap, with the money that a new price takes, and tell. None when somebody was quicker."""
         after = done.call
         if after.live and after.price != before.price:
+            assert also is None, "nothing else belongs to a new price"
             try:
                 async with self._meter.covering(after, now) as cover:
                     after = rules.charged(after, cover.charge, timers=self._timers)
@@ -205,7 +211,7 @@ class Engine:
                 return None
             if not cover.written:
                 return None
-        elif not await self._store.swap(before, after, done.facts, now):
+        elif not await self._store.swap(before, after, done.facts, now, also):
             return None
         await self._tell(after, done.facts)
         return after

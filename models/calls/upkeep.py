@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,7 +13,8 @@ from models.calls.call import Call, Fact, Reason, Role
 from models.calls.engine import AT_A_STRETCH_MAX, DUE_MAX, TRIES_MAX
 from models.calls.meter import AlreadyRefunded
 from models.calls.renewals import RENEWED_BY_OTHERS_AFTER_SECONDS, Renewals
-from models.db import Stale, database_away
+from models.calls.store import Also
+from models.db import Session, Stale, database_away
 from models.errors import Refusal
 
 # How long the end of the money may wait for the database before the phones are told without it.
@@ -61,6 +62,17 @@ class Upkeep(Renewals):
         lock = await self._store.lock_of(user_id)
         if lock is not None:
             await self._apply(lock.call_id, c.Stop(Reason.POLICY))
+
+    async def end_by_policy(self, call_id: str, also: Also) -> Call:
+        """End a live call or stay, ``also`` in the same transaction; an ended one answers with how it ended.
+
+        Refuses with ``CALL_UNKNOWN``.
+        """
+        return await self._apply(call_id, c.Stop(Reason.POLICY), also=also)
+
+    async def of_anybody(self, call_id: str) -> Call:
+        """A call or stay, whoever is in it: for administrators. ``CALL_UNKNOWN``."""
+        return await self._loaded(call_id)
 
     async def end_between(self, user_id: str, other_id: str) -> None:
         """End the live call between two people: one has blocked the other."""
@@ -160,10 +172,12 @@ class Upkeep(Renewals):
         amount_minor: int | None = None,
         key: str | None = None,
         note: str | None = None,
+        also: Callable[[int, str], Also] | None = None,
     ) -> Call:
         """Give the payer back what a call cost, or ``amount_minor`` of it; the call after it.
 
         The payee and the platform bear it as they shared it. With a ``key`` it is done once however often it is asked.
+        ``also``, given the amount and its currency, says what else belongs into the transaction.
         Refuses with ``CALL_UNKNOWN``, ``CALL_WRONG_STATE`` (live, or free), ``REFUND_TOO_LARGE``,
         ``IDEMPOTENCY_MISMATCH`` (the key has refunded another amount).
         """
@@ -188,7 +202,8 @@ class Upkeep(Renewals):
                         untold=(),
                     )
                     facts = (Fact("updated", after.version, {}),)
-                    cover.written = await self._store.swap(call, after, facts, now, cover.post)
+                    more = also(amount, call.price.currency) if also is not None else None
+                    cover.written = await self._store.swap(call, after, facts, now, _both(cover.post, more))
             except Stale:
                 continue
             except AlreadyRefunded as before:
@@ -280,3 +295,15 @@ class Upkeep(Renewals):
             if leg is not None and leg.process in dead and leg.lost_at is None:
                 seen = beats.get(leg.process or "", call.created_at)
                 await self._apply(call.id, c.Lose(role, leg.device_id, leg.process or "", seen, crashed=True))
+
+
+def _both(one: Also | None, other: Also | None) -> Also | None:
+    """Both in one transaction, in this order."""
+    if one is None or other is None:
+        return one or other
+
+    async def both(session: Session) -> None:
+        await one(session)
+        await other(session)
+
+    return both

@@ -100,16 +100,19 @@ class Ledger:
         assert made is not None, "somebody else made it"
         return made
 
-    async def freeze(self, user_id: str, *, frozen: bool, currency: str | None = None) -> list[Wallet]:
+    async def freeze(
+        self, user_id: str, *, frozen: bool, currency: str | None = None, also: Also | None = None
+    ) -> list[Wallet]:
         """Let nothing out of a user's wallet (of all, without ``currency``), or again; they are told.
 
-        What comes in still does, and calls that run go on. Safe to repeat. Refuses with ``WALLET_UNKNOWN``.
+        What comes in still does, and calls that run go on. Safe to repeat. ``also`` joins the transaction
+        of a change. Refuses with ``WALLET_UNKNOWN``.
         """
         mine = await self.store.wallets_of(user_id)
         keys = [wallet.key for wallet in mine if currency in (None, wallet.currency)]
-        done = [wallet for key in keys if (wallet := await self.store.freeze(key, frozen))]
-        if not done:
+        if not keys:
             raise Refusal("WALLET_UNKNOWN")
+        done = await self.store.freeze_all(keys, frozen, also)
         await self.announce(done)
         return done
 

@@ -165,20 +165,32 @@ class LedgerStore:
 
     async def freeze(self, key: str, frozen: bool) -> Wallet | None:
         """Freeze or thaw; the wallet after it, None if there is none."""
-        beside, change = self.beside_freeze if frozen else None, {"$set": {"frozen": frozen}}
-        if beside is None:
-            found = await self._wallets.find_one_and_update({"_id": key}, change, return_document=True)
-            return wallet_of(found) if found else None
+        return next(iter(await self.freeze_all([key], frozen)), None)
 
-        async def body(session: Session) -> Wallet | None:
-            found = await self._wallets.find_one_and_update(
-                {"_id": key, "frozen": {"$ne": True}}, change, return_document=True, session=session
-            )
-            if found is not None:
-                await beside(wallet_of(found), session)
-            else:  # it was frozen before, or there is none
-                found = await self._wallets.find_one({"_id": key}, session=session)
-            return wallet_of(found) if found else None
+    async def freeze_all(self, keys: Collection[str], frozen: bool, also: Also | None = None) -> list[Wallet]:
+        """Freeze or thaw these wallets at once; those of them that there are, after it.
+
+        ``also`` joins the transaction when that changes one of them.
+        """
+        beside = self.beside_freeze if frozen else None
+
+        async def body(session: Session) -> list[Wallet]:
+            found, changed = [], False
+            for key in sorted(keys):
+                row = await self._wallets.find_one({"_id": key}, session=session)
+                if row is None:
+                    continue
+                if row.get("frozen", False) is not frozen:
+                    await self._wallets.update_one(
+                        {"_id": key}, {"$set": {"frozen": frozen}}, session=session
+                    )
+                    row["frozen"], changed = frozen, True
+                    if beside is not None:
+                        await beside(wallet_of(row), session)
+                found.append(wallet_of(row))
+            if changed and also is not None:
+                await also(session)
+            return found
 
         return await self._db.transaction(body)
 

@@ -1,7 +1,8 @@
 """The verbs of reports: file, list, close.
 
     reports = Reports(
-        store=ReportStore(db), users=users, evidence=chat.evidence, stewards=stewards, clock=clock, ids=ids
+        store=ReportStore(db), users=users, evidence=chat.evidence, stewards=stewards, trail=trail, clock=clock,
+        ids=ids
     )
 
 ``announcer`` is set by the wiring. A report is durable before an administrator hears of it, and a ban is decided
@@ -21,6 +22,8 @@ from models.ports import Clock, Ids
 from models.reports import rules
 from models.reports.report import Closing, Evidence, Reason, Report, Resolution, State
 from models.reports.store import ReportStore
+from models.trail.rules import Act, Actor, Target, reason_of
+from models.trail.service import Trail
 from models.users.profile import DELETED
 from models.users.service import Profile, Users
 
@@ -65,6 +68,7 @@ class Reports:
         users: Users,
         evidence: EvidenceOf,
         stewards: Stewards,
+        trail: Trail,
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -72,6 +76,7 @@ class Reports:
         self._users = users
         self._evidence = evidence
         self._stewards = stewards
+        self._trail = trail
         self._clock = clock
         self._ids = ids
         self.announcer: Announcer
@@ -141,24 +146,56 @@ class Reports:
         return Filed(report, await self._people([report]))
 
     async def close(
-        self, by: str | None, report_id: str, *, version: int, resolution: Resolution, note: str | None
+        self,
+        by: str | None,
+        report_id: str,
+        *,
+        version: int,
+        resolution: Resolution,
+        note: str | None,
+        actor: Actor | None = None,
     ) -> Filed:
         """Close a report as it stood at ``version``; ``banned`` also bans. The same again answers alike.
 
-        ``by`` None is the command line. Refuses with ``REPORT_UNKNOWN``, ``REPORT_CLOSED`` and ``FORBIDDEN``.
+        ``by`` None is the command line; ``actor`` is the same with what else the trail says of them. Refuses with
+        ``REPORT_UNKNOWN``, ``REPORT_CLOSED`` and ``FORBIDDEN``.
         """
         closing = Closing(resolution=resolution, note=note, by=by, at=self._clock.now())
         report = (await self.one(report_id)).report
         after = rules.closed(report, closing, version=version)
-        if after is not None and not await self._store.close(after):
+        if after is not None and not await self._close(after, actor or await self._actor(by)):
             # Somebody else was first; if with the very same words, this is done.
             report = (await self.one(report_id)).report
             rules.closed(report, closing, version=version)
         elif after is not None:
             report = after
         if await self._store.is_unacted(report_id):
-            await self._act(report)
+            await self._act(report, actor)
         return Filed(report, await self._people([report]))
+
+    async def _close(self, after: Report, actor: Actor) -> bool:
+        closing = after.closing
+        assert closing is not None
+        act = Act(
+            actor=actor,
+            act="report.resolve",
+            target=Target("report", after.id),
+            reason=reason_of(closing.note, closing.resolution.value),
+            details={
+                "resolution": closing.resolution.value,
+                "reported": after.reported_id,
+                "reporter": after.reporter_id,
+            },
+        )
+        async with self._trail.keeping(act) as row:
+            return await self._store.close(after, row.also)
+
+    async def _actor(self, by: str | None) -> Actor:
+        """Who that is for the trail."""
+        if by is None:
+            return Actor.operator()
+        known = await self._users.profile(by)
+        return Actor.admin(by, known.username if known else by)
 
     # ---------------------------------------------------------------------------------------------------- timed work
 
@@ -178,9 +215,13 @@ class Reports:
         await self.announcer.filed(Filed(report, await self._people([report])), administrators)
         await self._store.told(report.id)
 
-    async def _act(self, report: Report) -> None:
+    async def _act(self, report: Report, actor: Actor | None = None) -> None:
+        closing = report.closing
+        assert closing is not None, "that is what decided it"
+        why = reason_of(f"Report {report.id}: {closing.note or report.reason.value}", report.id)
+        by = actor or await self._actor(closing.by)
         try:
-            await self._stewards.ban(report.reported_id)
+            await self._stewards.ban(report.reported_id, by=by, reason=why)
         except Refusal as no:
             if no.code not in ("ACCOUNT_DELETED", "USER_UNKNOWN"):
                 raise

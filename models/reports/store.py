@@ -9,12 +9,13 @@ somebody else is to do it.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 
-from models.db import Database, Document, DuplicateKeyError, collection, index, taken
+from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 from models.reports import rules
 from models.reports.report import Closing, Evidence, Reason, Report, Resolution, State
 
@@ -62,6 +63,7 @@ class ReportStore:
     """``ReportStore(db)``."""
 
     def __init__(self, db: Database) -> None:
+        self._db = db
         self._reports = db[REPORTS]
 
     async def file(self, report: Report) -> Report | None:
@@ -109,18 +111,27 @@ class ReportStore:
             query["_id"] = {"$lt": before}
         return [_report(row) async for row in self._reports.find(query, sort=[("_id", -1)]).limit(most)]
 
-    async def close(self, after: Report) -> bool:
-        """Close an open report that nobody has changed; False when somebody has. A ban is due from then on."""
+    async def close(self, after: Report, also: Callable[[Session], Awaitable[None]]) -> bool:
+        """Close an open report that nobody has changed; False when somebody has. A ban is due from then on.
+
+        ``also`` joins the transaction.
+        """
         closing = after.closing
         assert closing is not None, "that is what closes it"
         change: Document = {"state": State.CLOSED.value, "version": after.version, "closing": asdict(closing)}
         if closing.resolution is Resolution.BANNED:
             change["act_at"] = closing.at + timedelta(seconds=LEASE_SECONDS)
-        result = await self._reports.update_one(
-            {"_id": after.id, "state": State.OPEN.value, "version": after.version - 1},
-            {"$set": change, "$unset": {"open_key": ""}},
-        )
-        return result.modified_count == 1
+        query = {"_id": after.id, "state": State.OPEN.value, "version": after.version - 1}
+
+        async def body(session: Session) -> bool:
+            result = await self._reports.update_one(
+                query, {"$set": change, "$unset": {"open_key": ""}}, session=session
+            )
+            if result.modified_count == 1:
+                await also(session)
+            return result.modified_count == 1
+
+        return await self._db.transaction(body)
 
     # ------------------------------------------------------------------------------------------------------ what is due
 

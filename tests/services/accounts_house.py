@@ -27,6 +27,9 @@ from models.auth.strength import AnyStrength
 from models.auth.tries.store import TryStore
 from models.db import Database
 from models.errors import Refusal
+from models.trail.rules import Actor
+from models.trail.service import Trail
+from models.trail.store import TrailStore
 from models.users.service import Users
 from models.users.store import UserStore
 from server.adapters.passwords import Passwords
@@ -34,6 +37,8 @@ from tests.fakes import CountingChance, CountingIds, FakeDoors, VirtualClock
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PASSWORD = "correct horse battery"
+# Who does it and why, where a test is about something else.
+BY: dict[str, Any] = {"by": Actor.operator("the tests"), "reason": "because"}
 
 
 class CountingHasher:
@@ -129,7 +134,12 @@ class House:
         )
         self.people = UserStore(self.db)
         self.stewards = Stewards(
-            store=self.store, people=self.people, factors=FactorStore(self.db), clock=self.clock, ids=self.ids
+            store=self.store,
+            people=self.people,
+            factors=FactorStore(self.db),
+            trail=Trail(store=TrailStore(self.db), clock=self.clock),
+            clock=self.clock,
+            ids=self.ids,
         )
         self.one = self.process()
 

@@ -15,7 +15,7 @@ from models.db import Database
 from models.errors import Refusal
 from server.adapters.passwords import Passwords
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.accounts_house import PASSWORD, SECRET, House, code_of
+from tests.services.accounts_house import BY, PASSWORD, SECRET, House, code_of
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +216,9 @@ async def test_a_door_refuses_by_token_by_session_and_by_status(house: House) ->
     assert await code_of(door(None)) == "TOKEN_MISSING"
     assert await code_of(door("rubbish")) == "TOKEN_INVALID"
     assert await code_of(door(ada.tokens.refresh_token)) == "TOKEN_INVALID"
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     assert await code_of(door(token)) == "ACCOUNT_BANNED"
-    await house.stewards.unban("ada")
+    await house.stewards.unban("ada", **BY)
     assert await door(token)
     house.clock.pass_(900)
     assert await code_of(door(token)) == "TOKEN_EXPIRED"
@@ -236,13 +236,13 @@ async def test_a_token_of_somebody_elses_session_or_of_nobody_opens_nothing(hous
 
 async def test_a_role_is_what_the_database_says_now(house: House) -> None:
     ada = await house.joins()
-    await house.stewards.promote("ada")
+    await house.stewards.promote("ada", **BY)
     assert (await house.one.accounts.authenticate(ada.tokens.access_token)).role == "admin"
 
 
 async def test_a_banned_person_learns_it_only_with_the_right_password(house: House) -> None:
     await house.joins()
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     assert await code_of(house.signs_in()) == "ACCOUNT_BANNED"
     assert await code_of(house.signs_in(password="wrong password")) == "CREDENTIALS_WRONG"
     assert await house.count("sessions") == 1

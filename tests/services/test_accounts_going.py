@@ -13,7 +13,7 @@ from models.db import Database
 from models.errors import Refusal
 from server.adapters.passwords import Passwords
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.accounts_house import PASSWORD, House, code_of
+from tests.services.accounts_house import BY, PASSWORD, House, code_of
 
 NEW_PASSWORD = "correct horse battery staple"
 TOKEN = "ExponentPushToken[aaaaaaaaaaaaaaaaaaaaaa]"
@@ -138,9 +138,9 @@ async def test_a_sign_in_ends_after_a_year_however_much_it_is_used(house: House)
 async def test_a_banned_or_deleted_person_refreshes_nothing(house: House) -> None:
     ada = await house.joins()
     user_id, _ = await house.who(ada)
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     assert await code_of(house.one.accounts.refresh(ada.tokens.refresh_token)) == "ACCOUNT_BANNED"
-    await house.stewards.unban("ada")
+    await house.stewards.unban("ada", **BY)
     await house.one.accounts.delete(user_id, password=PASSWORD)
     assert await code_of(house.one.accounts.refresh(ada.tokens.refresh_token)) == "ACCOUNT_DELETED"
 
@@ -261,7 +261,7 @@ async def test_a_ban_by_another_program_closes_sockets_and_ends_the_call_in_ever
 ) -> None:
     user_id, _ = await house.who(await house.joins())
     servers = [house.one, house.process()]
-    await house.stewards.ban("ada@example.com")
+    await house.stewards.ban("ada@example.com", **BY)
     for server in servers:
         await server.accounts.watch_revocations()
         assert server.doors.closed == [(user_id, None, "ACCOUNT_BANNED")]
@@ -270,7 +270,7 @@ async def test_a_ban_by_another_program_closes_sockets_and_ends_the_call_in_ever
 
 async def test_a_revocation_is_acted_upon_for_two_seconds_and_then_no_more(house: House) -> None:
     await house.joins()
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     acted = []
     for _ in range(200):
         before = len(house.one.doors.closed)
@@ -287,8 +287,8 @@ async def test_a_revocation_is_acted_upon_for_two_seconds_and_then_no_more(house
 
 async def test_an_unban_takes_the_revocation_back(house: House) -> None:
     ada = await house.joins()
-    await house.stewards.ban("ada")
-    await house.stewards.unban("ada")
+    await house.stewards.ban("ada", **BY)
+    await house.stewards.unban("ada", **BY)
     await house.one.accounts.watch_revocations()
     assert house.one.doors.closed == []
     assert await house.one.accounts.refresh(ada.tokens.refresh_token), "the sign-ins have waited"

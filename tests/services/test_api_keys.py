@@ -14,7 +14,7 @@ from models.db import Database
 from models.errors import Refusal
 from server.adapters.passwords import Passwords
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.accounts_house import PASSWORD, House, code_of
+from tests.services.accounts_house import BY, PASSWORD, House, code_of
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,9 @@ async def test_a_key_ends_when_it_expires_or_is_revoked_by_its_owner(house: Hous
 
 async def test_the_keys_of_the_banned_and_the_deleted_open_nothing(house: House, ada: str) -> None:
     keys, text = house.one.accounts.api_keys, await made(house, ada)
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     assert await code_of(keys.admit(text, "calls:read")) == "ACCOUNT_BANNED"
-    await house.stewards.unban("ada")
+    await house.stewards.unban("ada", **BY)
     await keys.admit(text, "calls:read")
     await house.one.accounts.delete(ada, password=PASSWORD)
     assert await code_of(keys.admit(text, "calls:read")) == "TOKEN_INVALID"

@@ -18,7 +18,7 @@ from models.errors import Refusal
 from server.adapters.passwords import Passwords
 from server.adapters.strength import Zxcvbn, _judged
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.accounts_house import PASSWORD, House, code_of
+from tests.services.accounts_house import BY, PASSWORD, House, code_of
 from tests.services.test_second_factor import Phone
 
 NEW = "kettle orbit 73 lantern"
@@ -191,7 +191,7 @@ async def test_a_code_goes_to_where_it_was_asked_by_or_what_is_known_to_be_read(
 async def test_a_banned_person_is_sent_nothing_and_sets_nothing(house: House) -> None:
     await house.joins()
     code = await forgot(house)
-    await house.stewards.ban("ada")
+    await house.stewards.ban("ada", **BY)
     assert await code_of(reset(house, code)) == "CODE_WRONG"
     house.clock.pass_(61)
     await house.one.accounts.codes.forgot("ada")

@@ -19,7 +19,7 @@ from models.errors import Refusal
 from server.adapters.jwks import JwksKeys
 from server.adapters.passwords import Passwords
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.accounts_house import PASSWORD, House, Process, code_of
+from tests.services.accounts_house import BY, PASSWORD, House, Process, code_of
 from tests.services.test_second_factor import Phone
 from tests.standins.jwks import JwksStandIn
 
@@ -164,9 +164,9 @@ async def test_a_second_factor_is_asked_for_as_with_a_password(house: House, goo
 async def test_the_banned_and_the_deleted_are_not_let_in(house: House, google: JwksStandIn) -> None:
     token = google.token(claims(house))
     ada = await comes(house, token)
-    await house.stewards.ban(ada.account.profile.user_id)
+    await house.stewards.ban(ada.account.profile.user_id, **BY)
     assert await code_of(comes(house, token)) == "ACCOUNT_BANNED"
-    await house.stewards.unban(ada.account.profile.user_id)
+    await house.stewards.unban(ada.account.profile.user_id, **BY)
     # Deleting takes a password; one is set by a code.
     await house.one.accounts.codes.forgot("ada@example.com")
     await house.one.accounts.codes.run_due()

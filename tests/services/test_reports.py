@@ -21,10 +21,12 @@ from models.reports import rules
 from models.reports.report import Reason, Report, Resolution, State
 from models.reports.service import Reports
 from models.reports.store import LEASE_SECONDS, REPORTS, ReportStore
+from models.trail.service import Trail
+from models.trail.store import TrailStore
 from models.users.service import Users
 from models.users.store import USERS, UserStore
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
-from tests.services.accounts_house import code_of
+from tests.services.accounts_house import BY, code_of
 from tests.services.callkit import Killed, Mortal, Town
 
 ANN, BOB, EVE, ADMIN, OTHER_ADMIN = "ann", "bob", "eve", "mod-a", "mod-b"
@@ -39,6 +41,9 @@ class World:
         self.messages: dict[str, Message] = {}
         self.reports = self.process()
 
+    def trail(self, db: Any = None) -> Trail:
+        return Trail(store=TrailStore(db or self.db), clock=self.clock)
+
     def process(self, db: Any = None) -> Reports:
         way: Any = db or self.db
         people = UserStore(way)
@@ -46,7 +51,10 @@ class World:
             store=ReportStore(way),
             users=Users(store=people, clock=self.clock),
             evidence=self._evidence,
-            stewards=Stewards(store=AccountStore(way), people=people, clock=self.clock, ids=self.ids),
+            stewards=Stewards(
+                store=AccountStore(way), people=people, trail=self.trail(way), clock=self.clock, ids=self.ids
+            ),
+            trail=self.trail(way),
             clock=self.clock,
             ids=self.ids,
         )
@@ -310,7 +318,11 @@ async def test_wherever_a_process_dies_a_report_is_filed_once_and_told_to_all(wo
 
 async def test_wherever_a_process_dies_a_ban_that_was_decided_is_done(world: World) -> None:
     stewards = Stewards(
-        store=AccountStore(world.db), people=UserStore(world.db), clock=world.clock, ids=world.ids
+        store=AccountStore(world.db),
+        people=UserStore(world.db),
+        trail=world.trail(),
+        clock=world.clock,
+        ids=world.ids,
     )
     for dies_at in range(1, 30):
         report = await world.of_user()
@@ -330,7 +342,7 @@ async def test_wherever_a_process_dies_a_ban_that_was_decided_is_done(world: Wor
         assert await world.status(EVE) == "banned"
         world.clock.pass_(LEASE_SECONDS)
         assert await world.reports.run_owed() == 0
-        await stewards.unban(EVE)
+        await stewards.unban(EVE, **BY)
         if not mortal.dead:
             break
     else:

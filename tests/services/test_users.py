@@ -14,7 +14,7 @@ from models.errors import Refusal
 from models.presence.service import Presence
 from server.adapters.passwords import Passwords
 from tests.fakes import CountingIds, FakeDoors, VirtualClock
-from tests.services.accounts_house import PASSWORD, House, code_of
+from tests.services.accounts_house import BY, PASSWORD, House, code_of
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ async def test_the_banned_the_deleted_and_those_who_blocked_one_are_not_found(ho
     await house.one.users.block(blocker, viewer)
     await house.one.users.block(viewer, blocked)
     await house.one.accounts.delete(gone, password=PASSWORD)
-    await house.stewards.ban("ada4")
+    await house.stewards.ban("ada4", **BY)
     assert await _found(house, viewer, "ada", 1) == ["ada2"], (
         "whom one has blocked one finds, to unblock them"
     )
@@ -145,7 +145,7 @@ async def test_somebody_is_seen_unless_gone_or_unwilling(house: House) -> None:
     assert await code_of(users.seen_by(ada, bob)) == "USER_UNKNOWN"
     assert (await users.seen_by(bob, ada)).username == "ada"
     await users.unblock(bob, ada)
-    await house.stewards.ban("bob")
+    await house.stewards.ban("bob", **BY)
     assert await code_of(users.seen_by(ada, bob)) == "USER_UNKNOWN"
     assert await code_of(users.seen_by(ada, "nobody")) == "USER_UNKNOWN"
 
@@ -166,11 +166,11 @@ async def test_two_people_meet_with_what_stands_between_them(house: House) -> No
         False,
     )
     assert (await users.meet(bob, ada)).blocked_by_callee
-    await house.stewards.ban("bob")
+    await house.stewards.ban("bob", **BY)
     banned = (await users.meet(ada, bob)).callee
     assert banned is not None
     assert not banned.active
-    await house.stewards.unban("bob")
+    await house.stewards.unban("bob", **BY)
     await house.one.accounts.delete(bob, password=PASSWORD)
     assert (await users.meet(ada, bob)).callee is None
     assert (await users.meet(ada, "nobody")).callee is None

@@ -56,7 +56,7 @@ class SecondFactors:
         chance: Chance,
         issuer: str,
     ) -> None:
-        self._store = store
+        self._store = self.store = store
         self._tries = tries
         self._vault = vault
         self._clock = clock

@@ -6,7 +6,7 @@ with it, so that a sign-in that looked before meets the change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -132,8 +132,10 @@ class FactorStore:
         )
         return bool(done.matched_count)
 
-    async def disable(self, user_id: str, now: datetime) -> bool:
-        """Forget the factor, and keep when that was; False when there was none in use."""
+    async def disable(
+        self, user_id: str, now: datetime, also: Callable[[Session], Awaitable[None]] | None = None
+    ) -> bool:
+        """Forget the factor, and keep when that was; False when there was none in use. ``also`` joins the change."""
 
         async def body(session: Session) -> bool:
             gone = await self._factors.delete_one(
@@ -144,6 +146,8 @@ class FactorStore:
                 await self._users.update_one({"_id": user_id}, change, session=session)
                 if self.beside_off is not None:
                     await self.beside_off(user_id, now, session)
+                if also is not None:
+                    await also(session)
             return bool(gone.deleted_count)
 
         return await self._db.transaction(body)

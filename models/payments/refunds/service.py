@@ -34,6 +34,7 @@ from models.payments.payment import OPEN_REFUNDS, Asked, Payment, Refund, Refund
 from models.payments.refunds.store import RefundStore
 from models.payments.rounds import work_off
 from models.ports import Clock, Ids
+from models.trail.service import Note
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +69,18 @@ class Refunds:
         self._count = count
 
     async def begin(
-        self, reference: str, *, amount_minor: int | None, reason: str, key: str | None = None
+        self,
+        reference: str,
+        *,
+        amount_minor: int | None,
+        reason: str,
+        key: str | None = None,
+        note: Note | None = None,
     ) -> Refund:
         """Take the money from the wallet and keep the refund; ``work`` asks the gateway. Without an amount: the rest.
 
-        The same ``key`` for the same payment is the same refund, as it is then. Refuses with ``PAYMENT_UNKNOWN``,
+        The same ``key`` for the same payment is the same refund, as it is then. ``note`` is the row of the trail, which
+        joins the transaction. Refuses with ``PAYMENT_UNKNOWN``,
         ``REFUND_TOO_LARGE`` (``leftMinor``), ``INSUFFICIENT_FUNDS`` (it was spent), ``GATEWAY_UNAVAILABLE``,
         ``IDEMPOTENCY_MISMATCH`` (another amount under this key) and ``SERVER_BUSY``.
         """
@@ -89,12 +97,19 @@ class Refunds:
                     raise Refusal("IDEMPOTENCY_MISMATCH")
                 return known
             try:
-                return await self._begin(refund_id, payment, amount_minor, reason)
+                return await self._begin(refund_id, payment, amount_minor, reason, note)
             except Moved:
                 continue
         raise Refusal("SERVER_BUSY")
 
-    async def _begin(self, refund_id: str, payment: Payment, amount_minor: int | None, reason: str) -> Refund:
+    async def _begin(
+        self,
+        refund_id: str,
+        payment: Payment,
+        amount_minor: int | None,
+        reason: str,
+        note: Note | None,
+    ) -> Refund:
         # Of several checkouts the one of which the most is left; there is hardly ever a second.
         paid = max(payment.asked, key=lambda one: one.paid_minor - one.reversed_minor)
         left = paid.paid_minor - paid.reversed_minor
@@ -141,6 +156,9 @@ class Refunds:
             if not await self._payments.swap(payment, after, untold=now, session=session):
                 raise Moved
             await self.store.add(refund, session)
+            if note is not None:
+                note.add(amount_minor=minor, currency=payment.currency, refund=refund_id)
+                await note.also(session)
 
         posted = await self._ledger.post([wallet.key], plan, also=also)
         if posted.again:

@@ -1,0 +1,1 @@
+"""Who may be here, and as what: bans and roles."""

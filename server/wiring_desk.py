@@ -1,0 +1,53 @@
+"""The administrators' desk put together: the verbs, and the trail that they leave."""
+
+from __future__ import annotations
+
+from models.auth.service import Accounts
+from models.auth.stewards import Stewards
+from models.calls.service import Calls
+from models.db import Database
+from models.desk.calls import CallDesk
+from models.desk.money import MoneyDesk
+from models.desk.service import Desk
+from models.desk.store import DeskStore
+from models.ledger.service import Ledger
+from models.payments.refunds.service import Refunds
+from models.ports import Clock, Ids
+from models.trail.service import Trail
+from models.trail.store import TrailStore
+from models.users.store import UserStore
+
+
+def wire_trail(db: Database, clock: Clock) -> Trail:
+    """The trail of one process."""
+    return Trail(store=TrailStore(db), clock=clock)
+
+
+def wire_stewards(db: Database, *, accounts: Accounts, trail: Trail, clock: Clock, ids: Ids) -> Stewards:
+    """The verbs about people, with what goes when their sign-ins end."""
+    return Stewards(
+        store=accounts.store,
+        people=UserStore(db),
+        factors=accounts.factors.store,
+        trail=trail,
+        clock=clock,
+        ids=ids,
+    )
+
+
+def wire_desk(
+    db: Database,
+    people: Stewards,
+    trail: Trail,
+    *,
+    ledger: Ledger,
+    calls: Calls,
+    refunds: Refunds,
+    clock: Clock,
+) -> Desk:
+    """All of them, once per process."""
+    return Desk(
+        people=people,
+        money=MoneyDesk(people=people, ledger=ledger, calls=calls, refunds=refunds, trail=trail),
+        calls=CallDesk(store=DeskStore(db), calls=calls, trail=trail, clock=clock),
+    )
