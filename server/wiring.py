@@ -79,8 +79,6 @@ from models.once import Once
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.presence.service import Whereabouts
 from models.presence.store import PresenceStore
-from models.reports.service import Reports
-from models.reports.store import ReportStore
 from models.users.service import Users
 from models.users.store import UserStore
 from models.wallet.service import Wallets
@@ -92,7 +90,7 @@ from server.funnel import Funnel, Limits
 from server.limits import LocalWindows
 from server.limits_shared import SharedWindows
 from server.metrics import LIMITS_SHARED
-from server.wiring_desk import wire_desk, wire_stewards, wire_trail
+from server.wiring_desk import wire_desk, wire_reports, wire_stewards, wire_trail
 from server.wiring_identity import wire_accounts
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
@@ -320,15 +318,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
     key_groups.announcer = GroupTeller(mailbox)
     trail = wire_trail(db, clock)
     stewards = wire_stewards(db, accounts=accounts, trail=trail, clock=clock, ids=ids)
-    reports = Reports(
-        store=ReportStore(db),
-        users=users,
-        evidence=chat.evidence,
-        stewards=stewards,
-        trail=trail,
-        clock=clock,
-        ids=ids,
-    )
+    reports = wire_reports(db, stewards, trail, users=users, evidence=chat.evidence, clock=clock, ids=ids)
     reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
     desk = wire_desk(db, stewards, trail, ledger=ledger, calls=calls, refunds=money.refunds, clock=clock)
     services = Services(

@@ -13,8 +13,11 @@ from models.desk.store import DeskStore
 from models.ledger.service import Ledger
 from models.payments.refunds.service import Refunds
 from models.ports import Clock, Ids
+from models.reports.service import EvidenceOf, Reports
+from models.reports.store import ReportStore
 from models.trail.service import Trail
 from models.trail.store import TrailStore
+from models.users.service import Users
 from models.users.store import UserStore
 
 
@@ -29,6 +32,28 @@ def wire_stewards(db: Database, *, accounts: Accounts, trail: Trail, clock: Cloc
         store=accounts.store,
         people=UserStore(db),
         factors=accounts.factors.store,
+        trail=trail,
+        clock=clock,
+        ids=ids,
+    )
+
+
+def wire_reports(
+    db: Database,
+    stewards: Stewards,
+    trail: Trail,
+    *,
+    users: Users,
+    evidence: EvidenceOf,
+    clock: Clock,
+    ids: Ids,
+) -> Reports:
+    """What people report, and what comes of it."""
+    return Reports(
+        store=ReportStore(db),
+        users=users,
+        evidence=evidence,
+        stewards=stewards,
         trail=trail,
         clock=clock,
         ids=ids,
