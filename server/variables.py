@@ -212,7 +212,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "DECLINE_COOL_OFF_SECONDS",
         "60",
-        "How long somebody cannot be called again by whom they have declined twice; it grows; 0: at once",
+        "How long somebody cannot be called again by whom they have declined six times in a row; it grows; 0: at once",
     ),
     Variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",

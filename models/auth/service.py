@@ -1,10 +1,6 @@
 """Verbs of accounts: coming in, staying in, going.
 
-    accounts = Accounts(
-        store=AccountStore(db), clock=clock, ids=ids, doors=sockets, calls=calls, hasher=BcryptHasher(rounds),
-        secret=config.jwt_secret, access_token_seconds=config.access_token_seconds,
-        refresh_token_days=config.refresh_token_days, currency=config.currency,
-    )
+    accounts = Accounts(store=AccountStore(db), clock=clock, ids=ids, doors=sockets, secret=config.jwt_secret, …)
 
 Whoever changes who may be here commits the change together with a revocation, then closes the sockets of this
 process; ``watch_revocations`` does the same in all others.
@@ -245,9 +241,9 @@ class Accounts:
             await self._bouncer.enforce(told)
 
     async def prove_fresh(self, user_id: str, session_id: str, password: str | None) -> None:
-        """For what a thief of tokens must not change: the password, or a sign-in of the last ten minutes.
+        """Refuse with ``PASSWORD_REQUIRED`` or ``PASSWORD_WRONG`` unless this is the password, or none was needed.
 
-        Refuses with ``PASSWORD_REQUIRED``, ``PASSWORD_WRONG`` and ``SERVER_BUSY``.
+        What a thief of tokens must not change takes it from ten minutes after the sign-in. ``SERVER_BUSY``.
         """
         if password is not None:
             await self._proven(user_id, password)

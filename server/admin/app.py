@@ -21,11 +21,10 @@ from models.admin.store import AdminSessionStore
 from models.auth.sessions.store import SessionStore
 from models.db import Database
 from models.errors import Refusal
-from models.trail.rules import ACTS
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
 from server.addresses import client_address
-from server.admin import views_calls, views_home, views_people, views_reports, views_sign_in, views_trail
+from server.admin import views_home, views_people, views_sign_in
 from server.admin.csrf import FIELD, HEADER, Marks, own_page
 from server.admin.nav import Entry
 from server.admin.static import BASE as STATIC
@@ -40,13 +39,10 @@ from server.wiring import Wired
 log = structlog.get_logger(__name__)
 
 _FORM = "application/x-www-form-urlencoded"
-MODULES = (views_sign_in, views_home, views_calls, views_people, views_reports, views_trail)
+MODULES = (views_sign_in, views_home, views_people)
 MENU: tuple[Entry, ...] = (
-    views_home.ENTRY,
-    views_calls.ENTRY,
-    views_people.ENTRY,
-    views_reports.ENTRY,
-    views_trail.ENTRY,
+    Entry("Overview", "/", "home"),
+    Entry("People", "/people", "people"),
 )
 
 
@@ -87,7 +83,7 @@ def add_admin(
         lstrip_blocks=True,
         filters=FILTERS,
     )
-    env.globals.update(static=static.url, base=BASE, acts=ACTS)
+    env.globals.update(static=static.url, base=BASE)
     for module in MODULES:
         for page in module.PAGES:
             add = app.router.add_get if page.method == hdrs.METH_GET else app.router.add_post

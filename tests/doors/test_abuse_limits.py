@@ -90,15 +90,18 @@ async def test_rings_by_socket_and_by_rest_are_counted_together(mongo_uri: str, 
         assert answer.headers["Retry-After"] == "60"
 
 
-async def test_who_is_declined_twice_waits_by_socket_and_by_rest(mongo_uri: str, exchange: Exchange) -> None:
-    async with open_house(mongo_uri, exchange, DECLINE_COOL_OFF_SECONDS="60") as house:
+async def test_who_is_declined_six_times_waits_by_socket_and_by_rest(
+    mongo_uri: str, exchange: Exchange
+) -> None:
+    async with open_house(mongo_uri, exchange, DECLINE_COOL_OFF_SECONDS="300") as house:
         eve, bob = await asyncio.gather(house.person("eve"), house.person("bob"))
         e, b = await asyncio.gather(eve.phone("e"), bob.phone("b"))
-        for _ in range(2):
+        for _ in range(6):
             call = await e.ask("CALL_REQUEST", to=bob.id, type="audio")
             await b.ask("CALL_REJECT", callId=call["id"])
+        house.clock.pass_(60)  # then the pair may ring again
         no = await e.refused("CALL_REQUEST", to=bob.id, type="audio")
-        assert (no["code"], no["retryAfterMs"]) == ("RATE_LIMITED", 60_000)
+        assert (no["code"], no["retryAfterMs"]) == ("RATE_LIMITED", 240_000)
         answer = await eve.post("/api/calls/initiate", {"to": bob.id, "type": "audio"})
         answer.error(429, "RATE_LIMITED")
         # The one who declined may call at any time.

@@ -10,9 +10,10 @@ import pytest
 import structlog.testing
 
 from handlers.registry import catalogue
+from models.users.store import USERS
 from server.proofs import account_mark
 from server.rest import NEVER_IN_ADDRESSES
-from tests.doors.conftest import PASSWORD, House
+from tests.doors.conftest import PASSWORD, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -122,6 +123,14 @@ async def test_pages_styles_and_scripts_say_in_which_letters_they_are(rest: Hous
             path,
             answer.headers["Content-Type"],
         )
+
+
+async def test_a_new_server_knows_nobody(mongo_uri: str) -> None:
+    async with open_house(mongo_uri) as new:
+        assert await new.db[USERS].find_one({}) is None
+        for name in ("admin", "root", "administrator", "test"):
+            body = {"identifier": name, "password": name}
+            (await new.send("POST", "/api/auth/login", body)).error(401, "CREDENTIALS_WRONG")
 
 
 def proofs(lines: list[Any]) -> list[dict[str, Any]]:

@@ -142,3 +142,13 @@ def test_addresses_that_hold_push_tokens_are_not_logged(out: io.StringIO) -> Non
     logging.getLogger("httpx").info("HTTP Request: POST https://api.push.apple.com/3/device/%s", "ab" * 32)
     logging.getLogger("httpcore.http2").debug("send_request_headers")
     assert out.getvalue() == ""
+
+
+def test_what_somebody_says_begins_no_line_of_its_own(out: io.StringIO) -> None:
+    said = 'x"}\r\n{"event": "forged", "level": "info"}\u2028\x1b[2J\x00'
+    with structlog.contextvars.bound_contextvars(user_id=said):
+        structlog.get_logger().info(said, name=said, **{said: said})
+    (line,) = out.getvalue().rstrip("\n").split("\n")
+    entry = json.loads(line)
+    assert entry["event"] == entry["user_id"] == entry["name"] == entry[said] == said
+    assert not set(line) & set("\r\x1b\x00")

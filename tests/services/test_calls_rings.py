@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from models.calls.rings.service import DECLINES_MAX
 from models.db import Database
 from models.errors import Refusal
 from tests.fakes import CountingIds, VirtualClock
@@ -99,7 +100,7 @@ async def test_who_is_busy_is_said_to_be_busy_to_any_number_of_strangers_and_the
     await rung(strangers[0], bob)
 
 
-async def test_after_two_declines_in_a_row_there_is_a_wait_that_grows_with_each(
+async def test_after_six_declines_in_a_row_there_is_a_wait_that_grows_with_each(
     db: Database, clock: VirtualClock, ids: CountingIds
 ) -> None:
     town = await town_of(db, clock, ids, "ann", "bob", "cid")
@@ -107,8 +108,7 @@ async def test_after_two_declines_in_a_row_there_is_a_wait_that_grows_with_each(
     for process in (here, there):
         process.calls._rings = rings_of(db, clock, cool_off=COOL_OFF)
     ann, bob, cid = (town.phone(here, name) for name in ("ann", "bob", "cid"))
-    await declined(ann, bob)
-    await declined(ann, bob)
+    await declined(ann, bob, times=6)
     for seconds in (60, 300, 1800, 7200, 7200):
         assert await wait_of(ann, bob) == ("RATE_LIMITED", seconds * 1000)
         await rung(ann, cid)
@@ -131,7 +131,9 @@ async def test_what_is_no_decline_counts_as_none_and_an_answer_begins_anew(
     here = town.process("here")
     here.calls._rings = rings_of(db, clock, cool_off=COOL_OFF)
     ann, bob = town.phone(here, "ann"), town.phone(here, "bob")
-    await declined(ann, bob)
+    for _ in range(DECLINES_MAX - 1):
+        await declined(ann, bob)
+        clock.pass_(60)
     if how == "answered":
         await talked(ann, bob)
     elif how == "called back":

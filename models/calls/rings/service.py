@@ -18,16 +18,18 @@ from models.ports import Clock, Window, Windows
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 # In an hour somebody begins as many calls as in ten of the busiest minutes.
 HOUR_IN_MINUTES = 10
-# By how many times the first cool-off each is longer: after two declines in a row, three, four, and all after that.
+# Declines in a row before somebody is asked to wait: whoever has the six attempts of CONTRACT §1 has all of them.
+DECLINES_MAX = 6
+# By how many times the first cool-off each is longer: after so many declines, one more, two more, and all after that.
 COOL_OFFS = (1, 5, 30, 120)
 # Calls between two people that are looked at.
-LOOKED_AT = 20
+LOOKED_AT = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingLimits:
     """``per_pair``, ``per_caller`` and ``strangers`` (who together make one phone ring) in a minute; ``cool_off`` is
-    the first wait after two declines, none if it is nothing.
+    the first wait after ``DECLINES_MAX``, none if it is nothing.
     """
 
     per_pair: int = 6
@@ -94,7 +96,7 @@ class Rings:
 def cool_off_until(calls: Sequence[Call], caller_id: str, first: timedelta) -> datetime | None:
     """Until when somebody is left alone whom these ``calls`` were with, newest first; None: they may be rung.
 
-    Declines in a row count. One is no reason, for the next attempt may be at a better time. What was not answered
+    Declines in a row count. A few are no reason, for the next attempt may be at a better time. What was not answered
     counts neither way; an answer, or a call in the other direction, begins anew.
     """
     declines: list[datetime] = []
@@ -103,6 +105,6 @@ def cool_off_until(calls: Sequence[Call], caller_id: str, first: timedelta) -> d
             break
         if call.end_reason is Reason.DECLINED and call.ended_at is not None:
             declines.append(call.ended_at)
-    if len(declines) < 2:
+    if len(declines) < DECLINES_MAX:
         return None
-    return declines[0] + first * COOL_OFFS[min(len(declines) - 2, len(COOL_OFFS) - 1)]
+    return declines[0] + first * COOL_OFFS[min(len(declines) - DECLINES_MAX, len(COOL_OFFS) - 1)]
