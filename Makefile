@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: what it needs is made first and made again when its sources change.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock docs bench bench-peers profile sim chaos picture format clean
+.PHONY: help run test check lock docs bench bench-peers profile sim chaos fuzz picture format clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -53,6 +53,9 @@ sim: .venv/.installed-dev ## Seeded histories of paid calls with faults against 
 
 chaos: .venv/.installed-dev tests/js/node_modules/.installed ## Calls over three processes with faults in the middle (ARGS='--quick', '--only kill --seed 2 --phones 80')
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: .venv/.installed-dev ## Hostile frames at the door of sockets, with the server's memory (ARGS='--frames 20000 --seed 2')
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 picture: .venv/.installed-dev tests/js/node_modules/.installed ## The README's pictures, anew, from the demo in a real call and a real room
 	@$(BIN)/python -m tests.doors.picture

@@ -6,6 +6,7 @@ ordinary ack and the connection lives on (CONTRACT §1: every event gets exactly
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from socketio import packet
 
 FRAME_MAX = 128 * 1024
 NESTING_MAX = 32
+_HEAD = re.compile(r"[25](?:[0-9]+-)?(?:/[^,]*,)?[0-9]*")
 
 
 class Json:
@@ -52,8 +54,7 @@ class GuardedPacket(packet.Packet):
                     return int(super().decode(text) or 0)
                 except (orjson.JSONDecodeError, RecursionError, UnicodeEncodeError):
                     code = "BAD_JSON"
-            # The head (type, attachments, namespace, ack id) stands before the first bracket.
-            count = int(super().decode(text[: _body_at(text)]) or 0)
+            count = int(super().decode(_head(text)) or 0)
             self.data = Bad(code)
             return count
         try:
@@ -98,6 +99,7 @@ def too_deep_or_large(text: str, most: int = FRAME_MAX) -> str | None:
     return None
 
 
-def _body_at(text: str) -> int:
-    found = [at for at in (text.find("["), text.find("{"), text.find('"')) if at >= 0]
-    return min(found, default=len(text))
+def _head(text: str) -> str:
+    """What stands before an event's body, whatever that is: type, number of attachments, namespace, ack id."""
+    found = _HEAD.match(text)
+    return found[0] if found else text[:1]

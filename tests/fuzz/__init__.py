@@ -1,0 +1,1 @@
+"""Hostile payloads for the door of sockets, made from the catalogue: ``make fuzz``."""
