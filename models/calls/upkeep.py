@@ -48,6 +48,8 @@ class Upkeep(Renewals):
             lock = await self._store.lock_of(user_id)
             call = await self._store.load(lock.call_id) if lock else None
         role = call.role_of(user_id) if call else None
+        if process == self._process and self._doors.connected(user_id, device_id):
+            return  # its next one came while we asked for its call, and has been attached already
         if call is not None and role is not None:
             gone = c.Lose(role, device_id, process, last_seen_at, crashed)
             try:

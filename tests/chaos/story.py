@@ -141,6 +141,8 @@ class Pair:
             await phone.wait(
                 lambda p=phone: p.state(call_id) in ("active", "ended"), f"{call_id} active", within=45
             )
+        if proof and caller.over(call_id):
+            raise Stuck(f"after the fault the call {call_id} ended {caller.calls[call_id]['endReason']}")
         await self._talk(call_id, proof=proof)
         hangs_up = self.both[self._chance.randrange(2)]
         await hangs_up.try_("CALL_ENDED", callId=call_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,36 @@ async def talking(ann: Phone, bob: Phone, *, reports: bool = False) -> Call:
         call = await bob.connected(call)
     assert call.state is State.ACTIVE
     return call
+
+
+async def test_a_socket_that_comes_while_the_call_of_the_one_before_is_sought_is_not_lost(
+    town: Town, here: Process
+) -> None:
+    ann, bob = town.phone(here, "ann"), town.phone(here, "bob")
+    store = here.calls._store
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        """The question which call the lost socket had is answered late."""
+
+        async def lock_of(self, user_id: str) -> Any:
+            asked.set()
+            await answered.wait()
+            return await store.lock_of(user_id)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+    here.calls._store = Slow()
+    losing = asyncio.create_task(ann.drop())
+    await asked.wait()
+    call = await ann.request(bob)  # it was on its way when the socket went
+    await ann.back()
+    answered.set()
+    await losing
+    assert (await town.call(call)).caller_leg.lost_at is None
+    await town.pass_(town.timers.caller_grace + 5, here)
+    assert (await town.call(call)).state is State.RINGING
 
 
 async def test_e30_a_phone_that_changes_networks_talks_on_in_the_same_call_and_the_gap_is_not_counted(
