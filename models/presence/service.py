@@ -259,12 +259,10 @@ class Whereabouts(Presence):
         """Hear of what other processes have changed, while there are others."""
         if not self._others_live():
             self._elsewhere.forget()
-            return
-        if self._courier.may_wait("presence"):
-            return
-        rows = await self._elsewhere.hear()
-        await self._leases.restore(rows)
-        self._look_at(*(row.user_id for row in rows))
+        elif not self._courier.may_wait("presence"):
+            rows = await self._elsewhere.hear()
+            await self._leases.restore(rows)
+            self._look_at(*(row.user_id for row in rows))
 
     def stirred(self, user_ids: Collection[str]) -> None:
         """Another process says that these people's presence may have changed."""
