@@ -14,7 +14,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from models.admin.store import AdminSession, AdminSessionStore
 from models.auth.second.service import Setup
@@ -28,6 +28,8 @@ from models.users.store import UserStore
 # Nobody there for so long; and signed in for so long, whoever is there (a working day).
 IDLE = timedelta(minutes=30)
 LIFE = timedelta(hours=12)
+# Of who has shown a password alone, and is to set up the second factor.
+ENROLLING = timedelta(minutes=15)
 # How exactly it is kept when somebody was there: one write a minute is enough.
 SEEN_EVERY = timedelta(minutes=1)
 TOKEN_BYTES = 32
@@ -102,7 +104,7 @@ class AdminDoor:
             proven=signed_in.account.second_factor,
             created_at=now,
             seen_at=now,
-            expires_at=now + LIFE,
+            expires_at=now + (LIFE if signed_in.account.second_factor else ENROLLING),
         )
         await self._store.keep(session)
         return token, Present(account=signed_in.account, session=session, ready=session.proven)
@@ -152,7 +154,8 @@ class AdminDoor:
         """
         codes = await self._accounts.factors.enable(present.account.profile.user_id, "".join(code.split()))
         token, now = self.token(), self._clock.now()
-        after = replace(present.session, digest=digest_of(token), proven=True, seen_at=now)
+        ends = present.session.created_at + LIFE
+        after = replace(present.session, digest=digest_of(token), proven=True, seen_at=now, expires_at=ends)
         await self._store.keep(after, instead_of=present.session.digest)
         return token, codes
 
@@ -162,10 +165,6 @@ class AdminDoor:
         Refuses with ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
         await self._accounts.fresh_factor(present.account.profile.user_id, **factor_of(code))
-
-    def ends_at(self, present: Present) -> datetime:
-        """When this sign-in is over at the latest."""
-        return present.session.expires_at
 
     async def _end(self, session: AdminSession) -> None:
         await self._accounts.logout(session.user_id, session.session_id)

@@ -21,10 +21,11 @@ from models.admin.store import AdminSessionStore
 from models.auth.sessions.store import SessionStore
 from models.db import Database
 from models.errors import Refusal
+from models.trail.rules import ACTS
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
 from server.addresses import client_address
-from server.admin import views_home, views_people, views_sign_in
+from server.admin import views_calls, views_home, views_people, views_reports, views_sign_in, views_trail
 from server.admin.csrf import FIELD, HEADER, Marks, own_page
 from server.admin.nav import Entry
 from server.admin.static import BASE as STATIC
@@ -39,10 +40,13 @@ from server.wiring import Wired
 log = structlog.get_logger(__name__)
 
 _FORM = "application/x-www-form-urlencoded"
-MODULES = (views_sign_in, views_home, views_people)
+MODULES = (views_sign_in, views_home, views_calls, views_people, views_reports, views_trail)
 MENU: tuple[Entry, ...] = (
-    Entry("Overview", "/", "home"),
-    Entry("People", "/people", "people"),
+    views_home.ENTRY,
+    views_calls.ENTRY,
+    views_people.ENTRY,
+    views_reports.ENTRY,
+    views_trail.ENTRY,
 )
 
 
@@ -83,7 +87,7 @@ def add_admin(
         lstrip_blocks=True,
         filters=FILTERS,
     )
-    env.globals.update(static=static.url, base=BASE)
+    env.globals.update(static=static.url, base=BASE, acts=ACTS)
     for module in MODULES:
         for page in module.PAGES:
             add = app.router.add_get if page.method == hdrs.METH_GET else app.router.add_post

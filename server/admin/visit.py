@@ -19,6 +19,7 @@ from handlers.services import Services
 from handlers.shapes import unclean
 from models.admin.service import AdminDoor, Present
 from models.errors import CODES, Refusal
+from models.trail.rules import Actor
 from server.admin.csrf import Marks
 from server.admin.nav import Entry
 from server.admin.static import Static
@@ -108,6 +109,12 @@ class Visit:
         return self.who.account.profile.user_id
 
     @property
+    def actor(self) -> Actor:
+        """As whom they act, for the trail."""
+        profile = self.who.account.profile
+        return Actor.admin(user_id=profile.user_id, name=profile.username, address=self.address or None)
+
+    @property
     def now(self) -> datetime:
         return self.services.clock.now()
 
@@ -132,6 +139,11 @@ class Visit:
     async def fresh(self) -> None:
         """Ask for the second factor again, by the form's field ``code``. ``TOTP_REQUIRED``, ``TOTP_WRONG``…"""
         await self.admin.door.fresh(self.who, self.sent("code", 64))
+
+    def failed(self, act: str, no: Refusal) -> dict[str, Any]:
+        """A refused form for the macro ``act``: which one, why, and what was typed, but for codes."""
+        typed = {name: cleaned(value) for name, value in self.form.items() if name not in ("code", "csrf")}
+        return {"act": act, "said": refused(no), "form": {"reason": "", **typed}}
 
     # -------------------------------------------------------------------------------------------------------- answers
 

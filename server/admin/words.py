@@ -34,11 +34,17 @@ def human(name: str) -> str:
     return str(name).replace("_", " ")
 
 
+def amount(minor: int, currency: str) -> str:
+    """Money where the currency stands beside it: ``1,234.50``."""
+    return spoken(minor, currency).replace(f"{currency}\u00a0", "").replace(f"{currency} ", "")
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "moment": moment,
     "exactly": exactly,
     "clock": clock,
     "human": human,
     "money": spoken,
+    "amount": amount,
     "refused": refused,
 }

@@ -144,8 +144,12 @@ class Page:
         """``dark`` or ``light``."""
         self._do("scheme", scheme=scheme)
 
-    def picture(self, path: Path) -> None:
-        self._do("picture", path=str(path))
+    def size(self, width: int, height: int) -> None:
+        self._do("size", width=width, height=height)
+
+    def picture(self, path: Path, *, whole: bool = False) -> None:
+        """What is to be seen, or all of the page."""
+        self._do("picture", path=str(path), whole=whole)
 
     def close(self) -> None:
         self._do("close")

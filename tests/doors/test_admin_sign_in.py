@@ -147,6 +147,16 @@ async def test_it_is_over_after_twelve_hours_whoever_was_there(rest: House) -> N
     assert "Sign in" in (await web.get("/admin/")).words
 
 
+async def test_a_page_that_asks_by_itself_keeps_nobody_signed_in(rest: House) -> None:
+    _, web = await keeper(rest)
+    for _ in range(3):
+        await rest.pass_(IDLE.total_seconds() / 4)
+        assert (await web.send("GET", "/admin/calls/live", HX_Request="true")).status == 200
+    await rest.pass_(IDLE.total_seconds() / 4)
+    gone = await web.send("GET", "/admin/calls/live", HX_Request="true")
+    assert (gone.status, gone.headers["HX-Redirect"]) == (204, SIGN_IN)
+
+
 async def test_a_role_that_is_lost_is_lost_at_once(rest: House) -> None:
     ada, web = await keeper(rest)
     await rest.db["users"].update_one({"_id": ada.id}, {"$set": {"role": "user"}})

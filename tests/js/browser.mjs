@@ -108,8 +108,12 @@ const verbs = {
     throw new Error(`not within ${withinMs} ms (${last}): ${expression}`);
   },
   console: ({ page }) => said.get(page) ?? [],
-  picture: ({ page, path, quality }) =>
-    pages.get(page).screenshot({ path, ...(quality ? { type: "jpeg", quality } : {}) }).then(() => null),
+  picture: ({ page, path, quality, whole = false }) =>
+    pages
+      .get(page)
+      .screenshot({ path, fullPage: whole, ...(quality ? { type: "jpeg", quality } : {}) })
+      .then(() => null),
+  size: ({ page, width, height }) => pages.get(page).setViewportSize({ width, height }),
   async close({ page }) {
     await pages.get(page)?.close();
     pages.delete(page);
