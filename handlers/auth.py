@@ -82,6 +82,8 @@ async def login(ctx: Context, ask: dict[str, Any]) -> Any:
         device=device,
         totp=ask["totp"],
         recovery_code=ask["recovery_code"],
+        device_token=ask["device_token"],
+        address=ctx.address,
     )
     return signed_in_view(ctx, signed_in)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.auth_shapes import CODE_LENGTH_MAX, OwnUser, Synonyms
+from handlers.auth_shapes import CODE_LENGTH_MAX, OwnUser, Synonyms, device_token_field
 from handlers.context import Context
 from handlers.registry import job, route
 from handlers.services import Services
@@ -20,6 +20,7 @@ class Forgot(Synonyms):
     """Whose password: a username, e-mail address or phone number (``email``, ``phone`` are understood too)."""
 
     identifier = Text(required=True, least=1)
+    device_token = device_token_field()
     synonyms = _NAMES
     example = {"identifier": "ada@example.com"}
 
@@ -30,6 +31,7 @@ class ResetPassword(Synonyms):
     identifier = Text(required=True, least=1)
     code = Text(required=True, least=1, most=CODE_LENGTH_MAX)
     new_password = Text(required=True, least=PASSWORD_LENGTH_MIN, most=PASSWORD_LENGTH_MAX)
+    device_token = device_token_field()
     synonyms = {**_NAMES, "password": "newPassword"}
     example = {"identifier": "ada@example.com", "code": "48213907", "newPassword": "correct horse battery"}
 
@@ -47,15 +49,18 @@ class ShowCode(Synonyms):
     takes=Forgot,
     status=202,
     public=True,
-    limit="auth",
+    limit="address",
     refuses=["RATE_LIMITED"],
 )
 async def forgot_password(ctx: Context, ask: dict[str, Any]) -> None:
     """Send a code to the account's e-mail address or phone, if there is such an account: the answer is the same.
 
-    A code is good for ten minutes, and only the last one sent. One a minute is sent at most.
+    A code is good for ten minutes, and only the last one sent. One a minute is sent at most. With the ``deviceToken``
+    of an earlier sign-in the code is this device's own, whatever strangers ask for meanwhile.
     """
-    await ctx.services.accounts.codes.forgot(ask["identifier"])
+    await ctx.services.accounts.codes.forgot(
+        ask["identifier"], device_token=ask["device_token"], address=ctx.address
+    )
 
 
 @route(
@@ -63,13 +68,17 @@ async def forgot_password(ctx: Context, ask: dict[str, Any]) -> None:
     "/api/auth/reset-password",
     takes=ResetPassword,
     public=True,
-    limit="auth",
+    limit="address",
     refuses=["CODE_WRONG", "VALIDATION_FAILED", "RATE_LIMITED", "SERVER_BUSY"],
 )
 async def reset_password(ctx: Context, ask: dict[str, Any]) -> None:
     """Set another password with the code that was sent. All devices are signed out; a second factor stays on."""
     await ctx.services.accounts.reset_password(
-        ask["identifier"], ask["code"], new=ask["new_password"], address=ctx.address
+        ask["identifier"],
+        ask["code"],
+        new=ask["new_password"],
+        address=ctx.address,
+        device_token=ask["device_token"],
     )
 
 

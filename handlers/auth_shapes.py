@@ -64,6 +64,12 @@ class Named(Synonyms):
         return data
 
 
+def device_token_field() -> Text:
+    """Of those who may have been here before."""
+    said = "The `deviceToken` of an earlier sign-in on this device, if it was kept: strangers cannot lock it out."
+    return Text(load_default=None, allow_none=True, most=TOKEN_LENGTH_MAX, metadata={"description": said})
+
+
 class DeviceShape(Shape):
     """What a device says about itself."""
 
@@ -126,6 +132,7 @@ class Login(Synonyms):
         most=CODE_LENGTH_MAX,
         metadata={"description": "A recovery code instead; each is taken once."},
     )
+    device_token = device_token_field()
     synonyms = {"phoneNumber": "phone", "phone_number": "phone", "recovery_code": "recoveryCode"}
     example = {"identifier": "ada", "password": _PASSWORD, "device": DeviceShape.example}
 
@@ -230,6 +237,13 @@ class TokensView(Shape):
     token_type = fields.String(required=True)
     expires_in = fields.Integer(
         required=True, metadata={"description": "Seconds until the access token expires."}
+    )
+    device_token = fields.String(
+        required=True,
+        metadata={
+            "description": "Keep it, also after signing out, and send it with the next sign-in: it opens nothing, and "
+            "keeps the wrong guesses of strangers from locking this device out."
+        },
     )
     oauth_access_token = fields.String(data_key="access_token", attribute="access_token", dump_only=True)
     oauth_refresh_token = fields.String(data_key="refresh_token", attribute="refresh_token", dump_only=True)

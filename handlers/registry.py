@@ -18,8 +18,9 @@ from handlers.shapes import Nothing, Shape
 
 Handler = Callable[[Context, dict[str, Any]], Awaitable[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
-# What limits a door: events 10/s, relayed signaling 50/s, credentials 10/min per address and account, or nothing.
-Limit = Literal["event", "relay", "auth", "none"]
+# What limits a door: events 10/s, relayed signaling 50/s, credentials 10/min per address and account (or per address
+# alone, where whoever names an account could keep its owner from the door), or nothing.
+Limit = Literal["event", "relay", "auth", "address", "none"]
 # What a route does with the body of a request: JSON joins the payload; ``stream`` is left to the handler as
 # ``ctx.upload``, piece by piece; ``raw`` is given whole as ``ctx.raw``, for signatures over its very bytes.
 Body = Literal["json", "stream", "raw"]

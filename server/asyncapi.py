@@ -36,6 +36,7 @@ _SPEED: dict[Limit, list[str]] = {
     "event": ["10 per second", "burst of 100 per device"],
     "relay": ["50 per second", "burst of 200 per device"],
     "auth": ["10 per minute per address and per account"],
+    "address": ["10 per minute per address"],
     "none": [],
 }
 _HANDSHAKE = {

@@ -20,7 +20,7 @@ from handlers.blobs import Blob, Stream
 from handlers.context import Context
 from handlers.registry import Event, Limit, Route
 from handlers.shapes import TEXT_MAX, Shape, camel, unclean
-from models.auth.rules import login_key
+from models.auth.guesses import Guesses, name_of
 from models.blocks.rules import network_of
 from models.db import database_away
 from models.errors import Refusal
@@ -73,13 +73,20 @@ class Limits:
     """
 
     def __init__(
-        self, auth_per_minute: int, events_per_second: int = 10, *, windows: Windows, clock: Clock
+        self,
+        auth_per_minute: int,
+        events_per_second: int = 10,
+        *,
+        windows: Windows,
+        clock: Clock,
+        guesses: Guesses | None = None,
     ) -> None:
         self.event = TokenBucket(events_per_second, 10 * events_per_second)
         self.relay = TokenBucket(5 * events_per_second, 20 * events_per_second)
         self._auth_per_minute = auth_per_minute
         self._windows = windows
         self._clock = clock
+        self._guesses = guesses
 
     def allowance(self, ctx: Context) -> Allowance:
         """What a device may relay."""
@@ -97,17 +104,27 @@ class Limits:
         if wait:
             raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
-    async def credentials(self, ctx: Context, ask: Mapping[str, Any] | None, door: str) -> None:
+    async def credentials(
+        self, ctx: Context, ask: Mapping[str, Any] | None, door: str, *, by_account: bool = True
+    ) -> None:
         """Count one try at a door where credentials are shown, or refuse with ``RATE_LIMITED``.
 
-        By address first: who is refused there takes nothing from the account that ``ask`` names.
+        By address first: who is refused there takes nothing from the account that ``ask`` names. A device that was
+        signed in before, and an address from which a password was set anew, do not share that account's allowance
+        with strangers.
         """
-        asked = [f"{door}|{network_of(ctx.address)}"]
-        account = _account(ctx, ask)
+        now, address = self._clock.now().timestamp(), network_of(ctx.address)
+        account = _account(ctx, ask) if by_account else None
+        guesses = self._guesses if account and not ctx.user_id else None
+        device = guesses.known.read((ask or {}).get("deviceToken")) if guesses else None
+        asked = [f"{door}|{address}"]
         if account:
-            asked.append(f"{door}||{account}")
+            asked.append(f"{door}|known {device.id}|{account}" if device else f"{door}||{account}")
         windows = [Window(key, self._auth_per_minute, 60.0) for key in asked]
-        wait = await self._windows.take(*windows, now=self._clock.now().timestamp())
+        wait = await self._windows.take(*windows, now=now)
+        if wait and account and guesses and await guesses.is_back(account, ctx.address):
+            own = Window(f"{door}|back {address}|{account}", self._auth_per_minute, 60.0)
+            wait = await self._windows.take(own, now=now)
         if wait:
             raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
@@ -137,8 +154,7 @@ def _account(ctx: Context, ask: Mapping[str, Any] | None) -> str | None:
     for name in _ACCOUNT_NAMES:
         value = (ask or {}).get(name)
         if value and isinstance(value, str):
-            key = login_key(value) if len(value) <= TEXT_MAX else None
-            return f"{key[0].name}:{key[1]}" if key else value[:TEXT_MAX]
+            return name_of(value) if len(value) <= TEXT_MAX else value[:TEXT_MAX]
     return None
 
 
@@ -210,8 +226,8 @@ class Funnel:
     async def _admitted(
         self, door: Event | Route, name: str, ctx: Context, payload: Any, key: str | None
     ) -> Any:
-        if door.limit == "auth":
-            await self.limits.credentials(ctx, _named(payload), name)
+        if door.limit in ("auth", "address"):
+            await self.limits.credentials(ctx, _named(payload), name, by_account=door.limit == "auth")
         else:
             self.limits.check(door.limit, ctx)
         if key is not None and not door.once and isinstance(payload, dict) and needs_op_id(door):

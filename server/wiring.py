@@ -86,12 +86,10 @@ from models.wallet.store import WalletStore
 from server.adapters.passwords import Passwords
 from server.backlogs import Backlogs, backlogs_of
 from server.config import Config
-from server.funnel import Funnel, Limits
-from server.limits import LocalWindows
-from server.limits_shared import SharedWindows
-from server.metrics import LIMITS_SHARED
+from server.funnel import Funnel
 from server.wiring_desk import wire_desk, wire_reports, wire_stewards, wire_trail
 from server.wiring_identity import wire_accounts
+from server.wiring_limits import WiredWindows, limits_of, windows_of
 from server.wiring_media import WiredMedia, wire_media
 from server.wiring_money import WiredMoney, wire_money
 from server.wiring_notices import WiredNotices, wire_notices
@@ -130,7 +128,7 @@ class Wired:
     backlogs: Backlogs
     purse: WiredPurse
     notices: WiredNotices
-    windows: LocalWindows | SharedWindows
+    windows: WiredWindows
 
     async def close(self) -> None:
         """Stop the threads and the connections."""
@@ -245,6 +243,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         hasher=passwords,
         doors=doors,
         courier=edges.courier,
+        windows=windows,
         clock=clock,
         ids=ids,
     )
@@ -367,7 +366,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         courier=edges.courier,
         clock=clock,
     )
-    limits = Limits(config.auth_per_minute, config.events_per_second, windows=windows, clock=clock)
+    limits = limits_of(config, windows=windows, clock=clock, guesses=accounts.guesses)
     funnel = Funnel(limits=limits, once=Once(db, edges.process))
     return Wired(
         services=services,
@@ -382,13 +381,6 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         notices=notices,
         windows=windows,
     )
-
-
-def windows_of(config: Config) -> LocalWindows | SharedWindows:
-    """Counted with the other processes where there is a Redis, else by this one."""
-    if config.redis_url is None:
-        return LocalWindows()
-    return SharedWindows(config.redis_url, name=config.mongo_database, told=LIMITS_SHARED.set)
 
 
 __all__ = ["Edges", "Wired", "catalogue", "wire"]

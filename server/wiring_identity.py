@@ -9,6 +9,8 @@ from models.auth.apikeys.service import ApiKeys
 from models.auth.apikeys.store import ApiKeyStore
 from models.auth.codes.service import Codes
 from models.auth.codes.store import CodeStore
+from models.auth.guesses import Guesses
+from models.auth.known import KnownDevices
 from models.auth.oauth.rules import Provider
 from models.auth.oauth.service import Keys, OAuth
 from models.auth.oauth.store import IdentityStore
@@ -20,7 +22,7 @@ from models.auth.session import Hasher
 from models.auth.store import AccountStore, Belongings
 from models.auth.tries.store import TryStore
 from models.db import Database
-from models.ports import Clock, Courier, Doors, Ids, LiveCalls
+from models.ports import Clock, Courier, Doors, Ids, LiveCalls, Windows
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
 from server.adapters.jwks import JwksKeys
@@ -51,6 +53,7 @@ def wire_accounts(
     hasher: Hasher,
     doors: Doors,
     courier: Courier,
+    windows: Windows,
     clock: Clock,
     ids: Ids,
 ) -> Accounts:
@@ -69,12 +72,21 @@ def wire_accounts(
         chance=chance,
         issuer=config.identity.totp_issuer,
     )
+    known = KnownDevices(config.jwt_secret)
+    guesses = Guesses(
+        tries=tries,
+        known=known,
+        clock=clock,
+        pepper=hmac.digest(config.jwt_secret.encode(), b"ringmeter guesses v1", "sha256"),
+    )
     codes = Codes(
         store=code_store,
         accounts=store,
         people=UserStore(db),
         tries=tries,
         messenger=CarrierMessenger(notices.carriers, development=not config.production),
+        known=known,
+        windows=windows,
         clock=clock,
         ids=ids,
         chance=chance,
@@ -100,6 +112,7 @@ def wire_accounts(
         codes=codes,
         oauth=oauth,
         api_keys=ApiKeys(store=key_store, accounts=store, clock=clock, chance=chance),
+        guesses=guesses,
         chance=chance,
         strength=Zxcvbn(config.identity.password_score_min, config.identity.totp_issuer),
         secret=config.jwt_secret,

@@ -92,8 +92,15 @@ class AdminDoor:
 
         Refuses as ``Accounts.login`` does; ``FORBIDDEN`` for who is no administrator.
         """
+        factor = factor_of(code)
         signed_in = await self._accounts.login(
-            identifier=identifier, password=password, device=device, role=ADMIN, life=LIFE, **factor_of(code)
+            identifier=identifier,
+            password=password,
+            device=device,
+            role=ADMIN,
+            life=LIFE,
+            totp=factor.get("totp"),
+            recovery_code=factor.get("recovery_code"),
         )
         identity = await self._accounts.authenticate(signed_in.tokens.access_token)
         now, token = self._clock.now(), self.token()

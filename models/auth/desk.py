@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from models.auth.known import KnownDevices
 from models.auth.session import Revocation, Session, SignInDevice, Tokens
 from models.auth.tokens import TokenMint
 from models.errors import Refusal
@@ -25,9 +26,17 @@ class Desk:
     """Makes sessions, tokens and notes; keeps nothing. A session ends unused after ``days_unused``."""
 
     def __init__(
-        self, *, mint: TokenMint, clock: Clock, ids: Ids, days_unused: int, days_max: int = SESSION_DAYS_MAX
+        self,
+        *,
+        mint: TokenMint,
+        known: KnownDevices,
+        clock: Clock,
+        ids: Ids,
+        days_unused: int,
+        days_max: int = SESSION_DAYS_MAX,
     ) -> None:
         self.mint = mint
+        self._known = known
         self._session_life = timedelta(days=days_unused)
         self._session_life_max = timedelta(days=days_max)
         self._clock = clock
@@ -66,4 +75,5 @@ class Desk:
             access_token=access,
             refresh_token=self.mint.refresh(session_id, generation),
             expires_in=self.mint.access_token_seconds,
+            device_token=self._known.token(user_id, session_id),
         )

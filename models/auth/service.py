@@ -14,10 +14,12 @@ from models.auth.apikeys.service import ApiKeys
 from models.auth.codes.service import Codes
 from models.auth.codes.store import Code
 from models.auth.desk import SESSION_DAYS_MAX, Desk, refuse_stale
+from models.auth.entering import Entering, refuse_unless_active
+from models.auth.guesses import Guesses
 from models.auth.newcomers import Newcomers, SignedIn
 from models.auth.oauth.service import OAuth
 from models.auth.revocations import KEPT_FOR, Bouncer
-from models.auth.rules import checked_password, login_key
+from models.auth.rules import checked_password
 from models.auth.second.service import SecondFactors, Setup
 from models.auth.session import Credentials, Hasher, Identity, PushToken, Session, SignInDevice, Tokens
 from models.auth.store import AccountStore
@@ -26,14 +28,12 @@ from models.auth.tokens import TokenMint
 from models.db import Session as Transaction
 from models.errors import Refusal
 from models.ports import Chance, Clock, Courier, Doors, Ids, LiveCalls, NoCourier
-from models.users.profile import BANNED, DELETED
+from models.users.profile import DELETED
 
 __all__ = ["Accounts", "Identity", "PushToken", "Session", "SignInDevice", "SignedIn", "Tokens"]
 
 # A refresh whose answer was lost on the way is asked again within this; later the same token is a stolen one.
 REFRESH_GRACE = timedelta(seconds=10)
-# Looks at an account that changes while it is signed in to; each costs a hash.
-SIGN_IN_TRIES_MAX = 3
 # A deletion whose process lives has long told the calls by then.
 FORGET_AFTER = timedelta(seconds=15)
 
@@ -55,6 +55,7 @@ class Accounts:
         codes: Codes,
         oauth: OAuth,
         api_keys: ApiKeys,
+        guesses: Guesses,
         chance: Chance,
         strength: Strength,
         secret: str,
@@ -72,7 +73,16 @@ class Accounts:
         self.factors, self.codes = factors, codes
         mint = TokenMint(secret, access_token_seconds)
         self._desk = Desk(
-            mint=mint, clock=clock, ids=ids, days_unused=refresh_token_days, days_max=session_days_max
+            mint=mint,
+            known=guesses.known,
+            clock=clock,
+            ids=ids,
+            days_unused=refresh_token_days,
+            days_max=session_days_max,
+        )
+        self.guesses = guesses
+        self._entering = Entering(
+            store=store, desk=self._desk, hasher=hasher, factors=factors, guesses=guesses
         )
         self._newcomers = Newcomers(
             store=store,
@@ -100,7 +110,7 @@ class Accounts:
         if found is None:
             raise Refusal("TOKEN_INVALID")
         status, role, lives = found
-        _refuse_unless_active(status)
+        refuse_unless_active(status)
         if not lives:
             raise Refusal("TOKEN_INVALID")
         return Identity(claims.user_id, claims.session_id, role, claims.expires_at)
@@ -141,38 +151,28 @@ class Accounts:
         recovery_code: str | None = None,
         role: str | None = None,
         life: timedelta | None = None,
+        device_token: str | None = None,
+        address: str = "",
     ) -> SignedIn:
         """Sign in by username, e-mail address or phone number; ``role``: only somebody who has it, for ``life``.
 
+        A ``device_token`` of an earlier sign-in keeps the wrong guesses of others from counting against this device.
         Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
-        ``SERVER_BUSY``, and only to who knows the password with ``ACCOUNT_BANNED``, ``FORBIDDEN`` (another role),
+        ``RATE_LIMITED`` (too many wrong ones), ``SERVER_BUSY``, and only to who knows the password with
+        ``ACCOUNT_BANNED``, ``FORBIDDEN`` (another role),
         ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
-        key = login_key(identifier)
-        proven = ""
-        for _ in range(SIGN_IN_TRIES_MAX):
-            seen = await self._store.credentials(*key) if key else None
-            good = await self._hasher.verify(password, seen.password_hash if seen else None)
-            if seen is None or not good:
-                break
-            _refuse_unless_active(seen.status)
-            if role is not None and seen.role != role:
-                raise Refusal("FORBIDDEN")
-            if seen.second_factor and proven != seen.user_id:
-                await self.factors.prove(
-                    seen.user_id, totp=totp, recovery_code=recovery_code, place="sign-in"
-                )
-                proven = seen.user_id  # the code is used up: another look does not ask for it again
-            new_hash = (
-                await self._hasher.hash(password) if self._hasher.outdated(seen.password_hash) else None
-            )
-            session = self._desk.session(seen.user_id, device, life)
-            note = self._desk.note(seen.user_id, (), "SESSION_ENDED")
-            account = await self._store.sign_in(seen, session, note=note, new_hash=new_hash)
-            if account is not None:
-                return SignedIn(account, self._desk.tokens(seen.user_id, session.id, 1))
-            # Banned, deleted or given another hash between the look and the sign-in: look again.
-        raise Refusal("CREDENTIALS_WRONG")
+        return await self._entering.login(
+            identifier=identifier,
+            password=password,
+            device=device,
+            totp=totp,
+            recovery_code=recovery_code,
+            role=role,
+            life=life,
+            device_token=device_token,
+            address=address,
+        )
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """New tokens for a refresh token, which is thereby used up.
@@ -186,7 +186,7 @@ class Accounts:
             now = self._clock.now()
             if session is None:
                 raise Refusal("REFRESH_INVALID")
-            _refuse_unless_active(await self._store.status(session.user_id) or DELETED)
+            refuse_unless_active(await self._store.status(session.user_id) or DELETED)
             if session.ended_code is not None or session.expires_at <= now or generation > session.generation:
                 raise Refusal(
                     "REFRESH_REUSED" if session.ended_code == "REFRESH_REUSED" else "REFRESH_INVALID"
@@ -278,14 +278,17 @@ class Accounts:
         """
         await self.factors.prove(user_id, totp=totp, recovery_code=recovery_code)
 
-    async def reset_password(self, identifier: str, code: str, *, new: str, address: str) -> None:
+    async def reset_password(
+        self, identifier: str, code: str, *, new: str, address: str, device_token: str | None = None
+    ) -> None:
         """Set another password with a code that was sent; all sign-ins end. A second factor is asked for as before.
 
-        Refuses with ``CODE_WRONG`` (also: no such account), ``VALIDATION_FAILED`` (the code is still good),
-        ``RATE_LIMITED`` (too many wrong ones from this ``address``) and ``SERVER_BUSY``.
+        At this ``address`` guesses of strangers do not count for a while. Refuses with ``CODE_WRONG`` (also: no such
+        account), ``VALIDATION_FAILED`` (the code is still good), ``RATE_LIMITED`` (too many wrong ones) and
+        ``SERVER_BUSY``.
         """
         checked_password(new)
-        shown = await self.codes.shown_for_reset(identifier, code, address=address)
+        shown = await self.codes.shown_for_reset(identifier, code, address=address, device_token=device_token)
         await self._newcomers.refuse_weak(shown.user_id, new)
         new_hash = await self._hasher.hash(new)
         note = self._desk.note(shown.user_id, None, "SESSION_ENDED")
@@ -300,6 +303,7 @@ class Accounts:
             raise Refusal("CODE_WRONG")  # used by another request just now
         if told is not None:
             await self._bouncer.enforce(told)
+        await self.guesses.let_back(await self._store.account(shown.user_id), address)
 
     async def check_password(self, user_id: str, password: str) -> None:
         """For what asks for the password once more. Refuses with ``PASSWORD_WRONG`` or ``SERVER_BUSY``."""
@@ -389,10 +393,3 @@ class Accounts:
     async def _forget(self, user_id: str) -> None:
         await self._calls.forget(user_id)
         await self._store.forgotten(user_id)
-
-
-def _refuse_unless_active(status: str) -> None:
-    if status == BANNED:
-        raise Refusal("ACCOUNT_BANNED")
-    if status == DELETED:
-        raise Refusal("ACCOUNT_DELETED")

@@ -68,11 +68,12 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What a client is given. ``expires_in`` in seconds is the access token's life."""
+    """What a client is given. ``expires_in`` in seconds is the access token's life. ``device_token``: see ``known``."""
 
     access_token: str
     refresh_token: str
     expires_in: int
+    device_token: str
     token_type: str = "Bearer"  # noqa: S105 - the name of a scheme (RFC 6750)
 
 

@@ -26,7 +26,10 @@ PUBLIC_USER = {
 OWN_USER = PUBLIC_USER | {
     "email", "phone", "emailVerified", "phoneVerified", "twoFactor", "role", "status", "createdAt", "updatedAt",
 }  # fmt: skip
-TOKENS = {"accessToken", "refreshToken", "tokenType", "expiresIn", "access_token", "refresh_token"}
+TOKENS = {
+    *("accessToken", "refreshToken", "tokenType", "expiresIn", "access_token", "refresh_token"),
+    "deviceToken",
+}
 
 
 def signed_in(body: Any) -> None:

@@ -14,6 +14,8 @@ from models.auth.codes.ports import Brought
 from models.auth.codes.rules import Message, Way
 from models.auth.codes.service import Codes
 from models.auth.codes.store import CodeStore
+from models.auth.guesses import Guesses
+from models.auth.known import KnownDevices
 from models.auth.oauth.rules import Provider
 from models.auth.oauth.service import Keys, OAuth
 from models.auth.oauth.store import IdentityStore
@@ -33,6 +35,7 @@ from models.trail.store import TrailStore
 from models.users.service import Users
 from models.users.store import UserStore
 from server.adapters.passwords import Passwords
+from server.limits import LocalWindows
 from tests.fakes import CountingChance, CountingIds, FakeDoors, VirtualClock
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -128,6 +131,7 @@ class House:
     def __post_init__(self) -> None:
         self.chance = CountingChance()
         self.messenger = FakeMessenger()
+        self.known, self.windows = KnownDevices(SECRET), LocalWindows()
         self.providers: dict[str, tuple[Provider, Keys]] = {}
         self.store = AccountStore(
             self.db, [FactorStore(self.db), CodeStore(self.db), IdentityStore(self.db), ApiKeyStore(self.db)]
@@ -158,6 +162,7 @@ class House:
             api_keys=ApiKeys(
                 store=ApiKeyStore(self.db), accounts=self.store, clock=self.clock, chance=self.chance
             ),
+            guesses=self.guesses(),
             chance=self.chance,
             strength=AnyStrength(),
             secret=SECRET,
@@ -179,6 +184,10 @@ class House:
             issuer="Ringmeter",
         )
 
+    def guesses(self) -> Guesses:
+        """The locks of one process."""
+        return Guesses(tries=TryStore(self.db), known=self.known, clock=self.clock, pepper=b"pepper")
+
     def oauth(self) -> OAuth:
         """The ways in by others of one process; ``providers`` says which there are."""
         return OAuth(
@@ -197,6 +206,8 @@ class House:
             people=self.people,
             tries=TryStore(self.db),
             messenger=self.messenger,
+            known=self.known,
+            windows=self.windows,
             clock=self.clock,
             ids=self.ids,
             chance=self.chance,

@@ -24,6 +24,8 @@ TRIES_MAX = 50
 # How often one person is sent codes for one purpose. An SMS costs, and there is a trade in causing them.
 GAP = timedelta(seconds=60)
 PER_HOUR_MAX = {"email": 20, "sms": 5}
+# How often one address asks in an hour for codes for one name: one stranger alone does not use up what is sent.
+ASKED_MAX = 4
 # After a carrier said "later". What was asked for is given up when nobody waits for it any more.
 AGAIN_AFTER = timedelta(seconds=15)
 GIVE_UP_AFTER = timedelta(minutes=10)

@@ -1,10 +1,14 @@
 """Verbs of codes: wished for, sent by a job, shown.
 
     Codes(store=CodeStore(db), accounts=AccountStore(db), people=UserStore(db), tries=TryStore(db), messenger=…,
-          clock=clock, ids=ids, chance=chance, pepper=…, house="Ringmeter")
+          known=KnownDevices(secret), windows=windows, clock=clock, ids=ids, chance=chance, pepper=…,
+          house="Ringmeter")
 
 Nobody learns here whether there is an account: asking leaves a row in any case, and a wrong code is the same as one
 that was never sent. Whether a message goes out is a job's business, and nobody sees how long that takes.
+
+A device that was signed in before has codes of its own: strangers who ask for codes all day neither replace them nor
+use up how many are sent, and their wrong guesses make none of them useless.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections.abc import Sequence
 from models.auth.codes.ports import Brought, Messenger
 from models.auth.codes.rules import (
     AGAIN_AFTER,
+    ASKED_MAX,
     GIVE_UP_AFTER,
     GOOD_FOR,
     PER_HOUR_MAX,
@@ -27,13 +32,15 @@ from models.auth.codes.rules import (
     words,
 )
 from models.auth.codes.store import Code, CodeStore, Wish
+from models.auth.known import KnownDevices
 from models.auth.rules import Key
 from models.auth.store import AccountStore
 from models.auth.tries.store import TryStore
+from models.blocks.rules import network_of
 from models.db import Session
 from models.errors import Refusal
 from models.notify.rounds import Rounds, each
-from models.ports import Chance, Clock, Ids
+from models.ports import Chance, Clock, Ids, Window, Windows
 from models.users.profile import Account
 from models.users.store import UserStore
 
@@ -52,6 +59,8 @@ class Codes:
         people: UserStore,
         tries: TryStore,
         messenger: Messenger,
+        known: KnownDevices,
+        windows: Windows,
         clock: Clock,
         ids: Ids,
         chance: Chance,
@@ -63,6 +72,8 @@ class Codes:
         self._people = people
         self._tries = tries
         self._messenger = messenger
+        self._known = known
+        self._windows = windows
         self._clock = clock
         self._ids = ids
         self._chance = chance
@@ -72,9 +83,20 @@ class Codes:
 
     # ----------------------------------------------------------------------------------------------------- wished for
 
-    async def forgot(self, identifier: str) -> None:
-        """Somebody has forgotten the password of the account of that name, if there is one."""
-        await self._store.wish(Purpose.RESET, *wish_key(identifier), self._clock.now())
+    async def forgot(self, identifier: str, *, device_token: str | None = None, address: str = "") -> None:
+        """Somebody has forgotten the password of the account of that name, if there is one.
+
+        Who was never signed in asks so often for one name from one ``address``: refuses with ``RATE_LIMITED``.
+        """
+        now, (field, value) = self._clock.now(), wish_key(identifier)
+        device = self._known.read(device_token)
+        if device is None and address:
+            whose = digest(self._pepper, Purpose.RESET, network_of(address), f"{field}:{value}")
+            window = Window(f"reset asked {whose}", ASKED_MAX, 3600.0)
+            wait = await self._windows.take(window, now=now.timestamp())
+            if wait:
+                raise Refusal("RATE_LIMITED", retry_after_ms=wait)
+        await self._store.wish(Purpose.RESET, field, value, now, by=device.user_id if device else None)
 
     async def send_verification(self, user_id: str, purpose: Purpose) -> None:
         """Send a code to the user's own address. Refuses with ``VALIDATION_FAILED`` when there is no such address."""
@@ -87,17 +109,27 @@ class Codes:
 
     # ---------------------------------------------------------------------------------------------------------- shown
 
-    async def shown_for_reset(self, identifier: str, code: str, *, address: str) -> Code:
+    async def shown_for_reset(
+        self, identifier: str, code: str, *, address: str, device_token: str | None = None
+    ) -> Code:
         """The code that was sent for that account, which this is; used up by ``use``.
 
-        ``address`` is whose tries are counted: five wrong ones, and it waits. Refuses with ``CODE_WRONG`` and
-        ``RATE_LIMITED``, of accounts that are not there as of any other.
+        ``address`` is whose tries are counted, or a device that was signed in before: five wrong ones, and it waits.
+        Refuses with ``CODE_WRONG`` and ``RATE_LIMITED``, of accounts that are not there as of any other.
         """
         field, value = wish_key(identifier)
         seen = None if field == "nobody" else await self._accounts.credentials(Key(field), value)
-        return await self._shown(
-            Purpose.RESET, seen.user_id if seen else "", code, f"{field}:{value}:{address}"
-        )
+        user_id = seen.user_id if seen else ""
+        device = self._known.read(device_token)
+        mine = device is not None and device.user_id == user_id
+        whose = f"known:{device.id}" if device and mine else f"{field}:{value}:{network_of(address)}"
+        key = await self._counted(Purpose.RESET, whose)
+        for known in (False, True):
+            kept = await self._matching(Purpose.RESET, user_id, code, known=known, outside=known and not mine)
+            if kept is not None:
+                await self._tries.clear(key)
+                return kept
+        raise Refusal("CODE_WRONG")
 
     async def verify(self, user_id: str, purpose: Purpose, code: str) -> Account:
         """The user reads that address, as the code shows; safe to repeat. ``CODE_WRONG``, ``RATE_LIMITED``."""
@@ -105,7 +137,11 @@ class Codes:
         assert account is not None, "whoever is signed in has an account"
         if account.email_verified if purpose is Purpose.EMAIL else account.phone_verified:
             return account
-        shown = await self._shown(purpose, user_id, code, user_id)
+        key = await self._counted(purpose, user_id)
+        shown = await self._matching(purpose, user_id, code)
+        if shown is None:
+            raise Refusal("CODE_WRONG")
+        await self._tries.clear(key)
         verified = await self._accounts.verified(shown, self._clock.now(), use=self._store.use)
         if verified is None:
             raise Refusal("CODE_WRONG")
@@ -115,19 +151,22 @@ class Codes:
         """Use a code up, as part of what it was shown for; False when it was used meanwhile."""
         return await self._store.use(code, transaction)
 
-    async def _shown(self, purpose: Purpose, user_id: str, code: str, whose: str) -> Code:
+    async def _counted(self, purpose: Purpose, whose: str) -> str:
+        """Count a try of a person, device or address; under which key. ``RATE_LIMITED``."""
         now = self._clock.now()
         # Addresses are nothing to keep where they are not needed.
         key = f"code {purpose}:{digest(self._pepper, purpose, '', whose)}"
         tried = await self._tries.count(key, now)
         if tried is None:
             raise Refusal("RATE_LIMITED", retry_after_ms=await self._tries.locked_ms(key, now))
-        kept = await self._store.count_try(purpose, user_id, now)
+        return key
+
+    async def _matching(
+        self, purpose: Purpose, user_id: str, code: str, *, known: bool = False, outside: bool = False
+    ) -> Code | None:
+        kept = await self._store.count_try(purpose, user_id, self._clock.now(), known=known, outside=outside)
         made = digest(self._pepper, purpose, user_id, code)
-        if kept is None or not hmac.compare_digest(made, kept.digest):
-            raise Refusal("CODE_WRONG")
-        await self._tries.clear(key)
-        return kept
+        return kept if kept is not None and hmac.compare_digest(made, kept.digest) else None
 
     # ----------------------------------------------------------------------------------------------------------- sent
 
@@ -162,6 +201,7 @@ class Codes:
             digest=digest(self._pepper, wish.purpose, user_id, code),
             way=way,
             address=address,
+            known=wish.by == user_id,
         )
         # Another try of the same wish is a code that was counted already.
         most = PER_HOUR_MAX[way] if wish.attempts == 1 else None

@@ -23,7 +23,10 @@ COUNTED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """Somebody wants a code. ``field`` and ``value`` find the account; ``attempts`` counts this one."""
+    """Somebody wants a code. ``field`` and ``value`` find the account; ``attempts`` counts this one.
+
+    ``by`` is whose device asks, where it is one that was signed in before.
+    """
 
     id: str
     purpose: Purpose
@@ -32,27 +35,29 @@ class Wish:
     asked_at: datetime
     attempts: int
     lease: str
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A code as it is kept, with the address that it went to."""
+    """A code as it is kept, with the address that it went to; ``known``: asked for by a device of the person's own."""
 
     user_id: str
     purpose: Purpose
     digest: str
     way: Way
     address: str
+    known: bool = False
 
     @property
     def id(self) -> str:
         """The row's."""
-        return code_id(self.purpose, self.user_id)
+        return code_id(self.purpose, self.user_id, known=self.known)
 
 
-def code_id(purpose: Purpose, user_id: str) -> str:
-    """The ``_id`` of a person's code."""
-    return f"{purpose}:{user_id}"
+def code_id(purpose: Purpose, user_id: str, *, known: bool = False) -> str:
+    """The ``_id`` of a person's code; those that known devices have asked for are kept apart."""
+    return f"{purpose}:{user_id}:known" if known else f"{purpose}:{user_id}"
 
 
 class CodeStore:
@@ -62,7 +67,9 @@ class CodeStore:
         self._wishes = db[WISHES]
         self._codes = db[CODES]
 
-    async def wish(self, purpose: Purpose, field: str, value: str, now: datetime) -> None:
+    async def wish(
+        self, purpose: Purpose, field: str, value: str, now: datetime, *, by: str | None = None
+    ) -> None:
         """Keep a wish; one that waits already is the same."""
         row = {
             "purpose": purpose.value,
@@ -72,8 +79,9 @@ class CodeStore:
             "due_at": now,
             "attempts": 0,
             "purge_at": now + 2 * GIVE_UP_AFTER,
+            **({"by": by} if by else {}),
         }
-        query = {"_id": f"{purpose}:{field}:{value}"}
+        query = {"_id": f"{purpose}:{field}:{value}" + (f":known:{by}" if by else "")}
         try:
             await self._wishes.update_one(query, {"$setOnInsert": row}, upsert=True)
         except DuplicateKeyError:
@@ -98,6 +106,7 @@ class CodeStore:
             asked_at=row["asked_at"],
             attempts=row["attempts"],
             lease=lease,
+            by=row.get("by"),
         )
 
     async def done(self, wish: Wish) -> None:
@@ -122,6 +131,7 @@ class CodeStore:
                 "address": code.address,
                 "expires_at": expires_at,
                 "tries": 0,
+                "outside_tries": 0,
                 "purge_at": now + COUNTED_FOR,
             }
         }
@@ -138,16 +148,22 @@ class CodeStore:
             return False
         return True
 
-    async def count_try(self, purpose: Purpose, user_id: str, now: datetime) -> Code | None:
-        """Count a try at a person's code; None when there is none that is good, or it was tried too often."""
+    async def count_try(
+        self, purpose: Purpose, user_id: str, now: datetime, *, known: bool = False, outside: bool = False
+    ) -> Code | None:
+        """Count a try at a person's code; None when there is none that is good, or it was tried too often.
+
+        The tries of strangers at what a known device has asked for (``outside``) are counted apart.
+        """
+        counted = "outside_tries" if outside else "tries"
         row = await self._codes.find_one_and_update(
             {
-                "_id": code_id(purpose, user_id),
+                "_id": code_id(purpose, user_id, known=known),
                 "digest": {"$exists": True},
                 "expires_at": {"$gt": now},
-                "tries": {"$lt": TRIES_MAX},
+                counted: {"$lt": TRIES_MAX},
             },
-            {"$inc": {"tries": 1}},
+            {"$inc": {counted: 1}},
         )
         if row is None:
             return None
@@ -157,15 +173,21 @@ class CodeStore:
             digest=row["digest"],
             way=Way(row["way"]),
             address=row["address"],
+            known=known,
         )
 
     async def use(self, code: Code, transaction: Session) -> bool:
-        """Use a code up; False when it was, or another has taken its place. How many were sent is still known."""
+        """Use a code up, and with it the other one for the same; False when it was, or another has taken its place.
+
+        How many were sent is still known.
+        """
+        gone = {"$unset": {"digest": "", "address": ""}}
         done = await self._codes.update_one(
-            {"_id": code.id, "digest": code.digest},
-            {"$unset": {"digest": "", "address": ""}},
-            session=transaction,
+            {"_id": code.id, "digest": code.digest}, gone, session=transaction
         )
+        if done.modified_count:
+            other = code_id(code.purpose, code.user_id, known=not code.known)
+            await self._codes.update_one({"_id": other}, gone, session=transaction)
         return bool(done.modified_count)
 
     async def drop_of_sessions(self, session_ids: Collection[str], transaction: Session) -> None:

@@ -36,9 +36,11 @@ class TryStore:
     def __init__(self, db: Database) -> None:
         self._rows = db[TRIES]
 
-    async def count(self, key: str, now: datetime, *, locks: Sequence[timedelta] = LOCKS) -> Tried | None:
-        """Count a try; None when the row is locked, and nothing was counted."""
-        last = {"$gte": ["$tries", TRIES_MAX]}
+    async def count(
+        self, key: str, now: datetime, *, locks: Sequence[timedelta] = LOCKS, most: int = TRIES_MAX
+    ) -> Tried | None:
+        """Count a try, of which ``most`` are before the next lock; None when it is locked: nothing was counted."""
+        last = {"$gte": ["$tries", most]}
         was_locked = {"$ne": [{"$ifNull": ["$locked_until", None]}, None]}
         lengths = [
             {"case": {"$eq": [{"$ifNull": ["$locks", 0]}, number]}, "then": now + length}
@@ -58,7 +60,7 @@ class TryStore:
             except DuplicateKeyError:
                 continue  # locked; or another has just made the row, which the second look tells
             assert row is not None, "it was made if it was not there"
-            return Tried(max(0, TRIES_MAX - row["tries"]), row["locked_until"])
+            return Tried(max(0, most - row["tries"]), row["locked_until"])
         return None
 
     async def locked_ms(self, key: str, now: datetime) -> int:
@@ -66,6 +68,14 @@ class TryStore:
         row = await self._rows.find_one({"_id": key})
         until = row.get("locked_until") if row else None
         return max(1, round((until - now).total_seconds() * 1000)) if until else 1
+
+    async def keep(self, key: str, until: datetime) -> None:
+        """Know this key until then."""
+        await self._rows.update_one({"_id": key}, {"$max": {"expires_at": until}}, upsert=True)
+
+    async def kept(self, key: str, now: datetime) -> bool:
+        """Whether this key is known still."""
+        return await self._rows.find_one({"_id": key, "expires_at": {"$gt": now}}, {"_id": 1}) is not None
 
     async def clear(self, *keys: str, transaction: Session | None = None) -> None:
         """Forget the wrong tries and the locks."""
