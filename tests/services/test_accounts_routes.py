@@ -109,7 +109,7 @@ async def test_the_answers_have_the_form_of_the_contract(server: Server) -> None
     assert status == 201
     assert set(answer) == {
         *("user", "accessToken", "refreshToken", "tokenType", "expiresIn"),
-        *("access_token", "refresh_token"),
+        *("access_token", "refresh_token", "deviceToken"),
     }
     assert answer["access_token"] == answer["accessToken"]
     assert answer["refresh_token"] == answer["refreshToken"]
