@@ -22,9 +22,10 @@ from models.money import minor_of, spoken
 from models.payments.gateway import GatewayAway
 from models.payments.inbox.store import Stage, Told
 from models.payments.payment import Payment, Refund, Status
+from models.trail.rules import Act, Target
 from models.users.store import UserStore
 from server.cli_beside import beside, console_for_pipes
-from server.cli_wired import operator, services_beside
+from server.cli_wired import UNSAID, operator, services_beside
 from server.config import Config
 
 LISTED = 50
@@ -134,10 +135,13 @@ async def _refund(args: argparse.Namespace, services: Services, db: Database, co
 
 async def _review(args: argparse.Namespace, services: Services, db: Database, console: Console) -> None:
     if args.reference is not None and args.refund is not None:
+        said = f"the gateway's pages say {args.refund}"
+        await services.trail.record(_act("payment.settle_refund", args.reference, said))
         done = await services.refunds.settle(args.reference, done=args.refund == "done")
         console.print(_said(done), markup=False, soft_wrap=True)
         return
     if args.reference is not None:
+        await services.trail.record(_act("payment.look", args.reference, UNSAID))
         await services.payments.looked_at(args.reference)
         console.print(f"{args.reference} is listed no more.", markup=False)
         return
@@ -156,6 +160,10 @@ async def _review(args: argparse.Namespace, services: Services, db: Database, co
         console.print(said, markup=False, soft_wrap=True)
     if not payments and not refunds and not told:
         console.print("Nothing needs a person.")
+
+
+def _act(act: str, reference: str, why: str) -> Act:
+    return Act(actor=operator(), act=act, target=Target("payment", reference[:64]), reason=why)
 
 
 _VERBS = {"list": _list, "show": _show, "look": _look, "refund": _refund, "review": _review}

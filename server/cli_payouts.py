@@ -1,4 +1,4 @@
-"""``python main.py payouts list|show|otp|resend|void|submit``: on a running system, from beside it.
+"""``python main.py payouts list|show|approve|reject|otp|resend|void|submit``: on a running system, from beside it.
 
 Most withdrawals need nobody. One does when the gateway asks the operator for a one-time password, and when nobody knows
 what became of it: then it says so in ``review``, its money stays held, and it is never submitted again by itself.
@@ -15,22 +15,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.db import Database
+from models.desk.payouts import PayoutDesk
 from models.ledger.store import LedgerStore
 from models.money import spoken
 from models.payouts import rules
-from models.payouts.desk import Desk
 from models.payouts.payout import OPEN, Payout, Stage
-from models.payouts.rules import Order
 from models.payouts.store import PayoutStore
 from models.users.store import UserStore
 from server.cli_beside import beside, console_for_pipes
-from server.cli_wired import services_beside
+from server.cli_wired import add_reason, operator, services_beside
 from server.config import Config
 
 LISTED = 50
 LISTED_MAX = 1000
 _STATES = ("open", "review", *(stage.value for stage in Stage), "all")
 _VERBS = {
+    "approve": "Let a withdrawal go on that waits for approval",
+    "reject": "Give a withdrawal back that waits for approval",
     "otp": "Give the gateway the one-time password that it has sent to you",
     "resend": "Have the one-time password sent again",
     "submit": "Submit again what was sent and is not known to the gateway, or now what waits",
@@ -58,6 +59,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     for verb, said in _VERBS.items():
         one = verbs.add_parser(verb, help=said, description=f"{said}.")
         one.add_argument("payout", metavar="PAYOUT", help="its id or its reference")
+        add_reason(one)
         if verb == "otp":
             one.add_argument("password", metavar="PASSWORD", help="as the gateway has sent it")
     return parser
@@ -72,7 +74,7 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
             await _list(args, db, console)
             return
         async with services_beside(config, db) as services:
-            desk = services.payouts.desk
+            desk = services.desk.payouts
             if args.payouts_verb == "show":
                 await _show(await desk.find(args.payout), db, console)
                 return
@@ -83,14 +85,18 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
     return await beside(config, console, work)
 
 
-async def _done(args: argparse.Namespace, desk: Desk) -> Payout:
-    match args.payouts_verb:
-        case "otp":
-            return await desk.authorize(args.payout, args.password)
-        case "resend":
-            return await desk.resend(args.payout)
-        case verb:
-            return await desk.order(args.payout, Order(verb))
+async def _done(args: argparse.Namespace, desk: PayoutDesk) -> Payout:
+    who: dict[str, Any] = {"by": operator(), "reason": args.reason}
+    if args.payouts_verb == "otp":
+        return await desk.authorize(args.payout, args.password, **who)
+    verbs = {
+        "resend": desk.resend,
+        "approve": desk.approve,
+        "reject": desk.reject,
+        "submit": desk.submit,
+        "void": desk.void,
+    }
+    return await verbs[args.payouts_verb](args.payout, **who)
 
 
 async def _list(args: argparse.Namespace, db: Database, console: Console) -> None:

@@ -48,6 +48,7 @@ class MoneyConfig:
     withdrawal_minor_min: int
     withdrawal_daily_minor_max: int
     withdrawal_fee_minor: int
+    withdrawal_approval_minor: int
     withdrawal_cool_off_seconds: int
     fx_rates: Rates  # (from, to, how many of "to" one of "from" is)
     fx_url: str | None
@@ -85,6 +86,7 @@ def money_config(read: Env, *, production: bool) -> MoneyConfig:
         stripe_url=_bare(optional(read, "STRIPE_URL", url("http", "https"))),
         withdrawal_minor_min=whole(read, "WITHDRAWAL_MINOR_MIN", 1, MINOR_MAX),
         withdrawal_daily_minor_max=whole(read, "WITHDRAWAL_DAILY_MINOR_MAX", 0, MINOR_MAX),
+        withdrawal_approval_minor=whole(read, "WITHDRAWAL_APPROVAL_MINOR", 0, MINOR_MAX),
         withdrawal_fee_minor=whole(read, "WITHDRAWAL_FEE_MINOR", 0, MINOR_MAX),
         withdrawal_cool_off_seconds=(86_400 if production else 0) if cool_off is None else cool_off,
         fx_rates=tuple(_rated(text) for text in fixed),

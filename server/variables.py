@@ -122,6 +122,12 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("WITHDRAWAL_FEE_MINOR", "0", "What a withdrawal costs on top"),
     Variable(
+        "WITHDRAWAL_APPROVAL_MINOR",
+        "0",
+        "Withdrawals above it wait until an administrator approves them, in CURRENCY and worth as much in others; "
+        "0: none waits",
+    ),
+    Variable(
         "WITHDRAWAL_COOL_OFF_SECONDS",
         "",
         "How long nothing is withdrawn after a change of the PIN or a new bank account; without it 86400 in "

@@ -6,40 +6,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# Importing a handler module puts what it declares into the catalogue.
-import handlers.apikeys
-import handlers.auth
-import handlers.auth_codes
-import handlers.auth_oauth
-import handlers.billing
-import handlers.call_logs
-import handlers.calls
-import handlers.calls_jobs
-import handlers.chat
-import handlers.chat_groups
-import handlers.elsewhere
-import handlers.export
-import handlers.fx
-import handlers.ice
-import handlers.keys
-import handlers.keys_groups
-import handlers.livekit
-import handlers.media
-import handlers.notices
-import handlers.notify
-import handlers.papers
-import handlers.payments
-import handlers.payouts
-import handlers.presence
-import handlers.reports
-import handlers.rewards
-import handlers.rooms
-import handlers.rooms_jobs
-import handlers.sandbox
-import handlers.second_factor
-import handlers.system
-import handlers.users
-import handlers.wallet  # noqa: F401
+import server.declared  # noqa: F401 - puts what handlers declare into the catalogue
 from handlers.calls_views import CallTeller
 from handlers.chat_news import ChatNews
 from handlers.chat_views import ChatTeller
@@ -319,7 +286,16 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
     stewards = wire_stewards(db, accounts=accounts, trail=trail, clock=clock, ids=ids)
     reports = wire_reports(db, stewards, trail, users=users, evidence=chat.evidence, clock=clock, ids=ids)
     reports.announcer = ReportsTeller(mailbox=mailbox, presence=presence)
-    desk = wire_desk(db, stewards, trail, ledger=ledger, calls=calls, refunds=money.refunds, clock=clock)
+    desk = wire_desk(
+        db,
+        stewards,
+        trail,
+        ledger=ledger,
+        calls=calls,
+        refunds=money.refunds,
+        payouts=out.payouts,
+        clock=clock,
+    )
     services = Services(
         accounts=accounts,
         users=users,

@@ -8,10 +8,12 @@ from models.calls.service import Calls
 from models.db import Database
 from models.desk.calls import CallDesk
 from models.desk.money import MoneyDesk
+from models.desk.payouts import PayoutDesk
 from models.desk.service import Desk
 from models.desk.store import DeskStore
 from models.ledger.service import Ledger
 from models.payments.refunds.service import Refunds
+from models.payouts.service import Payouts
 from models.ports import Clock, Ids
 from models.reports.service import EvidenceOf, Reports
 from models.reports.store import ReportStore
@@ -68,6 +70,7 @@ def wire_desk(
     ledger: Ledger,
     calls: Calls,
     refunds: Refunds,
+    payouts: Payouts,
     clock: Clock,
 ) -> Desk:
     """All of them, once per process."""
@@ -75,4 +78,5 @@ def wire_desk(
         people=people,
         money=MoneyDesk(people=people, ledger=ledger, calls=calls, refunds=refunds, trail=trail),
         calls=CallDesk(store=DeskStore(db), calls=calls, trail=trail, clock=clock),
+        payouts=PayoutDesk(payouts=payouts, trail=trail),
     )

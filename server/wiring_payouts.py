@@ -41,7 +41,11 @@ class WiredPayouts:
     def queues(self) -> Mapping[str, Queue]:
         """What waits in the database, by name: for the job, and for a person."""
         store = self.payouts.store
-        return {"payouts": store, "payouts_review": _Waiting(store.reviewed)}
+        return {
+            "payouts": store,
+            "payouts_review": _Waiting(store.reviewed),
+            "payouts_approval": _Waiting(store.unapproved),
+        }
 
 
 class _Waiting:
@@ -90,6 +94,7 @@ def wire_payouts(
             least_minor=money.withdrawal_minor_min,
             daily_minor_max=money.withdrawal_daily_minor_max,
             fee_minor=money.withdrawal_fee_minor,
+            approval_minor=money.withdrawal_approval_minor,
             cool_off=timedelta(seconds=money.withdrawal_cool_off_seconds),
         ),
         clock=clock,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from models.auth.stewards import Stewards
 from models.desk.calls import CallDesk
 from models.desk.money import MoneyDesk
+from models.desk.payouts import PayoutDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +21,4 @@ class Desk:
     people: Stewards
     money: MoneyDesk
     calls: CallDesk
+    payouts: PayoutDesk

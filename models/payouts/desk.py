@@ -9,6 +9,7 @@ from models.payouts.payout import Payout, Stage
 from models.payouts.rules import Order
 from models.payouts.work import Work
 from models.ports import Clock
+from models.trail.service import Note
 
 
 class Desk:
@@ -52,19 +53,20 @@ class Desk:
             raise Refusal("GATEWAY_AWAY") from away
         return payout
 
-    async def order(self, payout_id: str, order: Order) -> Payout:
-        """Submit a payout again that the gateway has not known for long, or give its money back.
+    async def order(self, payout_id: str, order: Order, note: Note | None = None) -> Payout:
+        """Submit a payout again that the gateway has not known for long, or give its money back; approve or reject one.
 
-        The gateway is asked first, and what it knows is left alone. Refuses with ``PAYOUT_UNKNOWN``,
+        The gateway is asked first if it may know of it, and what it knows is left alone. ``note`` is the row of the
+        trail, which joins the change. Refuses with ``PAYOUT_UNKNOWN``,
         ``PAYOUT_WRONG_STATE`` (``stage``) and ``GATEWAY_AWAY``.
         """
         payout = await self.find(payout_id)
-        if payout.stage is not Stage.WAITING or payout.heard:
+        if payout.stage is not Stage.APPROVAL and (payout.stage is not Stage.WAITING or payout.heard):
             learned = await self._work.asked(payout)
             if isinstance(learned, rules.Away):
                 raise Refusal("GATEWAY_AWAY", reason=learned.said)
             payout = await self._work.learn(payout.id, learned)
-        after = await self._work.learn(payout.id, order)
+        after = await self._work.learn(payout.id, order, note)
         if after.version == payout.version:
             raise Refusal("PAYOUT_WRONG_STATE", stage=payout.stage.value, word=payout.word)
         return after
@@ -74,6 +76,8 @@ class Desk:
         gateway = self._work.gateways.get(payout.gateway)
         if gateway is None:
             raise Refusal("GATEWAY_UNAVAILABLE")
+        if payout.stage is Stage.APPROVAL:
+            raise Refusal("PAYOUT_WRONG_STATE", stage=payout.stage.value, word=payout.word)
         # It may have been given in the gateway's own pages, or wait since a moment ago.
         payout = await self._work.look_at(payout)
         if payout.stage is not Stage.OTP:

@@ -1,6 +1,7 @@
 """What a withdrawal is: a frozen value, and where it can be.
 
-``waiting → submitting → pending ⇄ otp → paid → reversed``, and from everywhere before ``paid`` to ``failed``.
+``(approval →) waiting → submitting → pending ⇄ otp → paid → reversed``, and from everywhere before ``paid`` to
+``failed``. A large one begins in ``approval``: nothing happens to it until an administrator has decided.
 
 ``submitting`` is written down before the gateway is asked, and nobody submits a payout that is in it: whoever finds it
 so (an answer that was lost, a process that died) asks the gateway by the reference.
@@ -19,6 +20,7 @@ from models.payments.gateway import BankAccount
 class Stage(StrEnum):
     """Where a payout is. ``WAITING``: nothing has been asked of the gateway, or certainly nothing was done."""
 
+    APPROVAL = "approval"
     WAITING = "waiting"
     SUBMITTING = "submitting"
     PENDING = "pending"
@@ -39,6 +41,7 @@ class Status(StrEnum):
 
 
 STATUS = {
+    Stage.APPROVAL: Status.PENDING,
     Stage.WAITING: Status.PENDING,
     Stage.SUBMITTING: Status.PROCESSING,
     Stage.PENDING: Status.PROCESSING,
@@ -48,7 +51,7 @@ STATUS = {
     Stage.REVERSED: Status.REVERSED,
 }
 # The money is held in the wallet.
-OPEN = frozenset({Stage.WAITING, Stage.SUBMITTING, Stage.PENDING, Stage.OTP})
+OPEN = frozenset({Stage.APPROVAL, Stage.WAITING, Stage.SUBMITTING, Stage.PENDING, Stage.OTP})
 
 
 class Reason(StrEnum):
@@ -58,6 +61,7 @@ class Reason(StrEnum):
     FAILED = "failed"  # the gateway took it, and the bank did not
     UNAVAILABLE = "unavailable"  # the gateway could not be asked for a day
     CANCELLED = "cancelled"  # by the operator
+    REJECTED = "rejected"  # it needed approval, and has not got it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

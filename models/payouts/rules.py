@@ -102,6 +102,8 @@ class Order(StrEnum):
 
     SUBMIT = "submit"
     VOID = "void"
+    APPROVE = "approve"
+    REJECT = "reject"
 
 
 Learned = Begun | Unsent | Refused | Lost | Seen | NotKnown | Away | Order
@@ -122,6 +124,8 @@ def step(payout: Payout, learned: Learned, now: datetime) -> Payout:
 
 
 def _step(payout: Payout, learned: Learned, now: datetime) -> Payout:
+    if payout.stage is Stage.APPROVAL and not isinstance(learned, Order):
+        return payout  # no gateway has been asked: whatever is said is not about it
     match learned:
         case Begun() if payout.stage is Stage.WAITING:
             begun = _enter(payout, Stage.SUBMITTING, now)
@@ -262,6 +266,14 @@ def _review(payout: Payout, said: str, now: datetime) -> Payout:
 
 def _ordered(payout: Payout, order: Order, now: datetime) -> Payout:
     """The operator's decision; the same object when it may not be."""
+    if payout.stage is Stage.APPROVAL:
+        if order is Order.REJECT:
+            return _failed(payout, Reason.REJECTED, payout.word, now)
+        if order is Order.APPROVE:
+            return replace(_enter(payout, Stage.WAITING, now), look_at=now, give_up_at=now + GIVE_UP_AFTER)
+        return payout
+    if order in (Order.APPROVE, Order.REJECT):
+        return payout
     if order is Order.VOID:
         if payout.stage is Stage.PAID and payout.review is not None:
             return replace(_enter(payout, Stage.REVERSED, now), look_at=None, review=None)

@@ -46,6 +46,8 @@ class Limits:
     daily_minor_max: int
     fee_minor: int
     cool_off: timedelta
+    # Above it a withdrawal waits for an administrator; 0: none does.
+    approval_minor: int = 0
 
 
 class Payouts:
@@ -120,7 +122,7 @@ class Payouts:
         if also_asks is not None:
             await also_asks()
         await self._cooled(user_id, account)
-        payout = self._fresh(user_id, key, account, minor, limits.fee_minor)
+        payout = self._fresh(user_id, key, account, minor, limits)
 
         def plan(wallets: Mapping[str, Wallet]) -> Sequence[Entry]:
             if wallets[wallet.key].frozen:
@@ -161,13 +163,23 @@ class Payouts:
             return limits
         if worth is None:
             raise Refusal("SERVER_BUSY")
-        least, most, fee = (
+        least, most, fee, approval = (
             worth(one, ours, currency)
-            for one in (limits.least_minor, limits.daily_minor_max, limits.fee_minor)
+            for one in (
+                *(limits.least_minor, limits.daily_minor_max, limits.fee_minor),
+                limits.approval_minor,
+            )
         )
-        if least is None or most is None or fee is None:
+        if least is None or most is None or fee is None or approval is None:
             return limits
-        return replace(limits, least_minor=max(1, least), daily_minor_max=most, fee_minor=fee)
+        return replace(
+            limits,
+            least_minor=max(1, least),
+            daily_minor_max=most,
+            fee_minor=fee,
+            # So little that it is worth nothing there is still a bound.
+            approval_minor=max(1, approval) if limits.approval_minor else 0,
+        )
 
     def _possible(self, account: SavedAccount, wallet: Wallet, minor: int, limits: Limits) -> None:
         """Refuse what can be refused without a PIN, and before anything is locked."""
@@ -208,8 +220,9 @@ class Payouts:
         if asked + payout.amount_minor > most:
             raise _limit(limits, payout.currency, left=max(0, most - asked))
 
-    def _fresh(self, user_id: str, key: str, account: SavedAccount, minor: int, fee: int) -> Payout:
+    def _fresh(self, user_id: str, key: str, account: SavedAccount, minor: int, limits: Limits) -> Payout:
         now, payout_id = self._clock.now(), self._ids.new()
+        waits = 0 < limits.approval_minor < minor
         return Payout(
             id=payout_id,
             reference=f"wd-{payout_id}",
@@ -217,7 +230,7 @@ class Payouts:
             user_id=user_id,
             gateway=account.gateway,
             amount_minor=minor,
-            fee_minor=fee,
+            fee_minor=limits.fee_minor,
             currency=account.currency,
             to=Destination(
                 account_id=account.id,
@@ -226,11 +239,11 @@ class Payouts:
                 account_number=account.account_number,
                 account_name=account.account_name,
             ),
-            stage=Stage.WAITING,
+            stage=Stage.APPROVAL if waits else Stage.WAITING,
             stage_at=now,
             created_at=now,
             give_up_at=now + rules.GIVE_UP_AFTER,
-            look_at=now,
+            look_at=None if waits else now,
             tell_at=now + rules.TELL_WITHIN,
         )
 

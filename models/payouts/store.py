@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from datetime import datetime
 
@@ -38,6 +38,7 @@ PAYOUTS = collection(
     index("tell_at", where={"tell_at": {"$exists": True}}),
     index("stage", "-_id"),
     index("stage_at", where={"review": {"$exists": True}}),
+    index("-stage_at", where={"stage": Stage.APPROVAL.value}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",
@@ -82,6 +83,7 @@ class PayoutStore:
     """``PayoutStore(db)``."""
 
     def __init__(self, db: Database) -> None:
+        self._db = db
         self._payouts = db[PAYOUTS]
 
     async def add(self, payout: Payout, session: Session) -> None:
@@ -145,6 +147,17 @@ class PayoutStore:
         if done.matched_count != 1:
             raise Stale(before.id)
 
+    async def swap_with(
+        self, before: Payout, after: Payout, also: Callable[[Session], Awaitable[None]]
+    ) -> None:
+        """The same with ``also`` in one transaction."""
+
+        async def body(session: Session) -> None:
+            await self.swap(before, after, session)
+            await also(session)
+
+        await self._db.transaction(body)
+
     async def claim(self, now: datetime, until: datetime) -> Payout | None:
         """Take the payout that has been due for longest; the others leave it alone until then.
 
@@ -159,9 +172,12 @@ class PayoutStore:
         return _payout(found)
 
     async def hurry(self, reference: str, now: datetime) -> Payout | None:
-        """Something may have happened to it: it is due now, whatever it is. None: it is not ours."""
+        """Something may have happened to it: it is due now, whatever it is. None: it is not ours.
+
+        Nor one that waits for approval: no gateway has heard of it.
+        """
         found = await self._payouts.find_one_and_update(
-            {"reference": reference},
+            {"reference": reference, "stage": {"$ne": Stage.APPROVAL.value}},
             {"$set": {"look_at": now}, "$inc": {"version": 1}},
             return_document=ReturnDocument.AFTER,
         )
@@ -189,6 +205,11 @@ class PayoutStore:
     async def reviewed(self, now: datetime) -> Overdue:
         """What waits for a person."""
         return await overdue(self._payouts, now, by="stage_at", where={"review": {"$exists": True}})
+
+    async def unapproved(self, now: datetime) -> Overdue:
+        """What waits for an administrator's approval."""
+        where = {"stage": {"$eq": Stage.APPROVAL.value}}
+        return await overdue(self._payouts, now, by="stage_at", where=where)
 
 
 def _row(payout: Payout) -> Document:

@@ -21,6 +21,7 @@ from models.payouts import rules
 from models.payouts.payout import Payout, Stage
 from models.payouts.store import PayoutStore
 from models.ports import Clock
+from models.trail.service import Note
 
 log = structlog.get_logger(__name__)
 
@@ -179,8 +180,11 @@ class Work:
             return rules.Away(f"refused to say: {no.code}")
         return rules.NotKnown() if seen is None else rules.Seen(seen)
 
-    async def learn(self, payout_id: str, learned: rules.Learned) -> Payout:
-        """Change a payout by what was learned, with the entry that belongs to it; the payout after it."""
+    async def learn(self, payout_id: str, learned: rules.Learned, note: Note | None = None) -> Payout:
+        """Change a payout by what was learned, with the entry that belongs to it; the payout after it.
+
+        ``note`` is the row of the trail of whoever decided it: it joins the transaction of a change.
+        """
         for _ in range(TRIES_MAX):
             before, now = await self.store.find(payout_id), self._clock.now()
             if before is None:
@@ -189,25 +193,33 @@ class Work:
             if after is before:
                 return before
             try:
-                await self._write(before, after)
+                await self._write(before, after, note)
             except _Moved:
                 continue
             await self._note(before, after)
             return after
         raise Refusal("SERVER_BUSY")
 
-    async def _write(self, before: Payout, after: Payout) -> None:
+    async def _write(self, before: Payout, after: Payout, note: Note | None = None) -> None:
         """Raises ``_Moved`` when somebody else was first."""
         entry = rules.entry_of(before, after, self._clock.now())
 
-        async def also(session: Session | None = None) -> None:
+        async def also(session: Session) -> None:
             try:
                 await self.store.swap(before, after, session)
             except Stale:
                 raise _Moved from None  # not the ledger's: it would read its wallets again
+            if note is not None:
+                await note.also(session)
 
         if entry is None:
-            await also()
+            try:
+                if note is None:
+                    await self.store.swap(before, after)
+                else:
+                    await self.store.swap_with(before, after, note.also)
+            except Stale:
+                raise _Moved from None
         elif (await self._ledger.post([after.wallet], lambda _: [entry], also=also)).again:
             raise _Moved
 

@@ -47,6 +47,8 @@ ACTS: Mapping[str, str] = {
     "call.end": "ended a call",
     "call.refund": "refunded a call",
     "payment.refund": "refunded a payment",
+    "payment.look": "marked a payment as looked at",
+    "payment.settle_refund": "decided what became of a refund",
     "payout.approve": "approved a withdrawal",
     "payout.reject": "rejected a withdrawal",
     "payout.submit": "had a withdrawal submitted",

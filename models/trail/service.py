@@ -81,6 +81,16 @@ class Trail:
         """Chain a row within a transaction; see ``keeping``, which is the way to call it."""
         return await self._store.append(act, self._clock.now(), session)
 
+    async def record(self, act: Act) -> Row:
+        """A row by itself, of an act that is done elsewhere than in the database: before it is done.
+
+        So there may be a row without its act, when somebody else refuses it, and never an act without its row.
+        """
+        await self.begin()
+        row = await self._store.append_alone(act, self._clock.now())
+        await self.say(row)
+        return row
+
     async def say(self, row: Row | None) -> Row | None:
         """Say a row in the log, if it was committed; None when it was not."""
         kept = await self._store.row(row.seq) if row is not None else None

@@ -87,6 +87,7 @@ class TrailStore:
     """``TrailStore(db)``."""
 
     def __init__(self, db: Database) -> None:
+        self._db = db
         self._rows = db[TRAIL]
         self._heads = db[HEAD]
 
@@ -119,6 +120,14 @@ class TrailStore:
         assert moved.matched_count == 1, "a snapshot shows what it has shown"
         await self._rows.insert_one(_document(row), session=session)
         return row
+
+    async def append_alone(self, act: Act, now: datetime) -> Row:
+        """Chain a row in a transaction of its own."""
+
+        async def body(session: Session) -> Row:
+            return await self.append(act, now, session)
+
+        return await self._db.transaction(body)
 
     async def head(self) -> Anchor | None:
         """The last row's number and hash, as the head says; None: no head."""

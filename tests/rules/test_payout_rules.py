@@ -52,6 +52,8 @@ def at(stage: Stage) -> Payout:
         return FRESH
     if stage is Stage.SUBMITTING:
         return SUBMITTING
+    if stage is Stage.APPROVAL:
+        return replace(FRESH, stage=Stage.APPROVAL, look_at=None)
     states = {
         Stage.PENDING: PayoutState.PENDING,
         Stage.OTP: PayoutState.OTP,
@@ -63,6 +65,8 @@ def at(stage: Stage) -> Payout:
     return paid if stage is Stage.PAID else step(paid, seen(PayoutState.REVERSED), NOW)
 
 
+# Those of which a gateway may know. No gateway has been asked about one that waits for approval, whatever is said.
+ASKED = OPEN - {Stage.APPROVAL}
 # What becomes of a payout in a stage by what is learned; everything else leaves it in its stage.
 MOVES: dict[tuple[Stage, str], Stage] = {
     (Stage.WAITING, "begun"): Stage.SUBMITTING,
@@ -70,12 +74,14 @@ MOVES: dict[tuple[Stage, str], Stage] = {
     (Stage.SUBMITTING, "refused"): Stage.FAILED,
     (Stage.SUBMITTING, "later"): Stage.WAITING,
     (Stage.WAITING, "void"): Stage.FAILED,
+    (Stage.APPROVAL, "approve"): Stage.WAITING,
+    (Stage.APPROVAL, "reject"): Stage.FAILED,
     (Stage.PAID, "reversed"): Stage.REVERSED,
-    **{(stage, "failed"): Stage.FAILED for stage in OPEN},
-    **{(stage, "reversed"): Stage.FAILED for stage in OPEN},
-    **{(stage, "paid"): Stage.PAID for stage in OPEN},
-    **{(stage, "otp"): Stage.OTP for stage in OPEN},
-    **{(stage, "pending"): Stage.PENDING for stage in OPEN},
+    **{(stage, "failed"): Stage.FAILED for stage in ASKED},
+    **{(stage, "reversed"): Stage.FAILED for stage in ASKED},
+    **{(stage, "paid"): Stage.PAID for stage in ASKED},
+    **{(stage, "otp"): Stage.OTP for stage in ASKED},
+    **{(stage, "pending"): Stage.PENDING for stage in ASKED},
 }
 LEARNED: dict[str, Learned] = {
     "begun": Begun(),
@@ -89,6 +95,8 @@ LEARNED: dict[str, Learned] = {
     "away": Away("timeout"),
     "submit": Order.SUBMIT,
     "void": Order.VOID,
+    "approve": Order.APPROVE,
+    "reject": Order.REJECT,
     **{state.value: seen(state) for state in PayoutState},
     **{f"{state.value} of another amount": seen(state, amount_minor=999) for state in PayoutState},
     **{f"{state.value} of another": seen(state, reference="wd-p2") for state in PayoutState},
@@ -110,10 +118,12 @@ def test_every_stage_with_everything_that_can_be_learned(stage: Stage, name: str
         check(entry)
     assert (after is before) or after.version == before.version + 1
     # Whatever is open is looked at again, and what is over is not.
-    assert (after.look_at is not None) == (after.stage in (*OPEN, Stage.PAID))
+    assert (after.look_at is not None) == (after.stage in (*ASKED, Stage.PAID))
     if after.status is not before.status:
         assert after.tell_at == now + rules.TELL_WITHIN
-    if "another" in name:
+    if stage is Stage.APPROVAL and name not in ("approve", "reject"):
+        assert after is before
+    elif "another" in name:
         assert after.review is not None
         assert after.stage is before.stage
 
