@@ -58,6 +58,12 @@ class ProviderRef(Shape):
     example = {"provider": "google"}
 
 
+class UnlinkProvider(ProviderRef):
+    """One of the providers, and the password unless this device has signed in within the last ten minutes."""
+
+    password = Text(load_default=None, allow_none=True, most=PASSWORD_LENGTH_MAX)
+
+
 class OAuthLinkView(Shape):
     """A provider that opens your account."""
 
@@ -119,9 +125,16 @@ async def link_provider(ctx: Context, ask: dict[str, Any]) -> None:
     await accounts.oauth.link(ctx.user_id, ask["provider"], ask["id_token"], nonce=ask["nonce"])
 
 
-@route("DELETE", "/api/auth/oauth/{provider}", takes=ProviderRef)
+@route(
+    "DELETE",
+    "/api/auth/oauth/{provider}",
+    takes=UnlinkProvider,
+    limit="auth",
+    refuses=["PASSWORD_REQUIRED", "PASSWORD_WRONG", "RATE_LIMITED", "SERVER_BUSY"],
+)
 async def unlink_provider(ctx: Context, ask: dict[str, Any]) -> None:
-    """Have it open your account no more. Safe to repeat."""
+    """Have it open your account no more. Safe to repeat. ``PASSWORD_REQUIRED``: as with ``2fa/setup``."""
+    await ctx.services.accounts.prove_fresh(ctx.user_id, ctx.session_id, ask["password"])
     await ctx.services.accounts.oauth.unlink(ctx.user_id, ask["provider"])
 
 

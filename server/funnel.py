@@ -29,7 +29,7 @@ from models.ports import Clock, Letter, Window, Windows
 from server.lanes import Lanes
 from server.limits import Allowance, TokenBucket
 from server.metrics import REQUEST_SECONDS, REQUESTS
-from server.proofs import note_proof
+from server.proofs import note_misuse, note_proof
 from server.tracing import Traces
 
 log = structlog.get_logger(__name__)
@@ -186,7 +186,7 @@ class Funnel:
             with self.traces.span(name, door=ctx.door) as span:
                 answer = await self._answered(door, name, ctx, payload, key)
                 span.outcome(answer.refusal.code if answer.refusal else "ok")
-        _note(name, ctx, answer, time.perf_counter() - started)
+        _note(name, ctx, answer, started)
         if door.limit == "auth" or (answer.refusal is not None and answer.refusal.code in _TYPED_AGAIN):
             note_proof(name, ctx, answer.refusal, answer.data, account=_account(ctx, _named(payload)))
         return answer
@@ -220,7 +220,7 @@ class Funnel:
             answer = Answer(refusal=refusal)
         except Exception as error:
             answer = Answer(refusal=fault(error, door.name))
-        _note(door.name, ctx, answer, time.perf_counter() - started)
+        _note(door.name, ctx, answer, started)
         return answer, letters
 
     async def _admitted(
@@ -317,12 +317,17 @@ def fault(error: Exception, name: str) -> Refusal:
     return Refusal("INTERNAL")
 
 
-def _note(name: str, ctx: Context, answer: Answer, took: float) -> None:
-    """Count and log one answer; ``took`` in seconds."""
+def _note(name: str, ctx: Context, answer: Answer, started: float) -> None:
+    """Count and log one answer to what came at ``started`` (``perf_counter``)."""
+    now = time.perf_counter()
+    took = now - started
     outcome = answer.refusal.code if answer.refusal else "ok"
-    if answer.refusal is not None and answer.refusal.status in (403, 404):
-        # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
-        log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
+    if answer.refusal is not None:
+        if answer.refusal.status in (403, 404):
+            # Somebody reached for what is not theirs, or for what is not there: kept for whoever looks into abuse.
+            log.info("refused", door=name, code=outcome, user_id=ctx.user_id, address=ctx.address)
+        else:
+            note_misuse(name, outcome, ctx.user_id, ctx.address, now)
     REQUESTS.labels(name, outcome).inc()
     REQUEST_SECONDS.labels(name).observe(took)
     log.debug("answered", door=name, outcome=outcome, took_ms=round(took * 1000, 1), user_id=ctx.user_id)

@@ -19,10 +19,11 @@ from models.auth.apikeys.rules import PREFIX
 from models.errors import Refusal
 from server.addresses import client_address
 from server.blobs import REVALIDATE, known, pour, serve
+from server.clock import SystemClock
 from server.funnel import Answer, Funnel, fault
 from server.metrics import REQUESTS
 from server.packets import too_deep_or_large
-from server.proofs import note_stranger
+from server.proofs import note_misuse, note_stranger
 from server.security import REQUEST_ID
 from server.uploads import upload_of
 
@@ -65,6 +66,7 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             name = f"{route.method} {route.path}"
             REQUESTS.labels(name, no.code).inc()
             note_stranger(name, no, client_address(request, proxy_hops))
+            note_misuse(name, no.code, "", client_address(request, proxy_hops), SystemClock.monotonic())
             return answer_with(Answer(refusal=no), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)

@@ -168,7 +168,12 @@ class Looking:
         for what, amount in (("credited", step.credit_minor), ("reversed", step.reverse_minor)):
             if amount:
                 self._count(after.gateway, what)
-                log.info("a payment was " + what, reference=after.reference, minor=amount, of=after.currency)
+                log.info(
+                    "a payment was credited" if what == "credited" else "a payment was reversed",
+                    reference=after.reference,
+                    minor=amount,
+                    of=after.currency,
+                )
 
     async def review(self, payment: Payment, said: str) -> None:
         """Have a person look at it."""

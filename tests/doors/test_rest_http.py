@@ -11,7 +11,7 @@ import structlog.testing
 
 from handlers.registry import catalogue
 from models.users.store import USERS
-from server.proofs import account_mark
+from server.proofs import REMEMBERED_MAX, Repeats, account_mark
 from server.rest import NEVER_IN_ADDRESSES
 from tests.doors.conftest import PASSWORD, House, open_house
 
@@ -168,3 +168,31 @@ async def test_who_is_not_let_in_leaves_a_line(rest: House) -> None:
     door = "GET /api/auth/profile"
     assert told == [(door, "TOKEN_INVALID", "127.0.0.1"), (door, "TOKEN_MISSING", "127.0.0.1")]
     assert "made.up" not in str(lines)
+
+
+async def test_who_runs_into_a_limit_or_sends_rubbish_leaves_one_line_a_minute(rest: House) -> None:
+    ada, bob = await rest.person("ada"), await rest.person("bob")
+    with structlog.testing.capture_logs() as lines:
+        for person in (ada, bob):
+            for text in ("x", "y", "z"):
+                (await person.send("PUT", "/api/user/profile", {"avatarUrl": text})).error(
+                    400, "VALIDATION_FAILED"
+                )
+        for _ in range(3):
+            (await ada.send("POST", "/api/calls", data=b"{")).error(400, "BAD_JSON")
+    told = [(line["door"], line["code"], line["user_id"]) for line in lines if line["event"] == "stopped"]
+    assert told == [
+        ("PUT /api/user/profile", "VALIDATION_FAILED", ada.id),
+        ("PUT /api/user/profile", "VALIDATION_FAILED", bob.id),
+        ("POST /api/calls/initiate", "BAD_JSON", ""),
+    ]
+
+
+async def test_what_is_told_once_a_minute_is_told_again_after_it_and_forgotten_in_time() -> None:
+    told = Repeats()
+    assert [told.first(("door", "CODE", "ada"), at) for at in (0.0, 1.0, 59.9, 60.0, 61.0)] == [
+        *(True, False, False, True, False),
+    ]
+    for number in range(REMEMBERED_MAX + 5):
+        assert told.first(("door", "CODE", str(number)), 61.0)
+    assert len(told._told) == REMEMBERED_MAX

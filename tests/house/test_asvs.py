@@ -112,6 +112,34 @@ def test_nothing_is_evaluated_and_no_pickle_is_read() -> None:
     assert [str(path) for path in CODE if "shell=True" in path.read_text()] == []
 
 
+def test_messages_of_the_log_are_fixed() -> None:
+    """What differs is in the fields, where it is hidden and encoded as it has to be."""
+    levels = {"debug", "info", "warning", "error", "exception", "critical"}
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) in ("log", "logger", "logging")
+        and node.func.attr in levels
+        and not (node.args and is_fixed(node.args[0]))
+    ]
+    assert found == []
+
+
+def is_fixed(node: ast.expr) -> bool:
+    """Whether a text is written in the program: in quotes, by a constant's name, or one of two such."""
+    match node:
+        case ast.Constant():
+            return True
+        case ast.Name(id=name):
+            return name.isupper()
+        case ast.IfExp(body=body, orelse=other):
+            return is_fixed(body) and is_fixed(other)
+    return False
+
+
 def test_no_broken_hash_is_used() -> None:
     """SHA-1 within HMAC for the relay alone, as coturn demands; what has to be chance never comes from ``random``."""
     weak = re.compile(r"\b(?:md5|md4|sha1|ripemd160|blake2s)\b", re.IGNORECASE)
