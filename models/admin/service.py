@@ -1,7 +1,7 @@
 """The way into the administrators' pages, and out of them.
 
     door = AdminDoor(store=AdminSessionStore(db), accounts=accounts, people=UserStore(db), sessions=SessionStore(db),
-                     clock=clock, chance=chance)
+                     trail=trail, clock=clock, chance=chance)
 
 An administrator signs in as anybody does (``Accounts.login``), with the same hashes, codes and locks; what the browser
 then holds is a random text of its own, good for these pages alone. Role, ban and second factor are read again with
@@ -22,6 +22,8 @@ from models.auth.service import Accounts, SignInDevice
 from models.auth.sessions.store import SessionStore
 from models.errors import Refusal
 from models.ports import Chance, Clock
+from models.trail.rules import Act, Actor, Target
+from models.trail.service import Trail
 from models.users.profile import ACTIVE, ADMIN, Account
 from models.users.store import UserStore
 
@@ -61,6 +63,16 @@ def factor_of(code: str) -> dict[str, str | None]:
     return {"totp": None, "recovery_code": code}
 
 
+def _act(act: str, account: Account, address: str, reason: str) -> Act:
+    user_id, name = account.profile.user_id, account.profile.username
+    return Act(
+        actor=Actor.admin(user_id, name, address or None),
+        act=act,
+        target=Target("user", user_id, name),
+        reason=reason,
+    )
+
+
 class AdminDoor:
     """See the module for its making."""
 
@@ -71,6 +83,7 @@ class AdminDoor:
         accounts: Accounts,
         people: UserStore,
         sessions: SessionStore,
+        trail: Trail,
         clock: Clock,
         chance: Chance,
     ) -> None:
@@ -78,6 +91,7 @@ class AdminDoor:
         self._accounts = accounts
         self._people = people
         self._sessions = sessions
+        self._trail = trail
         self._clock = clock
         self._chance = chance
 
@@ -86,9 +100,11 @@ class AdminDoor:
         return base64.urlsafe_b64encode(self._chance.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
 
     async def sign_in(
-        self, *, identifier: str, password: str, code: str, device: SignInDevice
+        self, *, identifier: str, password: str, code: str, device: SignInDevice, address: str
     ) -> tuple[str, Present]:
         """What the browser is to hold, and who it is. ``code`` is an app's or a recovery code; "" when none is set up.
+
+        It is in the trail, with the ``address`` from which it was.
 
         Refuses as ``Accounts.login`` does; ``FORBIDDEN`` for who is no administrator.
         """
@@ -113,7 +129,9 @@ class AdminDoor:
             seen_at=now,
             expires_at=now + (LIFE if signed_in.account.second_factor else ENROLLING),
         )
-        await self._store.keep(session)
+        how = "with the second factor" if session.proven else "to set up the second factor"
+        async with self._trail.keeping(_act("admin.sign_in", signed_in.account, address, how)) as row:
+            await self._store.keep(session, also=row.also)
         return token, Present(account=signed_in.account, session=session, ready=session.proven)
 
     async def present(self, token: str | None, *, active: bool = True) -> Present:
@@ -144,9 +162,17 @@ class AdminDoor:
             await self._store.seen(session.digest, now)
         return Present(account=account, session=session, ready=session.proven and account.second_factor)
 
-    async def sign_out(self, present: Present) -> None:
-        """It is over, with the sign-in of the account below it."""
+    async def sign_out(self, present: Present, address: str) -> None:
+        """It is over, with the sign-in of the account below it. It is in the trail."""
+        act = _act("admin.sign_out", present.account, address, "signed out")
+        async with self._trail.keeping(act) as row:
+            await self._store.drop(present.session.digest, also=row.also)
         await self._end(present.session)
+
+    async def note(self, act: Act) -> None:
+        """Put an act into the trail that changes nothing else: a file taken away."""
+        async with self._trail.keeping(act) as row:
+            await self._store.only(row.also)
 
     async def setup(self, present: Present) -> Setup:
         """What an authenticator app needs, the same until its first code. ``TOTP_ENABLED``."""

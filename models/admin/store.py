@@ -6,7 +6,7 @@ password, by "sign out everywhere", by the deletion of the account.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,6 +39,10 @@ ADMIN_SESSIONS = collection(
 )
 
 
+# What goes with it in the same transaction: a row of the trail.
+Also = Callable[[Session], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSession:
     """A sign-in to the pages. ``session_id`` is the sign-in of the account that it stands on.
@@ -62,7 +66,9 @@ class AdminSessionStore:
         self._db = db
         self._rows = db[ADMIN_SESSIONS]
 
-    async def keep(self, one: AdminSession, *, instead_of: str | None = None) -> None:
+    async def keep(
+        self, one: AdminSession, *, instead_of: str | None = None, also: Also | None = None
+    ) -> None:
         """Keep a sign-in, in the place of another one's digest if there was one."""
         row = {
             "_id": one.digest,
@@ -78,6 +84,8 @@ class AdminSessionStore:
             if instead_of is not None:
                 await self._rows.delete_one({"_id": instead_of}, session=transaction)
             await self._rows.insert_one(row, session=transaction)
+            if also is not None:
+                await also(transaction)
 
         await self._db.transaction(body)
 
@@ -90,9 +98,19 @@ class AdminSessionStore:
         """Somebody was there just now."""
         await self._rows.update_one({"_id": digest}, {"$max": {"seen_at": now}})
 
-    async def drop(self, digest: str) -> None:
-        """It is over. Safe to repeat."""
-        await self._rows.delete_one({"_id": digest})
+    async def drop(self, digest: str, *, also: Also | None = None) -> None:
+        """It is over. Safe to repeat; ``also`` is done once, by whoever was first."""
+
+        async def body(transaction: Session) -> None:
+            gone = await self._rows.delete_one({"_id": digest}, session=transaction)
+            if gone.deleted_count and also is not None:
+                await also(transaction)
+
+        await self._db.transaction(body)
+
+    async def only(self, also: Also) -> None:
+        """A transaction of nothing else."""
+        await self._db.transaction(also)
 
     async def drop_of_sessions(self, session_ids: Collection[str], transaction: Session) -> None:
         """Those that stand on sign-ins which end."""

@@ -70,6 +70,7 @@ def add_admin(
             accounts=services.accounts,
             people=UserStore(db),
             sessions=SessionStore(db),
+            trail=services.trail,
             clock=services.clock,
             chance=SystemChance(),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -10,15 +10,16 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from models.errors import Refusal
+from models.ledger.journal import Wallet
 from models.trail.rules import Actor
-from models.users.profile import ADMIN, BANNED, USER
+from models.users.profile import ACTIVE, ADMIN, BANNED, DELETED, USER, Account
 from server.admin.nav import Entry
 from server.admin.visit import BASE, Page, Visit
 
 SHOWN = 50
 CALLS_SHOWN = 15
 ACTS_SHOWN = 8
-STATES = ("active", BANNED, "deleted")
+STATES = (ACTIVE, BANNED, DELETED)
 ROLES = (USER, ADMIN)
 
 # A verb of the desk: ``verb(name, by=, reason=)``.
@@ -80,7 +81,7 @@ async def person(visit: Visit, failed: dict[str, Any] | None = None, status: int
     services, desk = visit.services, visit.services.desk
     account = await desk.people.find(visit.part("id"))
     user_id = account.profile.user_id
-    wallets = await desk.money.wallets(user_id)
+    wallets, oneself = await desk.money.wallets(user_id), user_id == visit.user_id
     calls = await desk.calls.of(user_id, limit=CALLS_SHOWN)
     done = await services.trail.search(target=user_id, limit=ACTS_SHOWN)
     return await visit.render(
@@ -88,13 +89,33 @@ async def person(visit: Visit, failed: dict[str, Any] | None = None, status: int
         status=status,
         account=account,
         profile=account.profile,
-        oneself=user_id == visit.user_id,
+        oneself=oneself,
+        offered=_offered(account, wallets, oneself=oneself),
         wallets=wallets,
         sessions=await services.accounts.sessions(user_id),
         calls=calls[:CALLS_SHOWN],
         done=done.rows,
         failed=failed,
     )
+
+
+def _offered(account: Account, wallets: Sequence[Wallet], *, oneself: bool) -> list[str]:
+    """Which of ``ACTS`` make sense as things stand. The desk decides; this is what the page shows."""
+    profile, others = account.profile, not oneself
+    if profile.status == DELETED:
+        return []
+    frozen = [wallet for wallet in wallets if wallet.frozen]
+    sense = {
+        "unban": profile.status == BANNED,
+        "ban": profile.status != BANNED and others,
+        "freeze": len(frozen) < len(wallets),
+        "unfreeze": bool(frozen),
+        "end-sessions": True,
+        "drop-factor": account.second_factor and others,
+        "demote": profile.role == ADMIN and others,
+        "promote": profile.role != ADMIN and profile.active,
+    }
+    return [name for name, well in sense.items() if well]
 
 
 async def act(visit: Visit) -> web.StreamResponse:

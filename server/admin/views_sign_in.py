@@ -60,6 +60,7 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
             password=password.encode(errors="replace").decode(),
             code=visit.sent("code", 64),
             device=SignInDevice(name="Administrators' pages", platform="web"),
+            address=visit.address,
         )
     except Refusal as no:
         if no.code not in _SAID_HERE:
@@ -105,7 +106,7 @@ async def _form(visit: Visit, *, next_: str, name: str = "", no: Refusal | None 
 
 async def sign_out(visit: Visit) -> web.StreamResponse:
     """The sign-in is over, here and in the database."""
-    await visit.admin.door.sign_out(visit.who)
+    await visit.admin.door.sign_out(visit.who, visit.address)
     answer = visit.to("/login", "You are signed out.")
     visit.let_go(answer)
     return answer

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from models.errors import Refusal
-from models.trail.rules import ACTS, Malformed, Verdict, anchor_of, line_of
+from models.trail.rules import ACTS, Act, Malformed, Target, Verdict, anchor_of, line_of
 from server.admin.nav import Entry
 from server.admin.visit import BASE, HEADERS, Page, Visit
 
@@ -68,6 +68,14 @@ async def verify(visit: Visit) -> web.StreamResponse:
 
 async def export(visit: Visit) -> web.StreamResponse:
     """All rows as JSON lines, the oldest first, for whoever keeps or verifies them elsewhere."""
+    await visit.admin.door.note(
+        Act(
+            actor=visit.actor,
+            act="trail.export",
+            target=Target("trail", "trail"),
+            reason="downloaded from the administrators' pages",
+        )
+    )
     answer = web.StreamResponse(headers=HEADERS)
     answer.content_type = "application/x-ndjson"
     name = f"trail-{visit.now:%Y%m%dT%H%M%SZ}.jsonl"

@@ -172,7 +172,13 @@ class Visit:
 
     def to(self, path: str, said: str = "", **query: str) -> web.Response:
         """Go to a page below ``/admin``; ``said`` is shown there, once."""
-        url = BASE + path + (f"?{urlencode(query)}" if query else "")
+        # With a fragment of its own, or the browser would keep that of the form: what is said stands at the top.
+        url = (
+            BASE
+            + path
+            + (f"?{urlencode(query)}" if query else "")
+            + ("#main" if said and not self.partial else "")
+        )
         # A part that htmx asked for must not become the page of the sign-in.
         answer = (
             web.Response(status=204, headers={"HX-Redirect": url})
