@@ -32,7 +32,7 @@ DEVICE_ID_MAX = 64
 # Fields that are read from a body only, in small letters and without ``_``: proxies and browsers keep addresses.
 NEVER_IN_ADDRESSES = frozenset(
     "password currentpassword newpassword pin currentpin oldpin newpin transactionpin totp recoverycode code "
-    "refreshtoken accesstoken idtoken token".split()
+    "refreshtoken accesstoken idtoken devicetoken token".split()
 )
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]

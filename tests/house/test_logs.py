@@ -72,7 +72,7 @@ def test_below_the_level_nothing_is_said(out: io.StringIO) -> None:
     "key",
     [
         *("password", "currentPassword", "refresh_token", "expoPushToken", "sdp", "Authorization", "text"),
-        *("PIN", "transactionPin", "newPin", "current_pin", "oldPin"),
+        *("deviceToken", "PIN", "transactionPin", "newPin", "current_pin", "oldPin"),
     ],
 )
 def test_secrets_are_known_by_their_names_at_any_depth(out: io.StringIO, key: str) -> None:
