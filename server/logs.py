@@ -22,8 +22,8 @@ TEXT_MAX = 4096  # a line stays a line: an SDP or a page of HTML is no log entry
 # Compared without case, _ and -, so that one entry covers refreshToken, refresh_token and Refresh-Token.
 HIDDEN_KEYS = frozenset(
     "password newpassword currentpassword passwordhash token accesstoken refreshtoken idtoken expopushtoken "
-    "devicetoken authorization cookie setcookie secret jwtsecret turnsecret clientsecret credential credentials apikey pin "
-    "newpin oldpin currentpin transactionpin newtransactionpin currenttransactionpin "
+    "authorization cookie setcookie secret jwtsecret turnsecret clientsecret credential credentials apikey pin "
+    "devicetoken newpin oldpin currentpin transactionpin newtransactionpin currenttransactionpin "
     "totp recoverycode recoverycodes sdp description offer answer candidate candidates text body "
     "message payload ask mongouri redisurl".split()
 )
