@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from models.admin.store import AdminSession, AdminSessionStore
@@ -48,19 +48,26 @@ class Present:
     ready: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """Somebody who has just signed in. ``device_token`` is for the next time: guesses of others do not count there."""
+
+    token: str = field(repr=False)
+    device_token: str = field(repr=False)
+    present: Present
+
+
 def digest_of(token: str) -> str:
     """What is kept of what the browser holds."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def factor_of(code: str) -> dict[str, str | None]:
-    """A typed code as ``totp`` or ``recovery_code``: an app shows six digits, a recovery code is longer."""
+def factor_of(code: str) -> tuple[str | None, str | None]:
+    """A typed code as a TOTP or a recovery code: an app shows six digits, a recovery code is longer."""
     code = "".join(code.split())
     if not code:
-        return {"totp": None, "recovery_code": None}
-    if _TOTP.fullmatch(code):
-        return {"totp": code, "recovery_code": None}
-    return {"totp": None, "recovery_code": code}
+        return None, None
+    return (code, None) if _TOTP.fullmatch(code) else (None, code)
 
 
 def _act(act: str, account: Account, address: str, reason: str) -> Act:
@@ -100,23 +107,32 @@ class AdminDoor:
         return base64.urlsafe_b64encode(self._chance.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
 
     async def sign_in(
-        self, *, identifier: str, password: str, code: str, device: SignInDevice, address: str
-    ) -> tuple[str, Present]:
-        """What the browser is to hold, and who it is. ``code`` is an app's or a recovery code; "" when none is set up.
+        self,
+        *,
+        identifier: str,
+        password: str,
+        code: str,
+        device: SignInDevice,
+        address: str,
+        device_token: str | None = None,
+    ) -> Entered:
+        """Let somebody in. ``code`` is an app's or a recovery code; "" when none is set up.
 
         It is in the trail, with the ``address`` from which it was.
 
         Refuses as ``Accounts.login`` does; ``FORBIDDEN`` for who is no administrator.
         """
-        factor = factor_of(code)
+        totp, recovery_code = factor_of(code)
         signed_in = await self._accounts.login(
             identifier=identifier,
             password=password,
             device=device,
             role=ADMIN,
             life=LIFE,
-            totp=factor.get("totp"),
-            recovery_code=factor.get("recovery_code"),
+            totp=totp,
+            recovery_code=recovery_code,
+            device_token=device_token,
+            address=address,
         )
         identity = await self._accounts.authenticate(signed_in.tokens.access_token)
         now, token = self._clock.now(), self.token()
@@ -132,7 +148,8 @@ class AdminDoor:
         how = "with the second factor" if session.proven else "to set up the second factor"
         async with self._trail.keeping(_act("admin.sign_in", signed_in.account, address, how)) as row:
             await self._store.keep(session, also=row.also)
-        return token, Present(account=signed_in.account, session=session, ready=session.proven)
+        present = Present(account=signed_in.account, session=session, ready=session.proven)
+        return Entered(token, signed_in.tokens.device_token, present)
 
     async def present(self, token: str | None, *, active: bool = True) -> Present:
         """Who holds this. ``active``: a person is there; what a page asks for by itself keeps nobody signed in.
@@ -197,7 +214,10 @@ class AdminDoor:
 
         Refuses with ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
         """
-        await self._accounts.fresh_factor(present.account.profile.user_id, **factor_of(code))
+        totp, recovery_code = factor_of(code)
+        await self._accounts.fresh_factor(
+            present.account.profile.user_id, totp=totp, recovery_code=recovery_code
+        )
 
     async def _end(self, session: AdminSession) -> None:
         await self._accounts.logout(session.user_id, session.session_id)

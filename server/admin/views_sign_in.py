@@ -55,28 +55,30 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
         await _count(visit, name)
         if not name or not 0 < len(password) <= PASSWORD_LENGTH_MAX:
             raise Refusal("CREDENTIALS_WRONG")
-        token, present = await visit.admin.door.sign_in(
+        entered = await visit.admin.door.sign_in(
             identifier=name,
             password=password.encode(errors="replace").decode(),
             code=visit.sent("code", 64),
             device=SignInDevice(name="Administrators' pages", platform="web"),
             address=visit.address,
+            device_token=visit.device_token,
         )
     except Refusal as no:
         if no.code not in _SAID_HERE:
             raise
         log.info("admin sign-in refused", code=no.code, address=visit.address)
         return await _form(visit, next_=next_, name=name, no=no)
-    log.info("admin signed in", user_id=present.account.profile.user_id, address=visit.address)
-    answer = visit.to("/second-factor") if not present.ready else _onwards(visit, next_)
-    visit.hold(answer, token)
+    log.info("admin signed in", user_id=entered.present.account.profile.user_id, address=visit.address)
+    answer = _onwards(visit, next_) if entered.present.ready else visit.to("/second-factor")
+    visit.hold(answer, entered.token, device_token=entered.device_token)
     return answer
 
 
 async def _count(visit: Visit, name: str) -> None:
     """One of the tries that this address, and this account, have at all doors that ask for a password."""
     ctx = Context(services=visit.services, address=visit.address)
-    await visit.admin.wired.funnel.limits.credentials(ctx, {"identifier": name}, "POST /api/auth/login")
+    ask = {"identifier": name, "deviceToken": visit.device_token}
+    await visit.admin.wired.funnel.limits.credentials(ctx, ask, "POST /api/auth/login")
 
 
 def _onwards(visit: Visit, next_: str) -> web.Response:

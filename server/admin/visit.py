@@ -30,6 +30,8 @@ BASE = "/admin"
 TEMPLATES: web.AppKey[jinja2.Environment] = web.AppKey("admin_templates", jinja2.Environment)
 REASON_LENGTH_MAX = 500
 SAID_SECONDS = 60
+# As long as browsers keep a cookie at most (RFC 6265bis §5.5).
+DEVICE_SECONDS = 400 * 86_400
 SAID_LENGTH_MAX = 300
 # Nothing but our own files; the page's pictures are files too, but for the QR code.
 POLICY = (
@@ -71,6 +73,11 @@ class Admin:
     def cookie(self) -> str:
         """The name of the cookie that holds a sign-in."""
         return "__Host-ringmeter-admin" if self.secure else "ringmeter-admin"
+
+    @property
+    def device(self) -> str:
+        """The name of the cookie by which the browser is known."""
+        return f"{self.cookie}-device"
 
     @property
     def said(self) -> str:
@@ -190,9 +197,16 @@ class Visit:
             self._keep(answer, self.admin.said, f"{kept}.{self.admin.marks.of(kept, 'said')}", SAID_SECONDS)
         return self.dressed(answer)
 
-    def hold(self, answer: web.Response, token: str) -> None:
-        """Give the browser what it is to hold. It goes with the browser's session."""
+    @property
+    def device_token(self) -> str | None:
+        """What an earlier sign-in has left in this browser: strangers who guess do not lock it out."""
+        return self.request.cookies.get(self.admin.device)
+
+    def hold(self, answer: web.Response, token: str, *, device_token: str | None = None) -> None:
+        """Give the browser what it is to hold. It goes with the browser's session; the device's token stays."""
         self._keep(answer, self.admin.cookie, token, None)
+        if device_token is not None:
+            self._keep(answer, self.admin.device, device_token, DEVICE_SECONDS)
         self.fresh_cookie = False
 
     def let_go(self, answer: web.Response) -> None:

@@ -50,8 +50,8 @@ async def test_the_same_key_is_shown_until_its_first_code(rest: House) -> None:
     assert secret is not None
     assert secret[1] in again.text
     await web.enrol()
-    assert "second factor" not in (await web.get("/admin/second-factor")).words, (
-        "it is on: on to the overview"
+    assert "Set up your second factor" not in (await web.get("/admin/second-factor")).words, (
+        "on to the overview"
     )
 
 
@@ -242,3 +242,17 @@ async def test_wrong_codes_lock_as_they_do_at_every_sign_in(rest: House) -> None
     api = {"identifier": ada.username, "password": PASSWORD, "totp": old.code()}
     assert (await rest.send("POST", "/api/auth/login", api)).error(429, "TOTP_LOCKED")
     assert "Overview" in (await old.get("/admin/")).words, "who is signed in is locked out by nobody"
+
+
+async def test_strangers_who_guess_lock_out_no_browser_that_was_signed_in_before(rest: House) -> None:
+    ada, web = await keeper(rest)
+    await web.post("/admin/logout")
+    stranger = Web(rest)
+    for _ in range(40):
+        if (await stranger.sign_in(ada.username, "wrong")).status == 429:
+            break
+    else:
+        pytest.fail("nobody stops a guesser")
+    assert (await Web(rest).sign_in(ada.username, PASSWORD)).status == 429, "nor another stranger"
+    await rest.pass_(30)
+    assert "Overview" in (await web.sign_in(ada.username, code=web.code())).words
