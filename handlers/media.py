@@ -126,6 +126,7 @@ def attachment_view(media: _File) -> dict[str, Any]:
         "PAYLOAD_TOO_LARGE",
         "MEDIA_QUOTA",
         "MEDIA_TYPE_NOT_ALLOWED",
+        "MEDIA_HARMFUL",
         "UPLOAD_INCOMPLETE",
         "SERVER_BUSY",
     ],

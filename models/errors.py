@@ -132,6 +132,7 @@ CODES: dict[str, Code] = {
     # -- media
     "MEDIA_UNKNOWN": Code(404, "There is no such file."),
     "MEDIA_TYPE_NOT_ALLOWED": Code(415, "Files of this type are not taken."),
+    "MEDIA_HARMFUL": Code(422, "This file is known to do harm; it was not kept."),
     "MEDIA_QUOTA": Code(409, "Your files take all the room that you have; delete some first."),
     "MEDIA_ATTACHED": Code(409, "This file was sent; it goes with its message."),
     "UPLOAD_INCOMPLETE": Code(400, "The upload ended before the file was whole."),

@@ -33,6 +33,7 @@ from server.config_checks import (
     long_enough,
     origin,
     redis_url,
+    socket_or_port,
     url,
 )
 from server.config_identity import IdentityConfig, identity_config
@@ -128,6 +129,7 @@ class Config:
     payee_proof_seconds: int
     media_bytes_max: int
     media_user_bytes_max: int
+    clamd: str | None
     room_capacity: int
     room_grace_seconds: int
     room_empty_seconds: int
@@ -210,6 +212,7 @@ def load_config(env: Mapping[str, str] | None = None) -> Config:
         payee_proof_seconds=whole(read, "PAYEE_PROOF_SECONDS", 0, 86_400),
         media_bytes_max=whole(read, "MEDIA_BYTES_MAX", 1, MEDIA_BYTES_MOST),
         media_user_bytes_max=whole(read, "MEDIA_USER_BYTES_MAX", 1, 10**15 - 1),
+        clamd=optional(read, "CLAMD", socket_or_port),
         room_capacity=whole(read, "ROOM_CAPACITY", 2, 100),
         room_grace_seconds=whole(read, "ROOM_GRACE_SECONDS", 1, 600),
         room_empty_seconds=whole(read, "ROOM_EMPTY_SECONDS", 60, 31_536_000),

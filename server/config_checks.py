@@ -119,3 +119,9 @@ def within(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return whole
+
+
+def socket_or_port(text: str) -> None:
+    """The path of a socket, or a host with its port."""
+    if not re.fullmatch(r"/\S+|(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", text):
+        raise ValidationError("is neither the path of a socket nor of the form host:port.")

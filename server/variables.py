@@ -165,6 +165,11 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("MEDIA_BYTES_MAX", "26214400", "The largest file that can be sent, in bytes"),
     Variable(
+        "CLAMD",
+        "",
+        "ClamAV's daemon, which then looks at every file: its socket /run/clamd.sock or host:port",
+    ),
+    Variable(
         "MEDIA_USER_BYTES_MAX", "1073741824", "How much room the files of one person may take, in bytes"
     ),
     Variable(

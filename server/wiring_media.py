@@ -12,6 +12,7 @@ from models.media.service import MediaFiles, Room
 from models.media.store import MediaStore
 from models.ports import Clock, Ids
 from models.users.service import Users
+from server.adapters.clamd import Clamd
 from server.adapters.images import Images
 from server.config import Config
 
@@ -42,5 +43,6 @@ def wire_media(config: Config, db: Database, *, users: Users, clock: Clock, ids:
         room=Room(config.media_bytes_max, config.media_user_bytes_max),
         clock=clock,
         ids=ids,
+        scanner=Clamd(config.clamd) if config.clamd else None,
     )
     return WiredMedia(files=files, images=images)

@@ -1,4 +1,4 @@
-"""What files need of the world outside: a place for bytes, and somebody who can look at pictures."""
+"""What files need of the world outside: a place for bytes, and who can look at pictures and for harm."""
 
 from __future__ import annotations
 
@@ -54,4 +54,12 @@ class Pictures(Protocol):
 
         Refuses with ``SERVER_BUSY`` when too many wait.
         """
+        ...
+
+
+class Scanner(Protocol):
+    """Looks whether a file is known to do harm."""
+
+    async def harmful(self, pieces: AsyncIterator[bytes]) -> bool:
+        """Whether it is. Refuses with ``SERVER_BUSY`` when nobody can say: then it is not taken."""
         ...

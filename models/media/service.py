@@ -18,7 +18,7 @@ from models.media.links import Link, Links
 from models.media.media import Content, Kind, Media, State, Thumbnail
 from models.media.metadata import filter_of
 from models.media.movies import only_sound
-from models.media.ports import Files, Picture, Pictures
+from models.media.ports import Files, Picture, Pictures, Scanner
 from models.media.store import MediaStore
 from models.ports import Clock, Ids
 
@@ -69,7 +69,9 @@ class MediaFiles:
         room: Room,
         clock: Clock,
         ids: Ids,
+        scanner: Scanner | None = None,
     ) -> None:
+        self._scanner = scanner
         self._store = store
         self._files = files
         self._pictures = pictures
@@ -95,7 +97,7 @@ class MediaFiles:
         them up to ``form_bytes`` may be no part of the file.
 
         Refuses with ``PAYLOAD_TOO_LARGE``, ``MEDIA_QUOTA``, ``MEDIA_TYPE_NOT_ALLOWED``, ``VALIDATION_FAILED`` (an
-        empty file), ``UPLOAD_INCOMPLETE`` (too slow) and ``SERVER_BUSY``.
+        empty file), ``UPLOAD_INCOMPLETE`` (too slow), ``MEDIA_HARMFUL`` and ``SERVER_BUSY``.
         """
         most = self._room.file_bytes_max
         if length is not None and length - form_bytes > most:
@@ -105,6 +107,7 @@ class MediaFiles:
         media_id = await self._begin(owner_id, most if length is None else min(length, most))
         try:
             size = await self._files.save(media_id, coming.checked(content_type), now=self._clock.now())
+            await self._refuse_harmful(media_id, size)
             content = await self._content(media_id, content_type, size, filename)
             unsent_until = self._clock.now() + timedelta(seconds=rules.UNSENT_SECONDS)
             media = await self._store.finish(media_id, content, due_at=unsent_until)
@@ -125,6 +128,12 @@ class MediaFiles:
             await self._store.withdraw(media_id)
             raise Refusal("MEDIA_QUOTA", maxBytes=self._room.user_bytes_max, maxFiles=rules.FILES_MAX)
         return media_id
+
+    async def _refuse_harmful(self, media_id: str, size: int) -> None:
+        if self._scanner is not None:
+            pieces = self._files.read(media_id, start=0, end=size)
+            if await self._scanner.harmful(pieces):
+                raise Refusal("MEDIA_HARMFUL")
 
     async def _content(self, media_id: str, content_type: str, size: int, filename: str | None) -> Content:
         if content_type == "video/mp4" and await self._only_sound(media_id, size):

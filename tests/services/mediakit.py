@@ -93,7 +93,9 @@ class Album:
     ids: CountingIds
     town: Town = field(default_factory=Town)
 
-    def process(self, *, db: Any = None, pictures: Any = None, files: Any = None, **room: int) -> MediaFiles:
+    def process(
+        self, *, db: Any = None, pictures: Any = None, files: Any = None, scanner: Any = None, **room: int
+    ) -> MediaFiles:
         """A process on the database, or on ``db`` in its place."""
         place = db if db is not None else self.db
         return MediaFiles(
@@ -106,6 +108,7 @@ class Album:
             room=Room(**{"file_bytes_max": MIB, "user_bytes_max": 8 * MIB, **room}),
             clock=self.clock,
             ids=self.ids,
+            scanner=scanner,
         )
 
     async def sent(
