@@ -66,7 +66,7 @@ class Pair:
         self._doing: asyncio.Task[None]
         self.proven = False
         self.violations: list[str] = []
-        self._written = 0
+        self._written = self._asked = 0
 
     @property
     def both(self) -> tuple[ChaosPhone, ChaosPhone]:
@@ -121,7 +121,9 @@ class Pair:
 
     async def _call(self, *, proof: bool) -> None:
         caller, callee = self.both
-        op_id = f"chaos-{self.number}-{len(self.calls)}"
+        # Of its own for each call: one that was asked for by somebody who then left is not asked for again.
+        self._asked += 1
+        op_id = f"chaos-{self.number}-{self._asked}"
         call = await caller.insist(
             "CALL_REQUEST", to=callee.id, type="audio", offer=offer("aaaa"), opId=op_id, reportsMedia=True
         )
