@@ -15,6 +15,7 @@ from collections.abc import Sequence
 gc.disable()
 try:
     from server import (
+        cli_admin,
         cli_audit,
         cli_backup,
         cli_calls,
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "payments": cli_payments,
         "payouts": cli_payouts,
         "reports": cli_reports,
+        "admin": cli_admin,
         "trail": cli_trail,
         "audit": cli_audit,
         "verify-receipt": cli_receipt,

@@ -290,6 +290,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         db,
         stewards,
         trail,
+        accounts=accounts,
         ledger=ledger,
         calls=calls,
         refunds=money.refunds,

@@ -6,6 +6,7 @@ from models.auth.service import Accounts
 from models.auth.stewards import Stewards
 from models.calls.service import Calls
 from models.db import Database
+from models.desk.admins import AdminDesk
 from models.desk.calls import CallDesk
 from models.desk.money import MoneyDesk
 from models.desk.payouts import PayoutDesk
@@ -67,6 +68,7 @@ def wire_desk(
     people: Stewards,
     trail: Trail,
     *,
+    accounts: Accounts,
     ledger: Ledger,
     calls: Calls,
     refunds: Refunds,
@@ -75,6 +77,7 @@ def wire_desk(
 ) -> Desk:
     """All of them, once per process."""
     return Desk(
+        admins=AdminDesk(people=people, newcomers=accounts.newcomers, trail=trail),
         people=people,
         money=MoneyDesk(people=people, ledger=ledger, calls=calls, refunds=refunds, trail=trail),
         calls=CallDesk(store=DeskStore(db), calls=calls, trail=trail, clock=clock),

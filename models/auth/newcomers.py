@@ -24,7 +24,7 @@ from models.auth.strength import Strength, own_words, own_words_of
 from models.db import Session as Transaction
 from models.errors import Refusal
 from models.ports import Chance, Clock, Ids
-from models.users.profile import ACTIVE, USER, Account
+from models.users.profile import ACTIVE, ADMIN, USER, Account
 from models.users.rules import checked_display_name, checked_username, folded, username_variant
 
 # Tries at a username for somebody who chose none; names differ by chance, so a second try is rare already.
@@ -84,6 +84,30 @@ class Newcomers:
         device: SignInDevice,
     ) -> SignedIn:
         """See ``Accounts.register``."""
+        row = await self._checked_row(email, phone, username, password, display_name)
+        return await self._kept(row, device, chosen=bool(username))
+
+    async def administrator(
+        self,
+        *,
+        email: str | None,
+        phone: str | None,
+        username: str | None,
+        password: str,
+        also: Callable[[Account, Transaction], Awaitable[None]],
+    ) -> Account:
+        """A new account that keeps the server, without a sign-in; ``also`` joins the transaction. As ``register``."""
+        row = await self._checked_row(email, phone, username, password, None)
+        return await self._store.add({**row, "role": ADMIN}, also)
+
+    async def _checked_row(
+        self,
+        email: str | None,
+        phone: str | None,
+        username: str | None,
+        password: str,
+        display_name: str | None,
+    ) -> dict[str, Any]:
         if not email and not phone:
             raise Refusal("VALIDATION_FAILED", email=["An e-mail address or a phone number is needed."])
         email = checked_email(email) if email else None
@@ -95,8 +119,7 @@ class Newcomers:
         chosen = {Key.USERNAME: folded(name)} if username else {}
         await self._refuse_taken({**keys, **chosen})  # before the hash, which costs far more
         await self._strength.refuse_weak(password, own_words(username, display_name, email, phone))
-        row = self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
-        return await self._kept(row, device, chosen=bool(username))
+        return self._new_row(email, phone, name, display_name, await self._hasher.hash(password))
 
     async def from_provider(self, person: Person, device: SignInDevice, *, also: Linking) -> SignedIn:
         """An account for a person whom a provider vouches for, linked to it in the same transaction.

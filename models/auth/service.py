@@ -84,7 +84,7 @@ class Accounts:
         self._entering = Entering(
             store=store, desk=self._desk, hasher=hasher, factors=factors, guesses=guesses
         )
-        self._newcomers = Newcomers(
+        self._newcomers = self.newcomers = Newcomers(
             store=store,
             desk=self._desk,
             clock=clock,

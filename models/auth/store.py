@@ -127,6 +127,22 @@ class AccountStore:
             raise exists_already(error) from None
         return account_of(dict(row))
 
+    async def add(
+        self, row: Mapping[str, Any], also: Callable[[Account, Transaction], Awaitable[None]]
+    ) -> Account:
+        """Keep a new account without a session, and ``also`` what comes with it. ``ACCOUNT_EXISTS`` (``field``)."""
+        account = account_of(dict(row))
+
+        async def body(transaction: Transaction) -> None:
+            await self._users.insert_one(dict(row), session=transaction)
+            await also(account, transaction)
+
+        try:
+            await self._db.transaction(body)
+        except DuplicateKeyError as error:
+            raise exists_already(error) from None
+        return account
+
     async def sign_in(
         self, seen: Credentials, session: Session, *, note: Revocation, new_hash: str | None = None
     ) -> Account | None:

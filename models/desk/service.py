@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.auth.stewards import Stewards
+from models.desk.admins import AdminDesk
 from models.desk.calls import CallDesk
 from models.desk.money import MoneyDesk
 from models.desk.payouts import PayoutDesk
@@ -18,6 +19,7 @@ from models.desk.payouts import PayoutDesk
 class Desk:
     """One per process."""
 
+    admins: AdminDesk
     people: Stewards
     money: MoneyDesk
     calls: CallDesk

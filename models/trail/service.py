@@ -20,7 +20,7 @@ import structlog
 
 from models.db import Session
 from models.ports import Clock
-from models.trail.rules import Act, Anchor, Malformed, Row, Value, Verdict, Walk
+from models.trail.rules import Act, Anchor, Malformed, Row, Target, Value, Verdict, Walk
 from models.trail.search import Wanted
 from models.trail.store import TrailStore
 
@@ -49,6 +49,10 @@ class Note:
     def add(self, **details: Value) -> None:
         """Facts that are known only when the act is done; before ``also``."""
         self.act = replace(self.act, details={**self.act.details, **details})
+
+    def about(self, target: Target) -> None:
+        """What is acted on, where that is known only when it is done; before ``also``."""
+        self.act = replace(self.act, target=target)
 
     async def also(self, session: Session) -> None:
         """Append the row within the transaction, which may run several times."""
