@@ -54,9 +54,10 @@ CACHE_GB = 0.25  # the least WiredTiger takes; with its own default it grows to 
 OPLOG_MB = 256  # nobody replicates from it; rollback of long transactions wants some
 SET_NAME = "ringmeter"
 # Expiry would go by mongod's own clock, which is not a test's. And there is a database for every test: the files of
-# those that are gone are let go of within seconds, or a process runs out of them.
+# those that are gone are let go of within seconds, or a process runs out of them. And each test signs in anew.
 FOR_TESTS = tuple(
     "--setParameter=ttlMonitorEnabled=false --setParameter=minSnapshotHistoryWindowInSeconds=20 --syncdelay=10 "
+    "--setParameter=scramSHA256IterationCount=5000 "
     "--wiredTigerEngineConfigString=file_manager=(close_idle_time=5,close_scan_interval=2)".split()
 )
 USER = "ringmeter"

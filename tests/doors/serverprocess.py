@@ -1,4 +1,7 @@
-"""A real server: ``python main.py`` in a process of its own, which a test may kill, drain and start again."""
+"""A real server: ``python main.py`` in a process of its own, which a test may kill, drain and start again.
+
+Where a test is not about the start, the process is forked from one that has imported all of it: see ``warm``.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from typing import Any
 import pytest
 
 from server.mongod import put_away
+from tests.doors import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "main.py"
@@ -77,6 +81,7 @@ class ServerProcess:
     """``python main.py run`` in ``folder``: ``address`` and ``port`` once it has said its line.
 
     Without ``mongo_uri`` it brings its embedded database, in ``folder/.data``. ``env`` wins over ``TEST_ENV``.
+    ``cold``: with an interpreter of its own, as have those that start processes themselves.
     """
 
     def __init__(
@@ -86,9 +91,11 @@ class ServerProcess:
         mongo_uri: str | None = None,
         database: str | None = None,
         words: tuple[str, ...] = (),
+        cold: bool = False,
         **env: str,
     ) -> None:
         self.words = words
+        self.cold = cold or "--processes" in words or "COVERAGE_PROCESS_START" in os.environ
         self.folder = folder
         self.data_dir = folder / ".data"
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +105,7 @@ class ServerProcess:
             self.env["MONGO_URI"] = mongo_uri
         if database is not None:
             self.env["MONGO_DATABASE"] = database
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | warm.Forked | None = None
         self.port = 0
         self.line = ""
         self.started_in = 0.0
@@ -115,7 +122,11 @@ class ServerProcess:
     def begin(self, *words: str) -> None:
         """Start ``python main.py words…``, and wait for nothing."""
         # Files, not pipes: nobody reads a pipe all the time, and a full one would stop the server.
-        with open(self.folder / "server.log", "ab") as log, open(self.folder / "server.out", "wb") as out:
+        error, said = self.folder / "server.log", self.folder / "server.out"
+        if not self.cold:
+            self.process = warm.Forked(words, cwd=self.folder, env=self.env, out=said, err=error)
+            return
+        with open(error, "ab") as log, open(said, "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, str(MAIN), *words],
                 cwd=self.folder,
@@ -195,6 +206,8 @@ class ServerProcess:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """``python main.py words…`` beside it, with the same configuration."""
+        if not self.cold:
+            return warm.run(words, cwd=self.folder, env=self.env | {"COLUMNS": "200"})
         return subprocess.run(
             [sys.executable, str(MAIN), *words],
             cwd=self.folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from argparse import ArgumentParser, Namespace
 from io import StringIO
 from pathlib import Path
@@ -19,10 +18,9 @@ from models.ledger.store import JOURNAL
 from server import cli_audit
 from server.config import load_config
 from server.processes import free_port
+from tests.doors import warm
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.callkit import Town
-
-ROOT = Path(__file__).parents[2]
 
 
 def parsed(*words: str) -> Namespace:
@@ -97,15 +95,7 @@ async def test_an_instant_that_mongodb_has_forgotten_is_said(
 
 def command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """The program itself, with nothing configured but ``env``."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "audit", *words],
-        env={"PATH": os.environ["PATH"], **env},
-        cwd=env.get("DATA_DIR"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(["audit", *words], env={"PATH": os.environ["PATH"], **env}, cwd=Path(env["DATA_DIR"]))
 
 
 def test_wrong_use_and_a_database_that_cannot_be_read_are_2(tmp_path: Path, mongo_uri: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from io import StringIO
@@ -19,9 +18,9 @@ from models.billing.signing import Signer
 from models.calls.call import Role
 from server import cli_receipt
 from server.config import kept_secret, load_config
+from tests.doors import warm
 from tests.rules.test_receipt import long_one, talked
 
-ROOT = Path(__file__).parents[2]
 SECRET = "a secret of thirty-two bytes or more"
 OTHERS = "another secret of thirty-two bytes or more"
 
@@ -54,15 +53,11 @@ async def run(folder: Path, *words: str, **env: str) -> Done:
 
 def program(folder: Path, *words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """The program itself."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "verify-receipt", *words],
+    return warm.run(
+        ["verify-receipt", *words],
         env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder / "data"), **env},
         cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        stdin=stdin,
     )
 
 

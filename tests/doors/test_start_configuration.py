@@ -22,7 +22,7 @@ DATABASE_MB_MAX = 250
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server on an empty folder, not started."""
-    server = ServerProcess(tmp_path / "server")
+    server = ServerProcess(tmp_path / "server", cold=True)
     yield server
     server.stop()
 
@@ -88,6 +88,7 @@ def test_in_production_it_writes_nothing_to_the_disk(tmp_path: Path, mongo_uri: 
         tmp_path / "here",
         mongo_uri=mongo_uri,
         database="nobody_was_here",
+        cold=True,
         ENV="production",
         JWT_SECRET="s" * 32,
     )

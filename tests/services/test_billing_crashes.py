@@ -166,9 +166,8 @@ async def crashed_everywhere(town: PaidTown, name: str) -> list[Scene]:
             scenes += await scenes_of(town, before, [str(step)])
             await dies(scenes[-1], verb, step)
             await town.books()
-            await recovered(
-                town, scenes[-1:]
-            )  # so that the next one finds the same thing to do, and nothing else
+            # So that the next one finds the same thing to do, and nothing else.
+            await recovered(town, scenes[-1:], until=OF_ALL[name])
     else:
         scenes = await scenes_of(town, before, [str(step) for step in range(1, steps + 1)])
         for step, scene in enumerate(scenes, 1):
@@ -183,14 +182,21 @@ async def dies(scene: Scene, verb: Act, step: int) -> None:
         await verb(scene)
 
 
-async def recovered(town: PaidTown, scenes: list[Scene]) -> None:
-    """The surviving processes beat and a fresh one runs the jobs, for longer than any deadline."""
+async def recovered(town: PaidTown, scenes: list[Scene], until: Stage | None = None) -> None:
+    """The surviving processes beat and a fresh one runs the jobs, for longer than any deadline.
+
+    ``until``: no longer than until all of them have come so far, and nobody is busy.
+    """
     fresh = town.process(f"fresh{len(town.processes)}")
     for _ in range(12):
         town.clock.pass_(6)
         for scene in scenes:
             await scene.well.calls.beat()
         await fresh.jobs()
+        if until is not None and not await town.locks():
+            charges = [(await town.call(scene.the_call)).charge for scene in scenes]
+            if all(charge is not None and charge.stage is until for charge in charges):
+                return
 
 
 @pytest.mark.parametrize("name", VERBS)
