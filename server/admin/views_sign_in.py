@@ -110,6 +110,8 @@ async def sign_out(visit: Visit) -> web.StreamResponse:
     """The sign-in is over, here and in the database."""
     await visit.admin.door.sign_out(visit.who, visit.address)
     answer = visit.to("/login", "You are signed out.")
+    # Whatever a browser has kept of the pages in spite of no-store, the next one at it does not find.
+    answer.headers["Clear-Site-Data"] = '"cache"'
     visit.let_go(answer)
     return answer
 

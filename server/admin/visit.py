@@ -36,7 +36,7 @@ SAID_LENGTH_MAX = 300
 # Nothing but our own files; the page's pictures are files too, but for the QR code.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "form-action 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     hdrs.CACHE_CONTROL: "no-store",

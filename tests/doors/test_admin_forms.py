@@ -109,6 +109,7 @@ async def test_pages_are_kept_nowhere_and_run_nothing_but_our_own_files(rest: Ho
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
         assert "default-src 'none'" in policy
+        assert "object-src 'none'; base-uri 'none'" in policy
         assert page.headers["X-Frame-Options"] == "DENY"
         assert page.headers["Referrer-Policy"] == "same-origin"
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", page.text), (

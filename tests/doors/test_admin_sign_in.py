@@ -202,8 +202,9 @@ async def test_a_sign_in_without_a_code_ends_when_a_factor_is_set_up_elsewhere(r
 async def test_signing_out_ends_it_here_and_in_the_database(rest: House) -> None:
     ada, web = await keeper(rest)
     held = web.cookies[COOKIE]
-    shown = await web.post("/admin/logout")
-    assert "You are signed out." in shown.words
+    answer = await web.send("POST", "/admin/logout", {"csrf": web.csrf})
+    assert answer.headers["Clear-Site-Data"] == '"cache"'
+    assert "You are signed out." in (await web.get(answer.headers["Location"])).words
     assert await rows(rest, ada.id) == []
     assert "Sign in" in (await Web(rest, {COOKIE: held}).get("/admin/")).words
     assert await rest.db[SESSIONS].count_documents({"user_id": ada.id, "ended_at": None}) == 1
