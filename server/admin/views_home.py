@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from server.admin.nav import Entry
+from server.admin.views_payouts import count as withdrawals
 from server.admin.views_reports import count as open_reports
 from server.admin.visit import Page, Visit
 
@@ -24,7 +25,7 @@ async def home(visit: Visit) -> web.StreamResponse:
         reports=await open_reports(visit),
         newest=newest.items,
         done=done.rows,
-        tiles=[],
+        withdrawals=await withdrawals(visit),
     )
 
 

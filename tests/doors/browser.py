@@ -173,6 +173,10 @@ class Browser:
         self.pages.append(page)
         return page
 
+    def forget(self) -> None:
+        """Throw all cookies away."""
+        self.ask("forget")
+
     def popup(self, name: str) -> Page:
         """The next tab that a page opens, or has opened, by that name."""
         page = self.page(name)

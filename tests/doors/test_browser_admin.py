@@ -77,8 +77,8 @@ class Desk:
     def __init__(self, stage: Stage, size: tuple[int, int]) -> None:
         self.name = f"warden{next(_numbers)}"
         self.page = stage.browser.page(self.name)
-        self.address = stage.server.address
-        self.page.open(f"{self.address}/admin/login", width=size[0], height=size[1])
+        stage.browser.forget()
+        self.page.open(f"{stage.server.address}/admin/login", width=size[0], height=size[1])
         assert self.page.run(_REGISTER, [self.name, PASSWORD]) == 201
         promoted = stage.server.command("users", "promote", self.name)
         assert promoted.returncode == 0, promoted.stdout + promoted.stderr

@@ -89,6 +89,7 @@ const verbs = {
   scheme: ({ page, scheme }) => pages.get(page).emulateMedia({ colorScheme: scheme }),
   reload: ({ page }) => pages.get(page).reload().then(() => null),
   content: ({ page, html }) => pages.get(page).setContent(html),
+  forget: () => context.clearCookies(),
   offline: ({ on }) => context.setOffline(on),
   run: ({ page, script, arg }) => pages.get(page).evaluate(`(${script})(${JSON.stringify(arg ?? null)})`),
   // Not waitForFunction: it evaluates text in the page, which the page's own Content-Security-Policy forbids.
