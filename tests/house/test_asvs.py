@@ -202,6 +202,8 @@ def test_fields_for_passwords_are_masked_and_take_what_is_pasted() -> None:
         inputs.feed(path.read_text())
         for one in inputs.found:
             assert "onpaste" not in one
+            if "code" in one.get("class", "").split():
+                continue  # what is good once may be seen while it is typed
             if re.search(r"password|pin$", one.get("name", ""), re.IGNORECASE):
                 seen += 1
                 assert one["type"] == "password", (path, one)
