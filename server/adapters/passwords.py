@@ -26,6 +26,7 @@ T = TypeVar("T")
 THREADS_MAX = 2
 # Waiting and running at once for each thread: some five seconds of work at cost 12.
 QUEUE_MAX_PER_THREAD = 24
+_COST_MIN = 4  # bcrypt's own
 # bcrypt reads 72 bytes and no NUL. A digest of the whole password in base64 has 44 and none; the label makes it a
 # digest that no other program's leaked list of digests can stand in for.
 _LABEL = b"ringmeter password v1"
@@ -50,15 +51,25 @@ class Passwords:
         return (await self._run(lambda: bcrypt.hashpw(digest, bcrypt.gensalt(self._rounds)))).decode()
 
     async def verify(self, password: str, kept: str | None) -> bool:
-        """Whether ``kept`` is the password's hash; None costs as much and is False. Refuses with ``SERVER_BUSY``."""
+        """Whether ``kept`` is the password's hash; None costs as much and is False. Refuses with ``SERVER_BUSY``.
+
+        So does a hash of a lower cost, from before the cost was raised: how long it takes tells of no account.
+        """
         digest = _digest(password)
         against = self._nobody if kept is None else kept.encode()
-        same = await self._run(lambda: bcrypt.checkpw(digest, against))
+        same = await self._run(lambda: self._checked(digest, against))
         return same and kept is not None
+
+    def _checked(self, digest: bytes, against: bytes) -> bool:
+        same: bool = bcrypt.checkpw(digest, against)
+        # The work doubles with each step: 2^10 and then 2^10 + 2^11 are 2^12.
+        for cost in range(max(_COST_MIN, _cost(against)), self._rounds):
+            bcrypt.hashpw(digest, bcrypt.gensalt(cost))
+        return same
 
     def outdated(self, kept: str) -> bool:
         """Whether the hash has another cost than new ones; it stands in the hash (``$2b$12$…``)."""
-        return kept.split("$")[2] != f"{self._rounds:02d}"
+        return _cost(kept.encode()) != self._rounds
 
     def close(self) -> None:
         """Stop the threads; what waits is not done any more."""
@@ -81,6 +92,10 @@ class Passwords:
     def _leave(self, _: Future[T] | None) -> None:
         with self._lock:
             self._running -= 1
+
+
+def _cost(kept: bytes) -> int:
+    return int(kept.split(b"$")[2])
 
 
 def _cores() -> int:

@@ -310,6 +310,9 @@ class Bench:
         with self.bar("logins: a flood") as told:
             flood = summary([await logins.flood(server.url, people, plan, told)])
         self.results["logins"]["flood"] = flood
+        with self.bar("logins: second factors"):
+            await logins.turn_on_factors(server.url, people)
+        await self._rounds("logins", ("alike", lambda told: logins.alike(server.url, people, plan, told)))
 
     async def _processes(self, uri: str) -> None:
         """The same calls over more and more processes. Without a Redis on this machine nothing is measured."""

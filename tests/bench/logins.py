@@ -1,11 +1,16 @@
-"""Logins over HTTP at bcrypt's cost 12: how many a second, and what happens when far more come than that."""
+"""Logins over HTTP at bcrypt's cost 12: how many a second, what happens when far more come than that, and whether the
+time that a refusal takes tells who has an account.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
+from statistics import median
 
 import aiohttp
+import pyotp
 
 from tests.bench.machine import Watched
 from tests.bench.people import PASSWORD, Person
@@ -99,3 +104,57 @@ async def flood(url: str, people: list[Person], plan: Plan, told: Told) -> Round
         **spread("bystander_ms", bystander),
     }
     return Round(figures, codes)
+
+
+# Names that nobody has, each tried once: names have locks, whosever they are.
+_NOBODIES = itertools.count(1)
+_WRONG = "wrong horse battery"
+
+
+async def alike(url: str, people: list[Person], plan: Plan, told: Told) -> Round:
+    """Refusals for somebody, for nobody and for somebody with a second factor, one after the other and taking turns.
+
+    The figures are medians, and each median by that of nobody: 1 is no difference at all.
+    """
+    took: dict[str, list[float]] = {}
+    faults: Counter[str] = Counter()
+    careful, plain = people[: len(people) // 2], people[len(people) // 2 :]
+    async with _client() as http:
+
+        async def ask(kind: str, path: str, expected: int, **body: str) -> None:
+            begun = now()
+            async with http.post(f"{url}/api/auth/{path}", json=body) as answer:
+                await answer.read()
+                if answer.status != expected:
+                    faults[f"{kind}: {answer.status}"] += 1
+            took.setdefault(kind, []).append((now() - begun) * 1000)
+
+        for number in range(plan.alike_tries):
+            names = {
+                "known": plain[number % len(plain)].username,
+                "second_factor": careful[number % len(careful)].username,
+                "nobody": f"nobody{next(_NOBODIES)}",
+            }
+            for who, name in names.items():
+                await ask(f"login_{who}_ms", "login", 401, identifier=name, password=_WRONG)
+            for who, name in names.items():
+                await ask(f"forgot_{who}_ms", "forgot-password", 202, identifier=name)
+            told(number / plan.alike_tries)
+    figures = {kind: median(samples) for kind, samples in took.items()}
+    for verb in ("login", "forgot"):
+        for who in ("known", "second_factor"):
+            figures[f"{verb}_{who}_ratio"] = figures[f"{verb}_{who}_ms"] / figures[f"{verb}_nobody_ms"]
+    return Round(figures, faults)
+
+
+async def turn_on_factors(url: str, people: list[Person]) -> None:
+    """A second factor for the first half of the people."""
+    async with _client() as http:
+        for person in people[: len(people) // 2]:
+            head = {"Authorization": f"Bearer {person.token}"}
+            async with http.post(f"{url}/api/auth/2fa/setup", headers=head) as answer:
+                secret = (await answer.json())["secret"]
+            body = {"code": pyotp.TOTP(secret).now()}
+            async with http.post(f"{url}/api/auth/2fa/enable", json=body, headers=head) as answer:
+                if answer.status != 200:
+                    raise RuntimeError(f"2fa: {answer.status} {await answer.text()}")

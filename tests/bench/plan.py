@@ -26,6 +26,7 @@ class Plan:
     login_users: int = 16
     login_seconds: float = 5.0
     login_workers: int = 4
+    alike_tries: int = 20  # sign-ins of each kind, one at a time
     flood_rate: float = 40.0
     flood_seconds: float = 4.0
     idle_seconds: float = 4.0
@@ -63,6 +64,7 @@ QUICK = Plan(
     relay_seconds=1.2,
     login_users=4,
     login_seconds=1.5,
+    alike_tries=6,
     flood_seconds=1.5,
     idle_seconds=1.0,
     money_rounds=1,

@@ -178,6 +178,12 @@ def _logins(part: Mapping[str, Any]) -> Table:
     for title, name in (("signed in", "signed_in"), ("refused", "refused")):
         table.add_row(f"  {title}", span(flood, name, 0), both(flood, f"{name}_ms"))
     table.add_row("  /health/live meanwhile", "", both(flood, "bystander_ms"))
+    alike = part["alike"]
+    for verb, title in (("login", "a wrong password"), ("forgot", "a forgotten password")):
+        for who in ("nobody", "known", "second_factor"):
+            of = {"nobody": "nobody's", "known": "somebody's", "second_factor": "with a second factor"}[who]
+            ratio = "" if who == "nobody" else f"{span(alike, f'{verb}_{who}_ratio', 3)} of nobody's"
+            table.add_row(f"{title}, {of}: p50 ms", span(alike, f"{verb}_{who}_ms", 2), ratio)
     return table
 
 

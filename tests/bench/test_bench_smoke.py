@@ -205,7 +205,7 @@ def test_the_report_says_what_the_bottleneck_was(
         "relay": ("steady", "flat_out"),
         "chat": ("steady", "flat_out", "group_flat_out", "catch_up"),
         "presence": ("arrivals", "changes", "flaps"),
-        "logins": ("flat_out", "flood"),
+        "logins": ("flat_out", "flood", "alike"),
         "live": ("real_rate", "burst"),
     }
     asked = {"steps": {step: {"find": 2.0} for step in ("request", "accept", "end")}, "total": 6.0}
