@@ -11,7 +11,7 @@ from models.chat.conversations.conversation import ADMIN, GROUP, MEMBER, OWNER, 
 from models.chat.message import Draft, Note
 from models.errors import Refusal
 from models.users.profile import Meeting, Profile
-from models.users.rules import folded
+from models.users.rules import folded, one_line, visible
 
 # CONTRACT §1: chat text 8 KiB, in UTF-8.
 TEXT_BYTES_MAX = 8 * 1024
@@ -137,9 +137,9 @@ class Change:
 
 
 def checked_name(name: str) -> str:
-    """A group's name with single spaces. Refuses with ``VALIDATION_FAILED``."""
-    name = " ".join(name.split())
-    if not 1 <= len(name) <= NAME_LENGTH_MAX:
+    """A group's name, as ``one_line`` makes it. Refuses with ``VALIDATION_FAILED``, also what nobody could see."""
+    name = one_line(name)
+    if not 1 <= len(name) <= NAME_LENGTH_MAX or not visible(name):
         raise Refusal("VALIDATION_FAILED", name=[f"1 to {NAME_LENGTH_MAX} characters."])
     return name
 

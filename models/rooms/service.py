@@ -18,6 +18,7 @@ from models.rooms.logs.store import CallLog, Totals
 from models.rooms.room import Access, Closed, Participant, Room
 from models.rooms.rules import Step
 from models.users.profile import ACTIVE, Profile
+from models.users.rules import one_line, visible
 
 # Open rooms of one owner: more than a community with a room per topic has, and few enough to list and to close.
 OWNED_MAX = 100
@@ -62,10 +63,14 @@ class Rooms(Coming):
     ) -> Seen:
         """Open a room. The same ``op_id`` again answers with the first one.
 
-        Refuses with ``VALIDATION_FAILED`` (a capacity that cannot be served here) and ``TOO_MANY_ROOMS``.
+        Refuses with ``VALIDATION_FAILED`` (a capacity that cannot be served here, a name with nothing to see) and
+        ``TOO_MANY_ROOMS``.
         """
         if op_id is not None and (known := await self._store.by_op(user_id, op_id)) is not None:
             return await self._seen(known)
+        name = one_line(name) if name else name
+        if name and not visible(name):
+            raise Refusal("VALIDATION_FAILED", name=["There is nothing to see in it."])
         most = max(self._capacity, self._capacity_max)
         if capacity is not None and capacity > most:
             raise Refusal("VALIDATION_FAILED", capacity=[f"A room has at most {most} participants here."])

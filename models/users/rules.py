@@ -17,6 +17,16 @@ DISPLAY_NAME_LENGTH_MAX = 64
 # The highest code point: behind every text that begins with the same letters, in the order of UTF-8 bytes.
 LAST_CHARACTER = "\U0010ffff"
 
+# Marks upon one character; no script writes more.
+MARKS_MAX = 4
+
+_JOINERS = "\u200c\u200d"
+# Letters and symbols with nothing to see: the fillers of Hangul, the empty pattern of Braille.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+# All but one between two characters.
+_LOOSE_JOINERS = re.compile(
+    r"(?<=[\u200c\u200d])[\u200c\u200d]+|(?:^|(?<=\s))[\u200c\u200d]+|[\u200c\u200d]+(?=\s|$)"
+)
 _USERNAME = re.compile(r"[A-Za-z0-9._-]+")
 _NOT_USERNAME = re.compile(r"[^a-z0-9._-]+")
 
@@ -33,17 +43,37 @@ def checked_username(text: str) -> str:
 
 
 def checked_display_name(text: str) -> str:
-    """A display name without control characters, with single spaces. Refuses with ``VALIDATION_FAILED``."""
-    # Categories: Cc control, Cf format (bidirectional overrides that turn a name around), but joiners stay.
-    kept = "".join(ch if not _steers(ch) else " " for ch in unicodedata.normalize("NFC", text))
-    name = " ".join(kept.split())
-    if not 1 <= len(name) <= DISPLAY_NAME_LENGTH_MAX:
+    """A display name as ``one_line`` makes it. Refuses with ``VALIDATION_FAILED``, also what nobody could see."""
+    name = one_line(text)
+    if not 1 <= len(name) <= DISPLAY_NAME_LENGTH_MAX or not visible(name):
         raise Refusal("VALIDATION_FAILED", displayName=[f"1 to {DISPLAY_NAME_LENGTH_MAX} characters."])
     return name
 
 
+def one_line(text: str) -> str:
+    """Text for titles and lists, which nothing in it can rearrange: single spaces instead of whatever steers.
+
+    Control characters go, bidirectional overrides and marks, private characters and noncharacters; joiners stay between
+    two characters that they join; of marks that stand on one character the first few stay.
+    """
+    kept: list[str] = []
+    marks = 0
+    for ch in unicodedata.normalize("NFC", text):
+        marks = marks + 1 if unicodedata.category(ch) in {"Mn", "Me"} else 0
+        if marks <= MARKS_MAX:
+            kept.append(" " if _steers(ch) else ch)
+    return " ".join(_LOOSE_JOINERS.sub("", " ".join("".join(kept).split())).split())
+
+
+def visible(text: str) -> bool:
+    """Whether there is anything to see in a text."""
+    return any(unicodedata.category(ch)[0] in "LNPS" and ch not in _BLANK for ch in text)
+
+
 def _steers(ch: str) -> bool:
-    return unicodedata.category(ch) in {"Cc", "Cf"} and ch not in "\u200c\u200d"
+    if unicodedata.category(ch) in {"Cc", "Cf", "Co"}:
+        return ch not in _JOINERS
+    return ord(ch) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(ch) <= 0xFDEF
 
 
 def folded(text: str) -> str:
