@@ -1,0 +1,56 @@
+"""The blocks that hold, in memory: what every request and every handshake is looked up in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from models.blocks.rules import HOST_BITS_V6, Network, network_of, parsed, parsed_network
+from models.blocks.store import Block
+
+
+class Board:
+    """One per process."""
+
+    def __init__(self) -> None:
+        # By ``network_of``: single addresses, of which there may be many, cost one look however many they are.
+        self._single: dict[str, datetime] = {}
+        self._wide: dict[str, tuple[Network, datetime]] = {}
+
+    def __len__(self) -> int:
+        return len(self._single) + len(self._wide)
+
+    def put(self, blocks: Iterable[Block], now: datetime) -> bool:
+        """Take over what has changed; whether something is blocked that was not."""
+        more = False
+        for block in blocks:
+            network = parsed_network(block.network)
+            one = network.prefixlen == (32 if network.version == 4 else HOST_BITS_V6)
+            key = network_of(str(network.network_address)) if one else block.network
+            known = key in self._single or key in self._wide
+            self._single.pop(key, None)
+            self._wide.pop(key, None)
+            if block.until <= now:
+                continue
+            more = more or not known
+            if one:
+                self._single[key] = block.until
+            else:
+                self._wide[key] = (network, block.until)
+        return more
+
+    def until(self, address: str, now: datetime) -> datetime | None:
+        """Until when an address is kept out; None: it is not."""
+        if not self._single and not self._wide:
+            return None
+        until = self._single.get(network_of(address))
+        if until is None and self._wide:
+            found = parsed(address)
+            inside = [end for network, end in self._wide.values() if found is not None and found in network]
+            until = max(inside, default=None)
+        return until if until is not None and until > now else None
+
+    def tidy(self, now: datetime) -> None:
+        """Forget what is over."""
+        self._single = {key: until for key, until in self._single.items() if until > now}
+        self._wide = {key: row for key, row in self._wide.items() if row[1] > now}
