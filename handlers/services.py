@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from models.auth.service import Accounts
     from models.billing.receipts import Receipts
     from models.billing.service import Billing
+    from models.blocks.service import Blocks
     from models.calls.ice import IceServers
     from models.calls.service import Calls
     from models.chat.service import Chat
@@ -57,6 +58,7 @@ class Services:
     reports: Reports
     desk: Desk
     trail: Trail
+    blocks: Blocks
     mailbox: Mailbox
     media: MediaFiles
     presence: Whereabouts

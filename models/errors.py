@@ -29,6 +29,10 @@ CODES: dict[str, Code] = {
     "ROUTE_UNKNOWN": Code(404, "There is nothing at this address."),
     "METHOD_NOT_ALLOWED": Code(405, "This address does not take that method."),
     "RATE_LIMITED": Code(429, "Too many requests; slow down.", 1000),
+    "TOO_MANY_CONNECTIONS": Code(
+        429, "Too many connections are open; close some, or come back later.", 30_000
+    ),
+    "ADDRESS_BLOCKED": Code(403, "Requests from this address are not taken for a time.", 600_000),
     "IDEMPOTENCY_MISMATCH": Code(422, "This key was used before with another payload."),
     "IDEMPOTENCY_IN_FLIGHT": Code(409, "The first request with this key is still running.", 250),
     "INTERNAL": Code(500, "Something went wrong on our side.", 1000),

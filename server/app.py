@@ -20,6 +20,7 @@ from models.errors import Refusal
 from models.ports import Clock, NoCourier
 from models.rooms.engine import ALARM as ROOM_ALARM
 from server.admin.app import add_admin
+from server.admission import Admission
 from server.backlogs import BACKLOGS_SECONDS
 from server.backlogs import JOB as BACKLOGS
 from server.bus.bus import Bus
@@ -28,6 +29,7 @@ from server.config import Config
 from server.counted_gateways import count_gateway
 from server.docs import add_documents
 from server.funnel import Answer
+from server.gate import Gate
 from server.health import VERSION, Health
 from server.jobs import counted, turn_of
 from server.metrics import (
@@ -52,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 WEB = Path(__file__).parent / "web"
 SWEEP_SECONDS = 1.0
+# How soon a block holds at every process.
+BLOCKS_SECONDS = 5.0
 GC_THRESHOLDS = (20_000, 20, 50)
 # Of the 10 s that a drain may take in all; the database's own stop needs some of them.
 DRAIN_SECONDS = 5.0
@@ -82,8 +86,13 @@ def make_app(
     process = ids.new()
     origins = Origins(config.cors_origins)
     alarms = LoopAlarms(clock, tasks)
+    admission = Admission(config.limits.admission, clock)
     sockets = Sockets(
-        tasks=tasks, process=process, origins=origins.allows_socket, proxy_hops=config.trusted_proxy_hops
+        tasks=tasks,
+        process=process,
+        origins=origins.allows_socket,
+        admission=admission,
+        proxy_hops=config.trusted_proxy_hops,
     )
     traces = traces_to(config.otel_endpoint, process=process, version=VERSION)
     db = Database(uri, config.mongo_database, listeners=traces.listeners if traces is not None else ())
@@ -136,7 +145,15 @@ def make_app(
         app[BUS] = bus
 
     protect(app, origins=origins, production=config.production, new_id=ids.new)
-    app.middlewares.append(_refusals)
+    gate = Gate(
+        blocks=services.blocks,
+        admission=admission,
+        block_after=config.limits.block_after,
+        proxy_hops=config.trusted_proxy_hops,
+        clock=clock,
+        tasks=tasks,
+    )
+    app.middlewares.extend([gate.middleware, _refusals])
     add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
     health = Health(db, services.calls, sockets.relayed, bus)
     health.siblings = siblings
@@ -184,6 +201,7 @@ def make_app(
         ]
         for name, seconds, work in (
             ("tokens", SWEEP_SECONDS, sockets.sweep),
+            ("address_blocks", BLOCKS_SECONDS, lambda: _put_out(services, sockets)),
             (BACKLOGS, BACKLOGS_SECONDS, lambda: wired.backlogs.read(turns.first(BACKLOGS))),
         ):
             turn = counted(name, seconds, work, clock)
@@ -221,6 +239,12 @@ async def drain(app: web.Application) -> None:
     app[WIRED].funnel.draining = True
     await app[SOCKETS].drain()
     await app[TASKS].drain(DRAIN_SECONDS)
+
+
+async def _put_out(services: Services, sockets: Sockets) -> None:
+    """Read which addresses are kept out, and close the sockets that are there already."""
+    if await services.blocks.refresh():
+        await sockets.put_out(services.blocks.board.until)
 
 
 async def _at_once(

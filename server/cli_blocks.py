@@ -32,8 +32,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="blocks_verb", required=True, metavar="VERB")
     verbs.add_parser("list", help="Which are kept out, until when, and why")
     add = verbs.add_parser("add", help="Keep a network out: its requests are refused, its sockets close")
-    add.add_argument("--for", dest="lasts", type=_lasts, default=_lasts(_LASTS), metavar="TIME",
-                     help=f"90s, 30m, 24h or 7d (default {_LASTS})")
+    add.add_argument(
+        "--for",
+        dest="lasts",
+        type=_lasts,
+        default=_lasts(_LASTS),
+        metavar="TIME",
+        help=f"90s, 30m, 24h or 7d (default {_LASTS})",
+    )
     remove = verbs.add_parser("remove", help="Let a network in again")
     for verb in (add, remove):
         verb.add_argument("network", metavar="NETWORK", help="203.0.113.7, 203.0.113.0/24 or 2001:db8::/64")
@@ -54,7 +60,9 @@ async def _do(args: argparse.Namespace, db: Database, config: Config, console: C
             console.print(_table(await blocks.all()))
         elif args.blocks_verb == "add":
             made = await blocks.add(args.network, lasts=args.lasts, by=operator(), reason=args.reason)
-            console.print(f"{made.network} is kept out until {made.until:%Y-%m-%d %H:%M:%S} UTC.", markup=False)
+            console.print(
+                f"{made.network} is kept out until {made.until:%Y-%m-%d %H:%M:%S} UTC.", markup=False
+            )
         else:
             done = await blocks.remove(args.network, by=operator(), reason=args.reason)
             console.print("It is let in again." if done else "It was not kept out.", markup=False)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from models.blocks.rules import network_of, spared
 from models.blocks.service import Blocks
@@ -84,7 +84,7 @@ class Gate:
         self._strikes = Strikes(block_after, connected=admission.open_at, clock=clock)
 
     @property
-    def middleware(self) -> Callable[[web.Request, Handler], object]:
+    def middleware(self) -> Middleware:
         """For ``app.middlewares``."""
 
         @web.middleware

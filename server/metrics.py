@@ -169,6 +169,13 @@ LIMITS_SHARED = Gauge(
     registry=REGISTRY,
 )
 
+GATE_REFUSALS = Counter(
+    "ringmeter_gate_refusals",
+    "Requests of blocked addresses, which came to no door. Handshakes are among ringmeter_connects.",
+    ["code"],
+    registry=REGISTRY,
+)
+
 MONEY = Counter(
     "ringmeter_gateway_facts",
     "What happened with payment gateways, by gateway and what; `review` and `left` need a person.",
@@ -199,6 +206,7 @@ def declare_doors(catalogue: Catalogue) -> None:
     for kind in Kind:
         LEDGER_ENTRIES.labels(kind.value)
     CONNECTS.labels("ok")
+    GATE_REFUSALS.labels("ADDRESS_BLOCKED")
 
 
 class RelayCount:

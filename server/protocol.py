@@ -86,9 +86,20 @@ class SignalingServer(socketio.AsyncServer):  # type: ignore[misc]
 
     take: Callable[[str, str, str, int | None, Any], None]
     tasks: Tasks
+    # A transport has been opened, with its environment; it has gone.
+    came: Callable[[str, dict[str, Any]], None] = staticmethod(lambda eio_sid, environ: None)
+    gone: Callable[[str], None] = staticmethod(lambda eio_sid: None)
 
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return Transports
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        await super()._handle_eio_connect(eio_sid, environ)
+        self.came(eio_sid, environ)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        self.gone(eio_sid)
+        await super()._handle_eio_disconnect(eio_sid, reason)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         half = self._binary_packet.get(eio_sid)

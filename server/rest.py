@@ -28,6 +28,8 @@ from server.security import REQUEST_ID
 from server.uploads import upload_of
 
 BODY_MAX = 256 * 1024
+# What somebody was refused with who had shown no good token, at a door that is not a gateway's.
+STRANGER = web.RequestKey("stranger", str)
 DEVICE_ID_MAX = 64
 # Fields that are read from a body only, in small letters and without ``_``: proxies and browsers keep addresses.
 NEVER_IN_ADDRESSES = frozenset(
@@ -67,9 +69,13 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
             REQUESTS.labels(name, no.code).inc()
             note_stranger(name, no, client_address(request, proxy_hops))
             note_misuse(name, no.code, "", client_address(request, proxy_hops), SystemClock.monotonic())
+            if route.body != "raw":
+                request[STRANGER] = no.code
             return answer_with(Answer(refusal=no), request)
         key = request.headers.get("Idempotency-Key")
         answer = await funnel.run(route, ctx, payload, key=key)
+        if answer.refusal is not None and not ctx.user_id and route.body != "raw":
+            request[STRANGER] = answer.refusal.code
         if isinstance(answer.data, Stream):
             return await pour(answer.data, request)
         if isinstance(answer.data, Blob):
@@ -177,7 +183,7 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
     headers: dict[str, str] = {}
     if answer.refusal is not None:
         no = answer.refusal
-        if no.status in (429, 503) and no.retry_after_ms is not None:
+        if no.status in (403, 429, 503) and no.retry_after_ms is not None:
             headers["Retry-After"] = str(max(1, -(-no.retry_after_ms // 1000)))
         if no.status == 401:
             headers["WWW-Authenticate"] = "Bearer"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +15,7 @@ import structlog
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from handlers.context import Context
-from handlers.registry import Catalogue, Event
+from handlers.registry import Catalogue
 from handlers.services import Services
 from handlers.shapes import NUMBER_MAX
 from handlers.system import Greeting
@@ -26,12 +25,14 @@ from models.errors import Refusal
 from models.mailbox.service import Stretch
 from models.ports import Letter
 from server.addresses import client_address
+from server.admission import Admission
+from server.asking import Asked, read_event
 from server.clock import Tasks, Wakefulness
 from server.connection import Connection, token_of
 from server.engine import Wire
 from server.funnel import Answer, Funnel, fault
 from server.metrics import CONNECTS, NO_DOOR, REQUESTS, SOCKETS, RelayCount
-from server.packets import FRAME_MAX, Bad, GuardedPacket, Json
+from server.packets import FRAME_MAX, GuardedPacket, Json
 from server.proofs import note_stranger
 from server.protocol import SignalingServer
 from server.relay import Relay
@@ -54,20 +55,14 @@ Arrived = Callable[[Context], Awaitable[None]]
 Gone = Callable[[Context, datetime], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What an event of a client asks for; ``door`` is None where nothing is known by its name."""
-
-    name: str
-    door: Event | None
-    payload: Any
-
-
 class Sockets:
     """The connected devices of this process: ``models.ports.Doors`` for the services, the hinge for the clients."""
 
-    def __init__(self, *, tasks: Tasks, process: str, origins: Any, proxy_hops: int = 0) -> None:
+    def __init__(
+        self, *, tasks: Tasks, process: str, origins: Any, admission: Admission, proxy_hops: int = 0
+    ) -> None:
         self._tasks = tasks
+        self._admission = admission
         self._proxy_hops = proxy_hops
         self._process = process
         self._by_sid: dict[str, Connection] = {}
@@ -89,6 +84,8 @@ class Sockets:
             monitor_clients=True,
         )
         self.sio.take, self.sio.tasks = self._take, tasks
+        self.sio.came = lambda eio_sid, environ: admission.came(eio_sid, self.address(environ))
+        self.sio.gone = admission.gone
         self.sio.eio.use_wires(tasks, self._shortcut)
         self._telling = Telling(self.sio, tasks)
         self.sio.on("connect", self._connect)
@@ -175,12 +172,13 @@ class Sockets:
             identity = await self._services.accounts.authenticate(token_of(auth, environ))
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "connect")
-            CONNECTS.labels(no.code).inc()
-            note_stranger("connect", no, str(environ.get("REMOTE_ADDR", "")))
-            body = no.body()
-            raise Refused(body["message"], body) from None
+            note_stranger("connect", no, self.address(environ))
+            raise _refused(no) from None
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
         ctx = self._context(identity, self._device(auth, identity, sid), environ)
+        others = {c.ctx.device_id for c in self._by_user.get(ctx.user_id, {}).values()} - {ctx.device_id}
+        if len(others) >= self._admission.limits.per_user:
+            raise _refused(Refusal("TOO_MANY_CONNECTIONS"))
         connection = Connection(sid, eio_sid, ctx, identity.expires_at, self._funnel.limits.allowance(ctx))
         older = [c for c in self._by_user.get(ctx.user_id, {}).values() if c.ctx.device_id == ctx.device_id]
         self._by_sid[sid] = self._by_eio[eio_sid] = connection
@@ -251,6 +249,9 @@ class Sockets:
         if connection.waits is not None:
             connection.waits.cancel()
         ctx = connection.ctx
+        self._admission.silent(
+            connection.eio_sid
+        )  # its transport may go on for the next connect, not for nothing
         mine = self._by_user.get(ctx.user_id, {})
         mine.pop(sid, None)
         if not mine and self._by_user.pop(ctx.user_id, None) is not None:
@@ -270,6 +271,9 @@ class Sockets:
         """Warn of tokens that expire, and close sockets whose token has expired (CONTRACT §2)."""
         self.awake.look()
         now = self._services.clock.now()
+        for eio_sid in self._admission.overdue():
+            if eio_sid not in self._by_eio:
+                self.sio.show_out(eio_sid, "connected to nothing")
         for connection in list(self._by_sid.values()):
             left = (connection.expires_at - now).total_seconds()
             if left <= -EXPIRED_GRACE_SECONDS:
@@ -277,6 +281,15 @@ class Sockets:
             elif left <= EXPIRING_SECONDS and not connection.warned:
                 connection.warned = True
                 self._telling.emit(connection, "AUTH_EXPIRING", {"expiresInMs": max(0, round(left * 1000))})
+
+    async def put_out(self, until: Callable[[str, datetime], datetime | None]) -> None:
+        """Close the sockets from addresses that are kept out ``until`` an instant."""
+        now = self._services.clock.now()
+        for connection in list(self._by_sid.values()):
+            end = until(connection.ctx.address, now)
+            if end is not None:
+                wait = max(1, round((end - now).total_seconds() * 1000))
+                await self._dismiss(connection, Refusal("ADDRESS_BLOCKED", retry_after_ms=wait))
 
     async def drain(self) -> None:
         """Take no more connections and send everybody away to come back."""
@@ -330,7 +343,7 @@ class Sockets:
         if connection is None:
             return
         self.awake.look()
-        asked = self._read(connection, data)
+        asked = read_event(self._catalogue, data)
         if isinstance(asked, Asked):
             done = None
             if asked.door is not None and asked.door.relay is not None and not connection.starting:
@@ -366,26 +379,6 @@ class Sockets:
         elif answer.refusal is not None:
             self._telling.emit(connection, "error", {"error": answer.refusal.body(), "event": name})
 
-    def _read(self, connection: Connection, data: Any) -> Asked | tuple[str | None, Refusal]:
-        """What an event asks for; or its name, and why that is nothing."""
-        if isinstance(data, Bad):
-            return None, Refusal(data.code)
-        if not isinstance(data, list) or not data or not isinstance(data[0], str):
-            return None, Refusal("VALIDATION_FAILED")
-        name, *args = data
-        name = name[:64]
-        door = self._catalogue.event(name)
-        if door is None:
-            return Asked(name, None, None)
-        if door.positional and args and (len(args) > 1 or not isinstance(args[0], dict)):
-            # As browser clients of other servers send it: join-room(roomId), offer(roomId, offer).
-            if len(args) > len(door.positional):
-                return name, Refusal("VALIDATION_FAILED", _arguments=["Too many arguments."])
-            args = [dict(zip(door.positional, args, strict=False))]
-        if len(args) > 1:
-            return name, Refusal("VALIDATION_FAILED", _arguments=["One object is expected."])
-        return Asked(name, door, args[0] if args else {})
-
     def _counted(self, connection: Connection, no: Refusal) -> Refusal:
         """The refusal of what comes to no door, which counts as an event all the same."""
         try:
@@ -394,3 +387,10 @@ class Sockets:
             no = too_many
         REQUESTS.labels(NO_DOOR, no.code).inc()
         return no
+
+
+def _refused(no: Refusal) -> Refused:
+    """A connect is answered with the refusal."""
+    CONNECTS.labels(no.code).inc()
+    body = no.body()
+    return Refused(body["message"], body)

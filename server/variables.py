@@ -226,6 +226,19 @@ VARIABLES: tuple[Variable, ...] = (
         "How long somebody cannot be called again by whom they have declined six times in a row; it grows; 0: at once",
     ),
     Variable(
+        "HANDSHAKES_PER_SECOND",
+        "20",
+        "Connections that one address may open, in bursts of twenty times as many",
+    ),
+    Variable("SOCKETS_PER_ADDRESS", "5000", "Open connections from one address at one process"),
+    Variable("SOCKETS_PER_USER", "50", "Connected devices of one person at one process"),
+    Variable("SOCKETS_MAX", "50000", "Open connections at one process"),
+    Variable(
+        "BLOCK_AFTER_REFUSALS",
+        "300",
+        "How often in ten minutes an address is told to slow down before it is kept out for a time; 0: never",
+    ),
+    Variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",
         "Where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318; without it there are none",

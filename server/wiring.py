@@ -23,6 +23,8 @@ from models.billing.receipts import Receipts
 from models.billing.service import Billing
 from models.billing.signing import Signer
 from models.billing.tariffs import Tariffs
+from models.blocks.service import Blocks
+from models.blocks.store import BlockStore
 from models.calls.call import Timers
 from models.calls.ice import IceServers
 from models.calls.rings.service import Rings
@@ -315,6 +317,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         reports=reports,
         desk=desk,
         trail=trail,
+        blocks=Blocks(store=BlockStore(db), trail=trail, clock=clock),
         mailbox=mailbox,
         media=media.files,
         presence=presence,

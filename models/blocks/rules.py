@@ -77,6 +77,7 @@ def parsed_network(text: str) -> Network:
     return found
 
 
+@lru_cache(maxsize=8192)
 def spared(address: str) -> bool:
     """Whether an address is never kept out by itself: of this machine, of a private network, of a proxy in one."""
     found = parsed(address)
