@@ -9,7 +9,7 @@ from enum import StrEnum
 from pymongo import ReturnDocument
 
 from models.backlog.store import Overdue, overdue
-from models.db import Database, Document, DuplicateKeyError, collection, index
+from models.db import Database, Document, collection, index
 from models.payments.gateway import About, Notice
 
 # Longer than any gateway delivers again what it has told, and long enough for a person to look something up.
@@ -80,18 +80,21 @@ class InboxStore:
             "said_at": notice.at,
             "due_at": now,
             "tries": 0,
-            "deliveries": 1,
             "expires_at": now + timedelta(days=KEPT_DAYS),
         }
-        try:
-            await self._inbox.insert_one(row)
-        except DuplicateKeyError:
-            await self._inbox.update_one({"_id": row_id}, {"$inc": {"deliveries": 1}})
-            again = {"stage": Stage.NEW.value, "due_at": now, "tries": 0}
-            lost = {"_id": row_id, "stage": {"$in": [Stage.UNMATCHED.value, Stage.LEFT.value]}}
-            await self._inbox.update_one(lost, {"$set": again})
-            return False
-        return True
+        # By one exchange, however often it comes: most of what gateways send was sent before.
+        lost = {"$in": ["$stage", [Stage.UNMATCHED.value, Stage.LEFT.value]]}
+        again = {"stage": Stage.NEW.value, "due_at": now, "tries": 0}
+        merged = [
+            {"$literal": row},
+            "$$ROOT",
+            {"deliveries": {"$add": [{"$ifNull": ["$deliveries", 0]}, 1]}},
+            {"$cond": [lost, {"$literal": again}, {}]},
+        ]
+        kept = await self._inbox.update_one(
+            {"_id": row_id}, [{"$replaceWith": {"$mergeObjects": merged}}], upsert=True
+        )
+        return kept.upserted_id is not None
 
     async def claim(self, now: datetime, until: datetime) -> Told | None:
         """The one that is due the longest, for whoever asks until ``until``."""
