@@ -230,8 +230,7 @@ class EmbeddedMongod:
             *("--setParameter", "transactionLifetimeLimitSeconds=6"),  # the locks of who died in one
             # After SIGTERM a primary waits 15 s for others to take over, and there are none.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500"),
-            *(FOR_TESTS if self.fast else ()),
-            *("--noscripting", "--quiet"),
+            *(*(FOR_TESTS if self.fast else ()), "--noscripting", "--quiet"),
             *(() if sys.platform == "win32" else ("--nounixsocket",)),
         ]
 

@@ -172,6 +172,7 @@ async def test_what_is_about_nothing_we_know_is_tried_a_while_and_left_to_a_pers
     house.clock.pass_(HOUR)
     assert await house.one.inbox.run() == 0
     await house.one.inbox.take("till", raw, SIGNED)
+    assert [(row["stage"], row["deliveries"]) for row in await rows(house)] == [("new", 2)]
     assert await house.one.inbox.run() == 1, "told once more, it is tried once more"
 
 
