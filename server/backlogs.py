@@ -56,6 +56,17 @@ class Backlogs:
         """The queues that were added."""
         return list(self._queues)
 
+    async def look(self) -> dict[str, Overdue | None]:
+        """What is due in each queue, for a page; None: it cannot be read now."""
+        found: dict[str, Overdue | None] = {}
+        for name, read in self._queues.items():
+            try:
+                found[name] = await read(self._clock.now())
+            except Exception as error:
+                log.warning("a queue cannot be read", queue=name, exc_info=error)
+                found[name] = None
+        return found
+
     async def read(self, mine: bool) -> None:
         """Read them all when it is this process's turn (``mine``), else show none.
 

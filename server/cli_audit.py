@@ -15,6 +15,8 @@ from models.audit.service import audit
 from models.audit.store import SnapshotTooOld
 from models.db import Database, StandaloneServer, database_away
 from models.errors import CODES
+from models.figures.service import Figures
+from models.figures.store import FigureStore
 from server.clock import SystemClock
 from server.config import Config
 from server.mongod import running_uri
@@ -66,6 +68,11 @@ async def run(args: argparse.Namespace, config: Config, console: Console | None 
     try:
         await db.refuse_standalone()
         report = await _read(db)
+        broken = sum(tally.broken for tally in report.tallies)
+        # For the administrators' page of health.
+        await Figures(store=FigureStore(db), clock=SystemClock()).keep_audit(
+            clean=report.clean, broken=broken
+        )
     except SnapshotTooOld:
         console.print("It took longer than MongoDB keeps the instant that was read: see audit --help.")
         return 2

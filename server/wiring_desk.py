@@ -12,6 +12,8 @@ from models.desk.money import MoneyDesk
 from models.desk.payouts import PayoutDesk
 from models.desk.service import Desk
 from models.desk.store import DeskStore
+from models.figures.service import Figures
+from models.figures.store import FigureStore
 from models.ledger.service import Ledger
 from models.payments.refunds.service import Refunds
 from models.payouts.service import Payouts
@@ -82,4 +84,5 @@ def wire_desk(
         money=MoneyDesk(people=people, ledger=ledger, calls=calls, refunds=refunds, trail=trail),
         calls=CallDesk(store=DeskStore(db), calls=calls, trail=trail, clock=clock),
         payouts=PayoutDesk(payouts=payouts, trail=trail),
+        figures=Figures(store=FigureStore(db), clock=clock),
     )

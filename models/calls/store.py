@@ -33,6 +33,8 @@ CALLS = collection(
     index("renew_at", where={"renew_at": {"$type": "date"}}),
     index("money_due_at", where={"money_due_at": {"$type": "date"}}),
     index("untold_at", where={"untold": {"$exists": True}}),
+    # Written when a call ends, and not while anybody waits for it: calls by day.
+    index("ended_at", where={"state": State.ENDED.value}),
     index("caller.user_id", "-created_at"),
     index("callee.user_id", "-created_at"),
     index("caller.user_id", "op_id", unique=True, where={"op_id": {"$type": "string"}}),

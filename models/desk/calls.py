@@ -47,6 +47,10 @@ class CallDesk:
         """How many there are."""
         return await self._store.live_number()
 
+    async def processes(self, since: datetime) -> dict[str, datetime]:
+        """The processes that have said since then that they live, and when they last did."""
+        return await self._store.living(since)
+
     async def one(self, call_id: str) -> Call:
         """A call or stay, whoever is in it. ``CALL_UNKNOWN``."""
         return await self._calls.of_anybody(call_id)

@@ -13,6 +13,7 @@ from models.desk.admins import AdminDesk
 from models.desk.calls import CallDesk
 from models.desk.money import MoneyDesk
 from models.desk.payouts import PayoutDesk
+from models.figures.service import Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +25,4 @@ class Desk:
     money: MoneyDesk
     calls: CallDesk
     payouts: PayoutDesk
+    figures: Figures

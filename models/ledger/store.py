@@ -67,6 +67,9 @@ def _sum_of(currency: str) -> Document:
     return {"$sum": {"$map": {"input": mine, "in": "$$this.amount"}}}
 
 
+# The kinds of entries by which the platform earns, or gives back what it has earned.
+EARNING = (Kind.SETTLE, Kind.REFUND, Kind.WITHDRAWAL, Kind.WITHDRAW_RETURN, Kind.EXCHANGE)
+
 JOURNAL = collection(
     "journal",
     # Each version of a wallet is made by one entry: the chain cannot fork, whatever a program may have computed.
@@ -75,6 +78,8 @@ JOURNAL = collection(
     # What a statement shows, by time. Holds and releases, which are most of a payer's entries, are not in it.
     index("seals.wallet", "at", where={"seals.lines.account": {"$exists": True}}),
     index("payment_id", where={"payment_id": {"$type": "string"}}),
+    # One entry of each call, and not its holds and captures: what the platform has earned, by day.
+    index("at", where={"kind": {"$in": [kind.value for kind in EARNING]}}),
     validator={
         "$jsonSchema": {
             "bsonType": "object",

@@ -39,6 +39,7 @@ USERS = collection(
     index("status", "display_key", "_id"),
     index("forget_owed_at", where=_present("forget_owed_at")),
     index("role", where={"role": ADMIN}),
+    index("created_at"),
     validator={
         "$jsonSchema": {
             "bsonType": "object",

@@ -27,6 +27,8 @@ from server.adapters.chance import SystemChance
 from server.addresses import client_address
 from server.admin import (
     views_calls,
+    views_charts,
+    views_health,
     views_home,
     views_money,
     views_payouts,
@@ -58,6 +60,8 @@ MODULES = (
     views_reports,
     views_payouts,
     views_trail,
+    views_charts,
+    views_health,
 )
 MENU: tuple[Entry, ...] = (
     views_home.ENTRY,
@@ -65,6 +69,8 @@ MENU: tuple[Entry, ...] = (
     views_people.ENTRY,
     views_reports.ENTRY,
     views_payouts.ENTRY,
+    views_charts.ENTRY,
+    views_health.ENTRY,
     views_trail.ENTRY,
 )
 

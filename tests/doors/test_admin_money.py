@@ -211,3 +211,35 @@ async def test_what_there_is_not_cannot_be_decided(rest: House) -> None:
     ada = await saver(rest)
     payout = await waiting(rest, ada)
     assert (await web.post(f"/admin/payouts/{payout.id}/pay-me", reason=WHY)).status == 404
+
+
+# -------------------------------------------------------------------------------------------------- charts and health
+
+
+async def test_charts_draw_what_was_earned_and_say_it_in_a_table(rest: House) -> None:
+    await ended_call(rest)
+    _, web = await keeper(rest)
+    for span in ("7", "30", "90", "nonsense"):
+        shown = await web.get(f"/admin/charts?days={span}")
+        assert shown.status == 200
+        assert shown.text.count('data-test="chart"') >= 6
+    shown = await web.get("/admin/charts?days=7")
+    assert re.search(r'data-test="earned-NGN">NGN.[1-9]', shown.text)
+    assert shown.text.count('<rect class="bar') == 6 * 7
+    assert "style=" not in shown.text
+
+
+async def test_health_shows_processes_queues_and_the_books(rest: House) -> None:
+    ada = await saver(rest)
+    await waiting(rest, ada)
+    await rest.services.desk.figures.keep_audit(clean=True, broken=0)
+    _, web = await keeper(rest)
+    await rest.services.calls.beat()
+    shown = await web.get("/admin/health")
+    assert (shown.status, "clean" in shown.words, "sandbox" in shown.words) == (200, True, True)
+    assert int(re.findall(r'data-test="processes">(\d+)<', shown.text)[0]) >= 1
+    row = re.search(r'data-test="queue-payouts_approval".*?</tr>', shown.text, re.DOTALL)
+    assert row is not None
+    assert "waits for you" in row[0]
+    part = await web.send("GET", "/admin/health/now", HX_Request="true")
+    assert (part.status, "<!doctype" in part.text) == (200, False)

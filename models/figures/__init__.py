@@ -1,0 +1,1 @@
+"""Figures of days: what was earned, and how much was talked."""

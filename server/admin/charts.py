@@ -1,0 +1,103 @@
+"""Charts as figures for SVG: bars over days, with an axis. Pure; the template draws them, and a table says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 200
+LEFT, RIGHT, TOP, BOTTOM = 8, 72, 12, 24
+TICKS = 4
+DAYS_NAMED = 6
+GAP = 0.28
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One day: where its bar stands, and what it says. ``below``: less than nothing."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    below: bool
+    day: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A line of the axis, or a name under it."""
+
+    at: float
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What a template needs to draw one."""
+
+    name: str
+    total: str
+    bars: tuple[Bar, ...]
+    lines: tuple[Tick, ...]
+    days: tuple[Tick, ...]
+    nothing: float
+
+
+def chart(
+    name: str,
+    points: Sequence[tuple[str, int]],
+    *,
+    said: Callable[[int], str],
+    total: str | None = None,
+) -> Chart:
+    """A chart of days and numbers; ``said`` is how a number is read."""
+    values = [value for _, value in points]
+    top, bottom = _nice(max([0, *values])), -_nice(max([0, *(-value for value in values)]))
+    if top == bottom:
+        top = TICKS
+    plot = HEIGHT - TOP - BOTTOM
+
+    def height_of(value: float) -> float:
+        return round(TOP + plot * (top - value) / (top - bottom), 2)
+
+    wide = (WIDTH - LEFT - RIGHT) / max(1, len(points))
+    bars = []
+    for number, (day, value) in enumerate(points):
+        ends, zero = height_of(value), height_of(0)
+        bars.append(
+            Bar(
+                x=round(LEFT + number * wide + wide * GAP / 2, 2),
+                y=min(ends, zero),
+                width=round(wide * (1 - GAP), 2),
+                height=round(abs(zero - ends), 2),
+                below=value < 0,
+                day=day,
+                said=said(value),
+            )
+        )
+    step = (top - bottom) / TICKS
+    lines = tuple(
+        Tick(height_of(bottom + step * number), said(round(bottom + step * number)))
+        for number in range(TICKS + 1)
+    )
+    every = max(1, -(-len(points) // DAYS_NAMED))
+    days = tuple(
+        Tick(round(LEFT + number * wide + wide / 2, 2), f"{int(day[8:])}.{int(day[5:7])}.")
+        for number, (day, _) in enumerate(points)
+        if (len(points) - 1 - number) % every == 0
+    )
+    return Chart(name, total or said(sum(values)), tuple(bars), lines, days, height_of(0))
+
+
+def _nice(most: int) -> int:
+    """The least of 4, 8, 20, 40, 80, 200 … that is not below: its quarters are whole numbers."""
+    if most <= 0:
+        return 0
+    size = 1
+    while True:
+        for step in (4, 8, 20):
+            if step * size >= most:
+                return step * size
+        size *= 10
