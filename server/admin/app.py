@@ -225,6 +225,8 @@ async def _read(visit: Visit) -> None:
 
 async def _page_of(no: Refusal, visit: Visit) -> web.Response:
     """A refusal as a page. htmx puts no refusals into a page: what was there stays, and is asked for again."""
+    if no.status >= 500:
+        visit.present = None  # the menu asks the database, which is away perhaps
     if visit.partial:
         answer = visit.dressed(web.Response(status=no.status, text=refused(no)))
     else:

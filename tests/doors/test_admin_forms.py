@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from models.errors import CODES
 from server.admin.static import FOREVER
@@ -225,6 +226,33 @@ async def test_a_refusal_that_passes_says_when_to_come_back(mongo_uri: str) -> N
         assert "Come back in" in shown.problem
         assert 0 < int(shown.headers["Retry-After"]) <= 60
         assert f'value="{ada.username}"' in shown.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        (AutoReconnect("away"), 503, CODES["DATABASE_AWAY"].sentence),
+        (ZeroDivisionError(), 500, CODES["INTERNAL"].sentence),
+    ],
+)
+async def test_a_fault_is_a_page_that_asks_the_database_for_nothing(
+    rest: House, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, said: str
+) -> None:
+    _, web = await keeper(rest)
+
+    async def broken(*_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr(rest.services.desk.calls, "live_number", broken)
+    for path in ("/admin/", "/admin/calls", "/admin/people"):
+        shown = await web.get(path)
+        assert (shown.status, said in shown.problem) == (status, True)
+        assert shown.headers["Cache-Control"] == "no-store"
+        assert ("Retry-After" in shown.headers) == (status == 503)
+    part = await web.send("GET", "/admin/calls/live", HX_Request="true")
+    assert (part.status, "<" in part.text) == (status, False), "a part that is refused is put into no page"
+    monkeypatch.undo()
+    assert (await web.get("/admin/")).status == 200
 
 
 async def test_the_pages_are_not_there_from_other_networks(mongo_uri: str) -> None:
