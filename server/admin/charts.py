@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 200
-LEFT, RIGHT, TOP, BOTTOM = 8, 72, 12, 24
+LEFT, RIGHT, TOP, BOTTOM = 8, 84, 16, 28
 TICKS = 4
 DAYS_NAMED = 6
 GAP = 0.28
@@ -50,13 +50,19 @@ def chart(
     points: Sequence[tuple[str, int]],
     *,
     said: Callable[[int], str],
+    axis: Callable[[int], str] | None = None,
     total: str | None = None,
+    most: int | None = None,
+    least: int = TICKS,
 ) -> Chart:
-    """A chart of days and numbers; ``said`` is how a number is read."""
+    """A chart of days and numbers; ``said`` is how a number is read, ``axis`` the same where there is little room.
+
+    The axis reaches ``most`` if that is given, else as far as it has to, and at least to ``least``.
+    """
     values = [value for _, value in points]
-    top, bottom = _nice(max([0, *values])), -_nice(max([0, *(-value for value in values)]))
-    if top == bottom:
-        top = TICKS
+    bottom = -_nice(max([0, *(-value for value in values)]))
+    top = most or _nice(max([0 if bottom else least, *values]))
+    named = axis or said
     plot = HEIGHT - TOP - BOTTOM
 
     def height_of(value: float) -> float:
@@ -79,7 +85,7 @@ def chart(
         )
     step = (top - bottom) / TICKS
     lines = tuple(
-        Tick(height_of(bottom + step * number), said(round(bottom + step * number)))
+        Tick(height_of(bottom + step * number), named(round(bottom + step * number)))
         for number in range(TICKS + 1)
     )
     every = max(1, -(-len(points) // DAYS_NAMED))
@@ -101,3 +107,12 @@ def _nice(most: int) -> int:
             if step * size >= most:
                 return step * size
         size *= 10
+
+
+def short(number: float) -> str:
+    """A number where there is little room: ``950``, ``1.2k``, ``30M``."""
+    size = abs(number)
+    for bound, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= bound:
+            return f"{number / bound:.3g}{name}"
+    return f"{number:g}"

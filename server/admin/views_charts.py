@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from models.figures.service import SPANS
-from models.money import spoken
-from server.admin.charts import chart
+from models.money import exponent, spoken
+from server.admin.charts import chart, short
 from server.admin.nav import Entry
 from server.admin.visit import Page, Visit
 
@@ -28,6 +28,8 @@ async def charts(visit: Visit) -> web.StreamResponse:
                 f"Earned, {currency}",
                 amount(currency),
                 said=lambda minor, currency=currency: spoken(minor, currency),  # type: ignore[misc]
+                axis=lambda minor, currency=currency: short(minor / 10 ** exponent(currency)),  # type: ignore[misc]
+                least=4 * 10 ** exponent(currency),
             ),
             [day.revenue_in(currency) for day in days],
         )
@@ -36,15 +38,16 @@ async def charts(visit: Visit) -> web.StreamResponse:
     calls, talked = sum(day.calls for day in days), sum(day.talked for day in days)
     share = f"{round(100 * talked / calls)} %" if calls else "none"
     usage = [
-        chart("Calls", [(day.day, day.calls) for day in days], said=_whole),
-        chart("Minutes talked", [(day.day, day.seconds // 60) for day in days], said=_whole),
+        chart("Calls", [(day.day, day.calls) for day in days], said=_whole, axis=short),
+        chart("Minutes talked", [(day.day, day.seconds // 60) for day in days], said=_whole, axis=short),
         chart(
-            "Calls in which both talked, in a hundred",
+            "Calls with an answer, of 100",
             [(day.day, round(100 * day.talked / day.calls) if day.calls else 0) for day in days],
             said=_whole,
             total=share,
+            most=100,
         ),
-        chart("New people", [(day.day, day.new_users) for day in days], said=_whole),
+        chart("New people", [(day.day, day.new_users) for day in days], said=_whole, axis=short),
         chart(
             "People who paid",
             [(day.day, day.payers) for day in days],
