@@ -36,7 +36,7 @@ from models.auth.known import KnownDevices
 from models.auth.rules import Key
 from models.auth.store import AccountStore
 from models.auth.tries.store import TryStore
-from models.blocks.rules import network_of
+from models.blocks.rules import network_of, spared
 from models.db import Session
 from models.errors import Refusal
 from models.notify.rounds import Rounds, each
@@ -90,7 +90,7 @@ class Codes:
         """
         now, (field, value) = self._clock.now(), wish_key(identifier)
         device = self._known.read(device_token)
-        if device is None and address:
+        if device is None and address and not spared(address):  # a proxy's would be everybody's
             whose = digest(self._pepper, Purpose.RESET, network_of(address), f"{field}:{value}")
             window = Window(f"reset asked {whose}", ASKED_MAX, 3600.0)
             wait = await self._windows.take(window, now=now.timestamp())
