@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.trail.rules import ACTS
+from models.trail.rules import ACTS, Act, Actor, Target
 from models.trail.store import TRAIL
 from tests.doors.adminweb import Web, administrator, keeper
 from tests.doors.conftest import PASSWORD, House, Person
@@ -328,6 +328,24 @@ async def test_the_trail_is_taken_away_as_a_file_which_is_in_the_trail_itself(re
     assert rows[-1]["act"] == "trail.export"
     assert rows[-1]["actor"]["user_id"] == warden.id
     assert (await web.send("GET", "/admin/trail/export")).status == 404
+
+
+async def test_facts_of_an_act_stand_beside_it_and_amounts_are_money(rest: House) -> None:
+    _, web = await keeper(rest)
+    ada = await rest.person("ada")
+    act = Act(
+        actor=Actor.system(),
+        act="call.refund",
+        target=Target("user", ada.id, ada.username),
+        reason=WHY,
+        details={"amount_minor": 123_450, "currency": "NGN", "times": 2, "none": None},
+    )
+    async with rest.services.trail.keeping(act) as row:
+        await rest.db.transaction(row.also)
+    (shown,) = await rows_of(web, f"/admin/trail?target={ada.id}", "trail-row")
+    assert "NGN 1,234.50, times 2 " in shown.replace("\xa0", " ")
+    assert "123450" not in shown
+    assert "none" not in shown
 
 
 async def test_the_overview_shows_what_waits_and_what_was_done(rest: House) -> None:
