@@ -60,9 +60,11 @@ def chart(
     The axis reaches ``most`` if that is given, else as far as it has to, and at least to ``least``.
     """
     values = [value for _, value in points]
-    bottom = -_nice(max([0, *(-value for value in values)]))
-    top = most or _nice(max([0 if bottom else least, *values]))
     named = axis or said
+    # The axis goes in whole steps, so that nothing is one of its lines.
+    unit = (most or _nice(max([least, *map(abs, values)]))) // TICKS
+    top = most or unit * max(1, -(-max([0, *values]) // unit))
+    bottom = unit * (min([0, *values]) // unit)
     plot = HEIGHT - TOP - BOTTOM
 
     def height_of(value: float) -> float:
@@ -83,11 +85,7 @@ def chart(
                 said=said(value),
             )
         )
-    step = (top - bottom) / TICKS
-    lines = tuple(
-        Tick(height_of(bottom + step * number), named(round(bottom + step * number)))
-        for number in range(TICKS + 1)
-    )
+    lines = tuple(Tick(height_of(at), named(at)) for at in range(bottom, top + 1, unit))
     every = max(1, -(-len(points) // DAYS_NAMED))
     days = tuple(
         Tick(round(LEFT + number * wide + wide / 2, 2), f"{int(day[8:])}.{int(day[5:7])}.")
