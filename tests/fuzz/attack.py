@@ -17,7 +17,8 @@ from tests.doors.phones import check_ack, check_error
 from tests.fuzz.payloads import Sent
 
 PASSWORD = "correct horse battery staple"
-ANSWER_SECONDS = 8.0
+# As long as a machine may stand still that has other things to do.
+ANSWER_SECONDS = 60.0
 FIRST_NUMBER = 100
 _NEVER = frozenset({"INTERNAL", "DATABASE_AWAY", "SERVER_DRAINING", "RATE_LIMITED"})
 # How often one may ring somebody is no matter of configuration.
