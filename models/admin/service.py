@@ -192,20 +192,31 @@ class AdminDoor:
             await self._store.only(row.also)
 
     async def setup(self, present: Present) -> Setup:
-        """What an authenticator app needs, the same until its first code. ``TOTP_ENABLED``."""
+        """What an authenticator app needs, the same for this sign-in until its first code. ``TOTP_ENABLED``.
+
+        A seed that waits from elsewhere is never shown: whoever began it knows it, and would have every code after.
+        """
         user_id, name = present.account.profile.user_id, present.account.profile.username
         waiting = await self._accounts.factors.pending(user_id, name)
-        return waiting or await self._accounts.factors.set_up(user_id, name)
+        if waiting is not None and present.session.shown == digest_of(waiting.secret):
+            return waiting
+        fresh = await self._accounts.factors.set_up(user_id, name)
+        await self._store.showed(present.session.digest, digest_of(fresh.secret))
+        return fresh
 
     async def enrolled(self, present: Present, code: str) -> tuple[str, list[str]]:
         """The app's first code: what the browser is to hold from now on, and the recovery codes, shown this once.
 
-        Refuses with ``TOTP_WRONG``, ``TOTP_NOT_SET_UP`` and ``TOTP_ENABLED``.
+        Refuses with ``TOTP_WRONG``, ``TOTP_NOT_SET_UP`` (also: another seed waits than was shown) and ``TOTP_ENABLED``.
         """
-        codes = await self._accounts.factors.enable(present.account.profile.user_id, "".join(code.split()))
+        user_id, name = present.account.profile.user_id, present.account.profile.username
+        waiting = await self._accounts.factors.pending(user_id, name)
+        if waiting is not None and present.session.shown != digest_of(waiting.secret):
+            raise Refusal("TOTP_NOT_SET_UP")
+        codes = await self._accounts.factors.enable(user_id, "".join(code.split()))
         token, now = self.token(), self._clock.now()
         ends = present.session.created_at + LIFE
-        after = replace(present.session, digest=digest_of(token), proven=True, seen_at=now, expires_at=ends)
+        after = replace(present.session, digest=digest_of(token), proven=True, seen_at=now, expires_at=ends, shown=None)
         await self._store.keep(after, instead_of=present.session.digest)
         return token, codes
 

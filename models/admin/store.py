@@ -33,6 +33,7 @@ ADMIN_SESSIONS = collection(
                 "created_at": _DATE,
                 "seen_at": _DATE,
                 "expires_at": _DATE,
+                "shown": {"bsonType": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
             },
         }
     },
@@ -47,7 +48,7 @@ Also = Callable[[Session], Awaitable[None]]
 class AdminSession:
     """A sign-in to the pages. ``session_id`` is the sign-in of the account that it stands on.
 
-    ``proven``: a code of the second factor was shown for it.
+    ``proven``: a code of the second factor was shown for it. ``shown``: the digest of the seed that its page has shown.
     """
 
     digest: str
@@ -57,6 +58,7 @@ class AdminSession:
     created_at: datetime
     seen_at: datetime
     expires_at: datetime
+    shown: str | None = None
 
 
 class AdminSessionStore:
@@ -78,6 +80,7 @@ class AdminSessionStore:
             "created_at": one.created_at,
             "seen_at": one.seen_at,
             "expires_at": one.expires_at,
+            "shown": one.shown,
         }
 
         async def body(transaction: Session) -> None:
@@ -97,6 +100,10 @@ class AdminSessionStore:
     async def seen(self, digest: str, now: datetime) -> None:
         """Somebody was there just now."""
         await self._rows.update_one({"_id": digest}, {"$max": {"seen_at": now}})
+
+    async def showed(self, digest: str, shown: str) -> None:
+        """Its page shows the seed of that digest."""
+        await self._rows.update_one({"_id": digest}, {"$set": {"shown": shown}})
 
     async def drop(self, digest: str, *, also: Also | None = None) -> None:
         """It is over. Safe to repeat; ``also`` is done once, by whoever was first."""
@@ -130,4 +137,5 @@ def _session(row: Document) -> AdminSession:
         created_at=row["created_at"],
         seen_at=row["seen_at"],
         expires_at=row["expires_at"],
+        shown=row.get("shown"),
     )

@@ -55,13 +55,18 @@ class MoneyDesk:
     async def unfreeze(
         self, name: str, *, by: Actor, reason: str, currency: str | None = None
     ) -> list[Wallet]:
-        """Let money out of a person's wallets again. Refuses as ``freeze`` does."""
+        """Let money out of a person's wallets again; of one's own, nobody does: ``SELF_NOT_ALLOWED``.
+
+        Refuses as ``freeze`` does.
+        """
         return await self._set_frozen(name, False, by, reason, currency)
 
     async def _set_frozen(
         self, name: str, frozen: bool, by: Actor, reason: str, currency: str | None
     ) -> list[Wallet]:
         account = await self._people.find(name)
+        if not frozen:
+            _refuse_oneself(by, account.profile.user_id)
         act = Act(
             actor=by,
             act="wallet.freeze" if frozen else "wallet.unfreeze",
@@ -88,9 +93,11 @@ class MoneyDesk:
 
         The reason is for the trail alone; ``note`` stands in the statements of both. With a ``key`` it is done once
         however often it is asked. Refuses with ``CALL_UNKNOWN``, ``CALL_WRONG_STATE`` (live, or free),
-        ``REFUND_TOO_LARGE``, ``IDEMPOTENCY_MISMATCH`` and ``VALIDATION_FAILED``.
+        ``REFUND_TOO_LARGE``, ``IDEMPOTENCY_MISMATCH``, ``VALIDATION_FAILED``, and of one's own call with
+        ``SELF_NOT_ALLOWED``.
         """
         call, why = await self._calls.of_anybody(call_id), checked_reason(reason)
+        _refuse_oneself(by, call.caller.user_id, call.callee.user_id)
         told = checked_reason(note) if note else None
         _refuse_no_amount(amount_minor)
         act = Act(actor=by, act="call.refund", target=target_of_call(call), reason=why)
@@ -132,3 +139,9 @@ class MoneyDesk:
 def _refuse_no_amount(amount_minor: int | None) -> None:
     if amount_minor is not None and not 0 < amount_minor <= AMOUNT_MAX:
         raise Refusal("VALIDATION_FAILED", amountMinor=["An amount above nothing is expected."])
+
+
+def _refuse_oneself(by: Actor, *people: str) -> None:
+    """Nobody decides where the money is their own."""
+    if by.user_id is not None and by.user_id in people:
+        raise Refusal("SELF_NOT_ALLOWED")

@@ -109,7 +109,7 @@ def _offered(account: Account, wallets: Sequence[Wallet], *, oneself: bool) -> l
         "unban": profile.status == BANNED,
         "ban": profile.status != BANNED and others,
         "freeze": len(frozen) < len(wallets),
-        "unfreeze": bool(frozen),
+        "unfreeze": bool(frozen) and others,
         "end-sessions": True,
         "drop-factor": account.second_factor and others,
         "demote": profile.role == ADMIN and others,

@@ -55,6 +55,24 @@ async def test_the_same_key_is_shown_until_its_first_code(rest: House) -> None:
     )
 
 
+async def test_a_key_that_somebody_else_has_begun_with_is_never_shown(rest: House) -> None:
+    ada, web = await administrator(rest), Web(rest)
+
+    async def begun() -> str:
+        factors = rest.services.accounts.factors
+        return (await factors.set_up(ada.id, ada.username)).secret
+
+    thiefs = await begun()
+    first = (await web.sign_in(ada.username)).text
+    assert thiefs not in first.replace(" ", "")
+    thiefs = await begun()
+    web.secret = thiefs
+    assert (await web.post("/admin/second-factor", code=web.code())).status != 200, "shown to nobody here"
+    again = await web.get("/admin/second-factor")
+    assert thiefs not in again.text.replace(" ", "")
+    assert "Keep these codes" in (await web.enrol()).words
+
+
 async def test_signing_in_takes_name_password_and_a_code_that_was_not_used(rest: House) -> None:
     ada, old = await keeper(rest)
     web = Web(rest, secret=old.secret)

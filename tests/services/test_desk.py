@@ -303,6 +303,19 @@ async def test_nobody_decides_on_a_withdrawal_of_their_own(office: Office) -> No
     assert await office.rows() == []
 
 
+async def test_nobody_decides_where_the_money_is_their_own(office: Office) -> None:
+    await office.people("mod", role="admin")
+    await office.people("ann", "bob")
+    paid, earned = await office.call("mod", "ann"), await office.call("bob", "mod")
+    money, operator = office.desk.money, {"by": Actor.operator(), "reason": "why"}
+    for call in (paid, earned):
+        assert await code_of(money.refund_call(call.id, **WHY)) == "SELF_NOT_ALLOWED"
+    assert (await money.freeze("mod", **operator))[0].frozen
+    assert await code_of(money.unfreeze("mod", **WHY)) == "SELF_NOT_ALLOWED"
+    assert [row.act for row in await office.rows()] == ["wallet.freeze"]
+    assert not (await money.unfreeze("mod", **operator))[0].frozen, "somebody else does"
+
+
 async def test_two_administrators_who_take_the_role_from_each_other_leave_one(office: Office) -> None:
     await office.people("mod", "eve", role="admin")
     people = office.desk.people
