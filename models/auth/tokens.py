@@ -15,6 +15,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import jwt
 
@@ -27,7 +28,8 @@ _TYPE = "access"
 # Who made it and whom it is for: this server, both times. A token that is made under the same secret by or for anything
 # else opens nothing here.
 _ISSUER = _AUDIENCE = "ringmeter"
-_REQUIRED = ["exp", "iat", "sub", "jti", "typ", "sid", "iss", "aud"]
+_ALWAYS = ["exp", "iat", "sub", "jti", "typ", "sid"]
+_REQUIRED = [*_ALWAYS, "iss", "aud"]
 _REFRESH = re.compile(r"([0-9A-Za-z-]{1,64})\.([0-9]{1,9})\.([A-Za-z0-9_-]{43})")
 # A label of its own, so that a proof can never pass for a signature made with the same secret.
 _REFRESH_LABEL = b"ringmeter refresh token v1"
@@ -86,6 +88,8 @@ class TokenMint:
                 issuer=_ISSUER,
                 options=options,
             )
+        except jwt.MissingRequiredClaimError:
+            raise Refusal("TOKEN_EXPIRED" if self._is_older(token) else "TOKEN_INVALID") from None
         except (jwt.PyJWTError, ValueError, RecursionError):
             # ValueError: text that is no UTF-8; RecursionError: a header nested to death.
             raise Refusal("TOKEN_INVALID") from None
@@ -96,6 +100,16 @@ class TokenMint:
         if now >= expires_at:
             raise Refusal("TOKEN_EXPIRED")
         return Claims(claims["sub"], session_id, expires_at)
+
+    def _is_older(self, token: str) -> bool:
+        """Whether it is one of ours from before they had an issuer: the app fetches another, nobody is signed out."""
+        checks = {f"verify_{name}": False for name in ("exp", "iat", "nbf", "aud", "iss")}
+        options: Any = {"require": _ALWAYS, **checks}
+        try:
+            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM], options=options)
+        except jwt.PyJWTError:
+            return False
+        return claims["typ"] == _TYPE and "iss" not in claims and "aud" not in claims
 
     def refresh(self, session_id: str, generation: int) -> str:
         """The refresh token of a session's generation: always the same text."""

@@ -55,6 +55,13 @@ def test_no_token_is_missing() -> None:
     assert _no(None) == _no("") == "TOKEN_MISSING"
 
 
+def test_a_token_from_before_there_were_issuers_opens_nothing_and_signs_nobody_out() -> None:
+    older = {name: value for name, value in GOOD.items() if name not in ("iss", "aud")}
+    assert _no(jwt.encode(older, SECRET, "HS256")) == "TOKEN_EXPIRED"
+    assert _no(jwt.encode(older, "another secret of more than 32 bytes", "HS256")) == "TOKEN_INVALID"
+    assert _no(jwt.encode({**older, "typ": "other"}, SECRET, "HS256")) == "TOKEN_INVALID"
+
+
 @pytest.mark.parametrize("claim", list(GOOD))
 def test_every_claim_is_required(claim: str) -> None:
     claims = {name: value for name, value in GOOD.items() if name != claim}

@@ -202,6 +202,17 @@ async def test_a_code_that_a_known_device_asked_for_may_be_typed_on_another(hous
     assert await code_of(reset(house, other)) == "CODE_WRONG", "with one of them the other is used up"
 
 
+async def test_whoever_has_an_account_of_their_own_uses_up_no_more_of_somebody_elses_hour(
+    house: House,
+) -> None:
+    await house.joins()
+    eves = [come.tokens.device_token for come in (await house.joins("eve"), await house.signs_in("eve"))]
+    for number in range(4):
+        await asked(house, address=CAFE, device_token=eves[number % 2])
+    for token in eves:
+        assert await refused_ms(house.one.accounts.codes.forgot("ada", address=CAFE, device_token=token)) > 0
+
+
 async def test_one_address_does_not_use_up_the_codes_of_an_hour(house: House) -> None:
     await house.joins()
     for _ in range(4):

@@ -86,12 +86,15 @@ class Codes:
     async def forgot(self, identifier: str, *, device_token: str | None = None, address: str = "") -> None:
         """Somebody has forgotten the password of the account of that name, if there is one.
 
-        Who was never signed in asks so often for one name from one ``address``: refuses with ``RATE_LIMITED``.
+        One ``address``, and who has been signed in on whatever devices of theirs, asks so often for one name: refuses
+        with ``RATE_LIMITED``. Whether the name is that of the device's own account, nobody learns here.
         """
         now, (field, value) = self._clock.now(), wish_key(identifier)
         device = self._known.read(device_token)
-        if device is None and address and not spared(address):  # a proxy's would be everybody's
-            whose = digest(self._pepper, Purpose.RESET, network_of(address), f"{field}:{value}")
+        # A proxy's address would be everybody's.
+        if device is not None or (address and not spared(address)):
+            who = f"known:{device.user_id}" if device is not None else network_of(address)
+            whose = digest(self._pepper, Purpose.RESET, who, f"{field}:{value}")
             window = Window(f"reset asked {whose}", ASKED_MAX, 3600.0)
             wait = await self._windows.take(window, now=now.timestamp())
             if wait:
