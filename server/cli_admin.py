@@ -88,8 +88,15 @@ async def _create(args: argparse.Namespace, services: Services, console: Console
             raise
         known = None
     if known is not None:
+        if args.email is not None or args.password_file is not None:
+            # Anybody can have registered that name before: they would be the administrator, by their own password.
+            raise WrongUse(
+                f"{_whose(known)} Nothing was done. If it is meant, say so without --email and --password-file."
+            )
+        if sys.stdin.isatty() and not _meant(known):
+            raise WrongUse("Nothing was done.")
         account = await people.promote(known.profile.user_id, **who)
-        console.print(f"{account.profile.username} is an administrator.", markup=False)
+        console.print(f"{account.profile.username} is an administrator. {_whose(account)}", markup=False)
         return account
     kind = (login_key(args.name) or (Key.USERNAME, ""))[0]
     email = args.name if kind is Key.EMAIL else args.email
@@ -105,6 +112,21 @@ async def _create(args: argparse.Namespace, services: Services, console: Console
     )
     console.print(f"{account.profile.username} has an account and is an administrator.", markup=False)
     return account
+
+
+def _whose(account: Account) -> str:
+    """What there is to recognize an account by."""
+    said = [f"{way} {name}" for way, name in (("e-mail", account.email), ("phone", account.phone)) if name]
+    since = f"{account.created_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"It is an account that there is since {since}, with {' and '.join(said) or 'no address'}, "
+        "and keeps its password."
+    )
+
+
+def _meant(account: Account) -> bool:
+    """Whether whoever types says so."""
+    return input(f"{_whose(account)} Make it an administrator? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _asked_email() -> str:

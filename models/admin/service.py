@@ -216,7 +216,9 @@ class AdminDoor:
         codes = await self._accounts.factors.enable(user_id, "".join(code.split()))
         token, now = self.token(), self._clock.now()
         ends = present.session.created_at + LIFE
-        after = replace(present.session, digest=digest_of(token), proven=True, seen_at=now, expires_at=ends, shown=None)
+        after = replace(
+            present.session, digest=digest_of(token), proven=True, seen_at=now, expires_at=ends, shown=None
+        )
         await self._store.keep(after, instead_of=present.session.digest)
         return token, codes
 

@@ -13,6 +13,8 @@ from server.admin.nav import Entry
 from server.admin.visit import BASE, HEADERS, Page, Visit
 
 SHOWN = 50
+# The last day that there is has no day after it.
+DAYS_END = datetime(9999, 1, 1, tzinfo=UTC)
 EXPORT_CHUNK = 64 * 1024
 # The groups of acts, by what they are about.
 GROUPS = tuple(dict.fromkeys(act.partition(".")[0] for act in ACTS))
@@ -98,9 +100,10 @@ async def export(visit: Visit) -> web.StreamResponse:
 
 def _day(text: str) -> datetime | None:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         return None
+    return day if day < DAYS_END else None
 
 
 ENTRY = Entry("Trail", "/trail", "trail")

@@ -279,6 +279,7 @@ async def test_the_trail_is_searched_by_words_act_person_and_day(rest: House) ->
         (f"target={eve.id}&until=2020-01-01", 0),
         (f"target={eve.id}&since=2120-01-01", 0),
         (f"target={eve.id}&since=nonsense&until=2026-13-40&act=nothing&before=x", 2),
+        (f"target={eve.id}&until=9999-12-31", 2),
         ("text=%5B.*&actor=%24ne", 0),
     ):
         assert len(await rows_of(web, f"/admin/trail?{query}", "trail-row")) == count, query

@@ -109,10 +109,25 @@ async def test_somebody_who_has_an_account_keeps_its_password(terminal: Terminal
     before = await terminal.office.person("ann")
     status, said = await terminal.types("admin create ann")
     assert (status, "ann is an administrator." in said) == (0, True)
+    assert f"since {before['created_at']:%Y-%m-%d}" in said, (
+        "by which its owner can be told from somebody else"
+    )
     after = await terminal.office.person("ann")
     assert (after["role"], after["password_hash"]) == ("admin", before["password_hash"])
     assert (await terminal.types("admin create ann"))[0] == 0, "safe to repeat"
     assert [row.act for row in await terminal.rows()] == ["user.promote"]
+
+
+async def test_who_has_registered_the_name_before_becomes_no_administrator_in_the_place_of_a_new_account(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    await terminal.office.people("warden")
+    kept = tmp_path / "password"
+    kept.write_text(PASSWORD + "\n")
+    for more in ("--email warden@example.com", f"--password-file {kept}"):
+        assert (await terminal.types(f"admin create warden {more}"))[0] == 2
+    assert (await terminal.office.person("warden"))["role"] == "user"
+    assert await terminal.rows() == []
 
 
 @pytest.mark.parametrize(
