@@ -95,7 +95,11 @@ class PayoutDesk:
     async def _order(self, payout_id: str, order: Order, by: Actor, reason: str) -> Payout:
         act = await self._act(payout_id, _ACTS[order], by, reason)
         async with self._trail.keeping(act) as note:
-            return await self._desk.order(payout_id, order, note)
+            after = await self._desk.order(payout_id, order, note)
+        if note.row is None:
+            # Somebody else has decided meanwhile, perhaps otherwise: nobody is told that this was done.
+            raise Refusal("PAYOUT_WRONG_STATE", stage=after.stage.value, word=after.word)
+        return after
 
     async def _act(self, payout_id: str, act: str, by: Actor, reason: str) -> Act:
         payout = await self.find(payout_id)

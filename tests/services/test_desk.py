@@ -303,6 +303,24 @@ async def test_nobody_decides_on_a_withdrawal_of_their_own(office: Office) -> No
     assert await office.rows() == []
 
 
+async def test_who_decides_otherwise_at_the_same_moment_is_not_told_that_it_was_done(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.people("ann")
+    payout = await office.payout("ann")
+    other, work = office.process("other"), office.services.payouts.work
+    learn = work.learn
+
+    async def late(*ask: Any) -> Any:
+        await other.desk.payouts.approve(payout.id, **WHY)
+        return await learn(*ask)
+
+    monkeypatch.setattr(work, "learn", late)
+    assert await code_of(office.desk.payouts.reject(payout.id, **WHY)) == "PAYOUT_WRONG_STATE"
+    assert [row.act for row in await office.rows(payout.id)] == ["payout.approve"]
+    assert (await other.desk.payouts.find(payout.id)).stage is Stage.WAITING
+
+
 async def test_nobody_decides_where_the_money_is_their_own(office: Office) -> None:
     await office.people("mod", role="admin")
     await office.people("ann", "bob")
