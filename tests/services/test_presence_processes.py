@@ -301,6 +301,9 @@ async def test_a_process_may_die_at_any_moment_and_in_the_end_watchers_know_who_
     else:
         pytest.fail("the story does not end")
     await _ends(town, survivor)
+    for n, bob in enumerate(watchers, 1):
+        assert dict(bob.told()).get(f"ann{n}", "offline") == "offline", f"died at {n}"
+    assert await leases(town) == {bob.user_id: [("phone", "survivor")] for bob in watchers}
     # And their people may come back elsewhere as if nothing had been.
     back = [await device(survivor, f"ann{n}") for n in range(1, len(watchers) + 1)]
     await pass_(town, 1.5, survivor, sweep=True)
