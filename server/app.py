@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from handlers.calls_jobs import DEAD_AFTER_SECONDS
 from handlers.elsewhere import Hearer
 from handlers.services import Services
 from handlers.system import arrived, gone, more, welcome
+from models.auth.tokens import TokenMint
 from models.db import Database
 from models.errors import Refusal
 from models.ports import Clock, NoCourier
@@ -145,6 +147,8 @@ def make_app(
         app[BUS] = bus
 
     protect(app, origins=origins, production=config.production, new_id=ids.new)
+    assert config.jwt_secret is not None
+    mint = TokenMint(config.jwt_secret, config.access_token_seconds)
     gate = Gate(
         blocks=services.blocks,
         admission=admission,
@@ -152,6 +156,7 @@ def make_app(
         proxy_hops=config.trusted_proxy_hops,
         clock=clock,
         tasks=tasks,
+        made_by_us=lambda token: mint.made(token, clock.now()),
     )
     app.middlewares.extend([gate.middleware, _refusals])
     add_routes(app, catalogue, services, wired.funnel, proxy_hops=config.trusted_proxy_hops)
@@ -244,7 +249,7 @@ async def drain(app: web.Application) -> None:
 async def _put_out(services: Services, sockets: Sockets) -> None:
     """Read which addresses are kept out, and close the sockets that are there already."""
     if await services.blocks.refresh():
-        await sockets.put_out(services.blocks.board.until)
+        await sockets.put_out(partial(services.blocks.board.until, stranger=False))
 
 
 async def _at_once(

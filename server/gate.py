@@ -3,6 +3,9 @@
 An address that keeps being refused is blocked for a while, longer each time. Counted is what strangers are refused for
 coming too often; never what a signed-in device is refused, which has limits of its own, so that no account can have the
 network blocked from which it comes. And the more devices are connected from an address, the more it takes.
+
+Whoever floods may share the address with a thousand others, or be a page in their browsers. So such a block is for
+strangers: who brings a token that we have made comes by, sockets stay, and new ones are bounded as always.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from models.blocks.rules import network_of, spared
@@ -26,6 +29,8 @@ from server.metrics import CONNECTS, GATE_REFUSALS
 from server.rest import STRANGER, answer_with
 
 SOCKETS_PATH = "/socket.io/"
+# By these, apps come to the next token, which shows that they are no strangers; nobody guesses one.
+REFRESH_PATHS = frozenset(("/api/auth/refresh-token", "/auth/refresh"))
 # Strangers who show no token, or none that is good, from one address: a second, and at once. An app whose token has
 # just expired is not meant, nor are the many of one office.
 STRANGERS_RATE, STRANGERS_BURST = 20, 400
@@ -74,7 +79,9 @@ class Gate:
         proxy_hops: int,
         clock: Clock,
         tasks: Tasks,
+        made_by_us: Callable[[str], bool],
     ) -> None:
+        self._made_by_us = made_by_us
         self._blocks = blocks
         self._admission = admission
         self._proxy_hops = proxy_hops
@@ -91,7 +98,7 @@ class Gate:
         async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
             address = client_address(request, self._proxy_hops)
             handshake = request.path == SOCKETS_PATH and "sid" not in request.query
-            no = self._refused(address, handshake=handshake)
+            no = self._refused(request, address, handshake=handshake)
             if no is not None:
                 (CONNECTS if handshake else GATE_REFUSALS).labels(no.code).inc()
                 return answer_with(Answer(refusal=no), request)
@@ -103,8 +110,10 @@ class Gate:
 
         return gate
 
-    def _refused(self, address: str, *, handshake: bool) -> Refusal | None:
+    def _refused(self, request: web.Request, address: str, *, handshake: bool) -> Refusal | None:
         until = self._blocks.board.until(address, now := self._clock.now()) if self._blocks.board else None
+        if until is not None and not self._is_stranger(request):
+            until = self._blocks.board.until(address, now, stranger=False)
         if until is not None:
             wait = max(1, round((until - now).total_seconds() * 1000))
             return Refusal("ADDRESS_BLOCKED", retry_after_ms=wait)
@@ -114,6 +123,13 @@ class Gate:
         if no is not None:
             self._strike(address)
         return no
+
+    def _is_stranger(self, request: web.Request) -> bool:
+        """Sockets say who they are later on, and have some seconds for it (``Admission``)."""
+        if request.path == SOCKETS_PATH or request.path in REFRESH_PATHS:
+            return False
+        kind, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        return kind.lower() != "bearer" or not self._made_by_us(token.strip())
 
     def _after(self, request: web.Request, answer: web.StreamResponse, address: str) -> Refusal | None:
         """What was refused is counted; a refusal in place of the answer, when that was too much."""

@@ -101,6 +101,14 @@ class TokenMint:
             raise Refusal("TOKEN_EXPIRED")
         return Claims(claims["sub"], session_id, expires_at)
 
+    def made(self, token: str, now: datetime) -> bool:
+        """Whether it is one of ours, also when it is over; it may be revoked."""
+        try:
+            self.read_access(token, now)
+        except Refusal as no:
+            return no.code == "TOKEN_EXPIRED"
+        return True
+
     def _is_older(self, token: str) -> bool:
         """Whether it is one of ours from before they had an issuer: the app fetches another, nobody is signed out."""
         checks = {f"verify_{name}": False for name in ("exp", "iat", "nbf", "aud", "iss")}

@@ -14,7 +14,7 @@ class Board:
 
     def __init__(self) -> None:
         # By ``network_of``: single addresses, of which there may be many, cost one look however many they are.
-        self._single: dict[str, datetime] = {}
+        self._single: dict[str, tuple[datetime, bool]] = {}
         self._wide: dict[str, tuple[Network, datetime]] = {}
 
     def __len__(self) -> int:
@@ -34,16 +34,20 @@ class Board:
                 continue
             more = more or not known
             if one:
-                self._single[key] = block.until
+                self._single[key] = block.until, block.automatic
             else:
                 self._wide[key] = (network, block.until)
         return more
 
-    def until(self, address: str, now: datetime) -> datetime | None:
-        """Until when an address is kept out; None: it is not."""
+    def until(self, address: str, now: datetime, *, stranger: bool = True) -> datetime | None:
+        """Until when an address is kept out; None: it is not. Whoever is no ``stranger`` only by a block that somebody
+        has made: those that are made by themselves are for strangers.
+        """
         if not self._single and not self._wide:
             return None
-        until = self._single.get(network_of(address))
+        until, automatic = self._single.get(network_of(address), (None, False))
+        if automatic and not stranger:
+            until = None
         if until is None and self._wide:
             found = parsed(address)
             inside = [end for network, end in self._wide.values() if found is not None and found in network]
@@ -52,5 +56,5 @@ class Board:
 
     def tidy(self, now: datetime) -> None:
         """Forget what is over."""
-        self._single = {key: until for key, until in self._single.items() if until > now}
+        self._single = {key: row for key, row in self._single.items() if row[0] > now}
         self._wide = {key: row for key, row in self._wide.items() if row[1] > now}

@@ -46,6 +46,11 @@ class Block:
     changed_at: datetime
     times: int = 0
 
+    @property
+    def automatic(self) -> bool:
+        """Whether nobody has asked for it."""
+        return self.times > 0
+
 
 class BlockStore:
     """Reads and writes blocks."""

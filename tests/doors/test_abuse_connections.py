@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -183,6 +184,25 @@ async def test_an_address_that_does_not_stop_is_kept_out_by_itself_and_longer_ea
                     break
         assert says_when(answer, 403, "ADDRESS_BLOCKED") == minutes * 60_000
         await house.pass_(minutes * 60)
+
+
+async def test_who_is_signed_in_at_the_address_of_a_flood_is_not_put_out_with_it(house: House) -> None:
+    ann, shared = await house.person("ann"), "198.51.100.50"
+    phone = await ann.phone("phone", extraHeaders=of(shared))
+    await house.services.blocks.add_automatic(shared)
+    says_when(await house.send("POST", "/login", {}, headers=of(shared)), 403, "ADDRESS_BLOCKED")
+    forged = {**of(shared), "Authorization": "Bearer a.b.c"}
+    says_when(await house.send("GET", "/api/auth/profile", headers=forged), 403, "ADDRESS_BLOCKED")
+    assert (await ann.get("/api/auth/profile", headers=of(shared))).status == 200
+    await house.app[SOCKETS].put_out(partial(house.services.blocks.board.until, stranger=False))
+    await phone.ask("CALL_SYNC")
+    another = await ann.phone("tablet", extraHeaders=of(shared))
+    await another.ask("CALL_SYNC")
+    answer = await house.send("POST", "/auth/refresh", {"refreshToken": "none"}, headers=of(shared))
+    answer.error(401, "REFRESH_INVALID")
+    block = {"lasts": timedelta(minutes=1), "by": Actor.operator("root"), "reason": "meant for all"}
+    await house.services.blocks.add(shared, **block)
+    assert (await ann.get("/api/auth/profile", headers=of(shared))).status == 403
 
 
 async def test_tokens_that_are_none_are_tried_so_often_and_then_the_address_is_kept_out(
