@@ -7,7 +7,7 @@ example the shape's ``example``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from apispec import APISpec
@@ -76,7 +76,8 @@ class Schemas:
     """The components of one document. ``ref`` adds a shape and gives the reference to it."""
 
     def __init__(self, title: str, version: str, **options: Any) -> None:
-        plugin = _Plugin(schema_name_resolver=_name)
+        names = {shape.__name__ for shape in _below(Shape)}
+        plugin = _Plugin(schema_name_resolver=lambda schema: _name(schema, names))
         self.spec = APISpec(title, version, _DIALECT, plugins=[plugin], **options)
         self.converter: OpenAPIConverter = plugin.converter
         self.converter.map_to_openapi_type(Instant, "string", "date-time")
@@ -103,10 +104,10 @@ class Schemas:
         return found
 
 
-def _name(schema: Shape) -> str:
+def _name(schema: Shape, names: Collection[str]) -> str:
     name = type(schema).__name__
     short = name.removesuffix("View")
-    if short not in {shape.__name__ for shape in _below(Shape)}:
+    if short not in names:
         name = short
     return f"{name}Body" if schema.exclude else name
 
