@@ -7,11 +7,10 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from models.db import Database
+from tests import databases
 from tests.doors.phones import Exchange, Phone
 from tests.doors.pyphone import ANSWER, Pair, PyPhone
 from tests.doors.serverprocess import ServerProcess, eventually
@@ -22,11 +21,8 @@ COMING_BACK = {"reconnection": True, "reconnectionDelay": 100, "reconnectionDela
 
 @pytest.fixture
 async def database(mongo_uri: str) -> AsyncIterator[str]:
-    name = f"drain-{uuid4().hex[:12]}"
-    yield name
-    db = Database(mongo_uri, name)
-    await db.client.drop_database(name)
-    await db.close()
+    async with databases.lent(mongo_uri) as name:
+        yield name
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

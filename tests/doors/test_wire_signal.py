@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
-from uuid import uuid4
 
 import bson
 import pytest_asyncio
 
-from models.db import Database
+from tests import databases
 from tests.doors.conftest import House, open_house
 from tests.doors.signalapp import SignalApp
 
@@ -21,11 +20,8 @@ WORDS = ("The owl flies at midnight.", "Then I bring the lantern.", "And bread."
 @pytest_asyncio.fixture
 async def database(mongo_uri: str) -> AsyncIterator[str]:
     """A database that outlives its servers."""
-    name = f"doors-{uuid4().hex[:12]}"
-    yield name
-    db = Database(mongo_uri, name)
-    await db.client.drop_database(name)
-    await db.close()
+    async with databases.lent(mongo_uri) as name:
+        yield name
 
 
 async def everything(house: House) -> bytes:
