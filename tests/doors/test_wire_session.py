@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from server.app import SOCKETS, drain
+from server.cli_users import add_parser
 from server.cli_users import run as users
 from server.clock import SystemClock
 from server.config import load_config
@@ -305,7 +306,9 @@ async def test_e52_a_call_whose_token_runs_out_goes_on_with_a_new_one_and_is_los
 async def cli(house: House, verb: str, name: str) -> int:
     """``python main.py users …`` beside the running server."""
     config = load_config({"MONGO_URI": URIS[house.url], "MONGO_DATABASE": house.db.db.name})
-    return await users(argparse.Namespace(users_verb=verb, name=name), config, Console(quiet=True))
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return await users(parser.parse_args(["users", verb, name]), config, Console(quiet=True))
 
 
 URIS: dict[str, str] = {}
