@@ -20,6 +20,11 @@ def exactly(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}Z"
 
 
+def told(at: str) -> str:
+    """What ``moment`` says of a time for programs."""
+    return moment(datetime.fromisoformat(at))
+
+
 def clock(ms: int | None) -> str:
     """A span as ``4:07`` or ``1:02:30``."""
     if ms is None:
@@ -42,6 +47,7 @@ def amount(minor: int, currency: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "moment": moment,
     "exactly": exactly,
+    "told": told,
     "clock": clock,
     "human": human,
     "money": spoken,

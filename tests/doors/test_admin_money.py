@@ -92,6 +92,10 @@ async def test_money_of_a_call_goes_back_in_parts_and_both_and_the_trail_know(re
     before = await available(ada)
     shown = await web.get(page)
     assert "Left to give back NGN 10.00" in shown.words.replace("\xa0", " ")
+    assert re.search(r'<details[^>]* id="act-refund"[^>]* open>', shown.text), (
+        "who came for it need not open it"
+    )
+    assert re.search(r">\d{1,2} [A-Z][a-z]{2} \d{4}, \d\d:\d\d</time>", shown.text), "as on all pages"
     key = shown.hidden()["key"]
     shown = await web.post(page, amount="4", note="Sorry", reason=WHY, key=key, code=web.code())
     assert (shown.status, "4.00" in shown.said) == (200, True), shown.text
