@@ -105,7 +105,7 @@ def run(uri: str, database: str, now: datetime, dies_at: int, verb: str, ask: di
 def start() -> Any:
     """The fork server."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["__main__", __name__])
+    server.set_forkserver_preload(["pytest", __name__])
     return server
 
 
