@@ -21,7 +21,7 @@ from typing import Any
 
 from models.db import Database
 from models.ledger.journal import Entry, Kind, Leg, Pocket, Wallet, account_of, clearing, wallet_key
-from models.ports import Device, Letter
+from models.ports import Device, Letter, Window
 from models.users.store import USERS
 from server.app import GC_THRESHOLDS
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
@@ -90,11 +90,9 @@ class Ears:
     async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None: ...
 
 
-class NoLimit:
+async def no_limit(*windows: Window, now: float) -> int:
     """As many rings of a pair as are wanted."""
-
-    def take(self, key: str, now: float) -> int:
-        return 0
+    return 0
 
 
 class Inside:
@@ -117,8 +115,8 @@ class Inside:
             load_config(settings),
             db,
             Edges(clock=self.clock, ids=self.ids, alarms=self.alarms, doors=self.ears, process=self.process),
-            attempts=NoLimit(),
         )
+        self._wired.windows.take = no_limit  # type: ignore[method-assign]
         self.services = self._wired.services
         self.calls, self.ledger = self.services.calls, self.services.ledger
         self.alarms.ring = self.calls.alarm
