@@ -90,9 +90,11 @@ class Ears:
     async def close(self, user_id: str, *, session_ids: Collection[str] | None = None, code: str) -> None: ...
 
 
-async def no_limit(*windows: Window, now: float) -> int:
+class NoLimit:
     """As many rings of a pair as are wanted."""
-    return 0
+
+    async def take(self, *windows: Window, now: float) -> int:
+        return 0
 
 
 class Inside:
@@ -116,7 +118,7 @@ class Inside:
             db,
             Edges(clock=self.clock, ids=self.ids, alarms=self.alarms, doors=self.ears, process=self.process),
         )
-        self._wired.windows.take = no_limit  # type: ignore[method-assign]
+        self._wired.windows.take = NoLimit().take  # type: ignore[method-assign]
         self.services = self._wired.services
         self.calls, self.ledger = self.services.calls, self.services.ledger
         self.alarms.ring = self.calls.alarm

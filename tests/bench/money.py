@@ -21,6 +21,8 @@ from models.billing.meter import WalletMeter
 from models.billing.tariffs import Tariffs
 from models.calls.call import Call, Fact, Timers
 from models.calls.documents import document_of
+from models.calls.rings.service import RingLimits, Rings
+from models.calls.rings.store import PastStore
 from models.calls.service import Calls
 from models.calls.store import CALLS, LOCKS, Also, CallStore
 from models.calls.switchboard import Forward
@@ -215,7 +217,12 @@ class Till:
             ids=here.ids,
             alarms=Deaf(),
             doors=here.ears,
-            attempts=NoLimit(),
+            rings=Rings(
+                windows=NoLimit(),
+                past=PastStore(here.db),
+                clock=here.clock,
+                limits=RingLimits(cool_off=timedelta(0)),
+            ),
             timers=Timers(),
             process=here.process,
         )
