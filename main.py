@@ -33,6 +33,7 @@ try:
         cli_wallets,
     )
     from server.config import ConfigFault, load_config
+    from server.logs import configure_logs
 except ModuleNotFoundError as missing:
     # One of our own modules that is missing is a fault of ours, and its traceback says where.
     if (missing.name or "").partition(".")[0] in ("models", "handlers", "server"):
@@ -87,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for sentence in fault.faults:
             print(f"  {sentence}", file=sys.stderr)
         return 2
+    # Lines of the log never come between the words of an answer; who looks on wants the answer alone.
+    configure_logs("warning" if sys.stderr.isatty() else config.log_level, production=config.production)
     runner = cli_run.event_loop_factory() if args.command in ("run", "worker") else None
     with asyncio.Runner(loop_factory=runner) as loop:
         return loop.run(modules[args.command].run(args, config))
