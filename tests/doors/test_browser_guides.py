@@ -163,7 +163,9 @@ def test_the_client_of_the_guide_outlives_its_token(stage: Stage) -> None:
 
     def token(seconds: int) -> str:
         """The token of the tab, but good for so many seconds from now."""
-        claims = jwt.decode(cyn.run("() => api.tokens().accessToken"), SECRET, algorithms=["HS256"])
+        claims = jwt.decode(
+            cyn.run("() => api.tokens().accessToken"), SECRET, algorithms=["HS256"], audience="ringmeter"
+        )
         return jwt.encode(claims | {"exp": int(time.time()) + seconds}, SECRET, algorithm="HS256")
 
     old = token(-1)

@@ -228,7 +228,8 @@ async def test_a_token_of_somebody_elses_session_or_of_nobody_opens_nothing(hous
     ada, bob = await house.joins("ada"), await house.joins("bob")
     (ada_id, _), (_, bob_session) = await house.who(ada), await house.who(bob)
     now = int(house.clock.now().timestamp())
-    claims = {"jti": "j", "typ": "access", "iat": now, "exp": now + 900}
+    ours = {"iss": "ringmeter", "aud": "ringmeter"}
+    claims = {**ours, "jti": "j", "typ": "access", "iat": now, "exp": now + 900}
     for sub, sid in ((ada_id, bob_session), (ada_id, "none"), ("nobody", bob_session)):
         token = jwt.encode({**claims, "sub": sub, "sid": sid}, SECRET, "HS256")
         assert await code_of(house.one.accounts.authenticate(token)) == "TOKEN_INVALID"
