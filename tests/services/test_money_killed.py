@@ -121,8 +121,8 @@ async def test_e81_a_deposit_is_credited_once_wherever_its_process_is_killed(tow
                 ask["reference"] = payment.reference
             town.clock.pass_(30)  # verify asks the gateway no more often than that
         died = await town.dies(step, verb, **ask)
-        if verb == "jobs":
-            # They are everybody's: the next one to die has to find nothing but its own.
+        if verb in ("pay", "jobs"):
+            # What they work off is everybody's: the next one to die has to find nothing but its own.
             await credited(town, people[-1:])
         if not died:
             break
