@@ -157,6 +157,8 @@ def serve() -> None:
 def become(ask: Mapping[str, Any]) -> None:
     """This process is now the one that was asked for."""
     status = 1
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     try:
         with tempfile.TemporaryFile() as given:
             given.write(ask["stdin"].encode())
