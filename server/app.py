@@ -61,6 +61,8 @@ BLOCKS_SECONDS = 5.0
 GC_THRESHOLDS = (20_000, 20, 50)
 # Of the 10 s that a drain may take in all; the database's own stop needs some of them.
 DRAIN_SECONDS = 5.0
+# The turn that a job is in when the server ends; what it leaves undone the next process does.
+TURN_SECONDS_MAX = 1.0
 
 WIRED: web.AppKey[Wired] = web.AppKey("wired", Wired)
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", Sockets)
@@ -198,7 +200,7 @@ def make_app(
         await services.calls.run_leases(DEAD_AFTER_SECONDS)
         await services.presence.run_leases(DEAD_AFTER_SECONDS)
         await services.rooms.run_leases(DEAD_AFTER_SECONDS)
-        running = [
+        timed = [
             asyncio.create_task(
                 tasks.every(job.every_seconds, turn_of(job, services, turns, traces), job.name)
             )
@@ -210,10 +212,12 @@ def make_app(
             (BACKLOGS, BACKLOGS_SECONDS, lambda: wired.backlogs.read(turns.first(BACKLOGS))),
         ):
             turn = counted(name, seconds, work, clock)
-            running.append(asyncio.create_task(tasks.every(seconds, turn, name)))
-        running.append(asyncio.create_task(_at_once(pushing, services.pushes.run_due, "pushes", tasks)))
-        running.append(asyncio.create_task(_at_once(paying, services.billing.run_wanted, "billing", tasks)))
-        running.append(asyncio.create_task(_at_once(watching, services.presence.run_due, "presence", tasks)))
+            timed.append(asyncio.create_task(tasks.every(seconds, turn, name)))
+        waiting = [
+            asyncio.create_task(_at_once(pushing, services.pushes.run_due, "pushes", tasks)),
+            asyncio.create_task(_at_once(paying, services.billing.run_wanted, "billing", tasks)),
+            asyncio.create_task(_at_once(watching, services.presence.run_due, "presence", tasks)),
+        ]
         # What was imported never dies: keep the collector from walking it again and again. What lives on after a
         # request is rarely a cycle, so looking for those every 700 objects costs more than it finds.
         gc.collect()
@@ -221,9 +225,10 @@ def make_app(
         gc.set_threshold(*GC_THRESHOLDS)
         yield
         alarms.stop()
-        for task in running:
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await tasks.end(timed, TURN_SECONDS_MAX)
+        await asyncio.gather(*waiting, return_exceptions=True)
         sockets.sio.eio.pings.abort()
         await _last_words(services)
 

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -107,6 +107,9 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        # The jobs that sleep until their next turn: to stop one there breaks nothing off.
+        self._resting: set[asyncio.Task[Any]] = set()
+        self._ending = False
         # Another one in each process: else those of one machine would all ask the database at the same instant.
         self._phase = int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS
 
@@ -136,6 +139,8 @@ class Tasks:
 
         To the next tenth of a second: jobs that wake this process do it together.
         """
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             try:
                 await work()
@@ -144,10 +149,27 @@ class Tasks:
             except Exception as error:
                 log.warning("job failed", job=name, error=repr(error))
             # The driver may answer a cancellation with a result or an error of its own; it is asked for only once.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if task.cancelling() or self._ending:
                 return
-            await asyncio.sleep(until_next(time.monotonic(), seconds, self._phase))
+            self._resting.add(task)
+            try:
+                await asyncio.sleep(until_next(time.monotonic(), seconds, self._phase))
+            finally:
+                self._resting.discard(task)
+
+    async def end(self, timed: Collection[asyncio.Task[Any]], seconds: float) -> None:
+        """Let what runs ``every`` so often finish the turn it is in, at most ``seconds``, and cancel the rest.
+
+        A driver that is cancelled while it connects leaves its socket open.
+        """
+        self._ending = True
+        for task in self._resting.intersection(timed):
+            task.cancel()
+        if timed:
+            await asyncio.wait(timed, timeout=seconds)
+        for task in timed:
+            task.cancel()
+        await asyncio.gather(*timed, return_exceptions=True)
 
 
 class LoopAlarms:

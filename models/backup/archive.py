@@ -10,6 +10,7 @@ a whole archive from a damaged one: an archive is checked to its last byte befor
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -223,3 +224,8 @@ def _reading() -> Iterator[None]:
         raise Damaged(f"is damaged ({fault})") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as fault:
         raise Damaged(f"is no whole backup ({type(fault).__name__})") from None
+    except OSError as fault:
+        # A place that no file has: its list names one before the first byte. A disk that fails says something else.
+        if fault.errno != errno.EINVAL:
+            raise
+        raise Damaged("is damaged (it names a place outside itself)") from None
