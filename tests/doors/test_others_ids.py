@@ -92,9 +92,8 @@ async def test_the_ids_of_anothers_things_open_nothing_and_change_nothing(rest: 
     things = {kind: await made.make(kind) for kind in KINDS}
     # A stranger to the owner and to all that is the owner's.
     other = await estate.rich(rest, "other")
-    async with asyncio.timeout(
-        30
-    ):  # the owner's withdrawal is on its way by itself, as far as it comes in no time
+    # The owner's withdrawal is on its way by itself, as far as it comes in no time.
+    async with asyncio.timeout(30):
         while (await made.owner.get("/api/wallet/payouts")).body["items"][0]["status"] == "pending":
             await rest.db.ping()
     before = await seen(made)

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from models.calls.rings.service import DECLINES_MAX
 from models.db import Database
 from models.errors import Refusal
 from tests.fakes import CountingIds, VirtualClock
@@ -131,7 +130,7 @@ async def test_what_is_no_decline_counts_as_none_and_an_answer_begins_anew(
     here = town.process("here")
     here.calls._rings = rings_of(db, clock, cool_off=COOL_OFF)
     ann, bob = town.phone(here, "ann"), town.phone(here, "bob")
-    for _ in range(DECLINES_MAX - 1):
+    for _ in range(5):
         await declined(ann, bob)
         clock.pass_(60)
     if how == "answered":
