@@ -50,6 +50,8 @@ HEARTBEAT_MS = 2000
 SOCKET_MS = 5000
 # The bound of one transaction, its retries included.
 TRANSACTION_SECONDS = 5.0
+# What is acknowledged is on the disk of a majority.
+JOURNALED = True
 _NAMESPACE_EXISTS = 48
 
 
@@ -229,13 +231,14 @@ class Database:
             heartbeatFrequencyMS=HEARTBEAT_MS,
             retryWrites=True,
             w="majority",
-            journal=True,
+            journal=JOURNALED,
             appname="ringmeter",
             event_listeners=list(listeners),
         )
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.db: AsyncDatabase[Document] = self.client.get_database(name, codec_options=options)
         self._queue = _Queue(self.client)
+        self._commit = WriteConcern("majority", j=JOURNALED)
         # For the metrics: transactions begun, and how often one had to be run again.
         self.transactions = 0
         self.transaction_retries = 0
@@ -309,7 +312,7 @@ class Database:
                 return await session.with_transaction(
                     counted,
                     read_concern=ReadConcern("snapshot"),
-                    write_concern=WriteConcern("majority", j=True),
+                    write_concern=self._commit,
                 )
 
     async def ping(self) -> None:

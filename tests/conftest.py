@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import server.wiring  # noqa: F401 - declares every collection
 from models.db import Database
-from server.mongod import EmbeddedMongod
+from server.cli_run import event_loop_factory
 from tests import databases
 from tests.fakes import CountingIds, FakeAlarms, FakeDoors, VirtualClock
 from tests.patience import be_patient
+from tests.shared_mongod import SharedMongod
 
 be_patient()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the server runs on."""
+    return {"loop": event_loop_factory() or asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")
 def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One mongod for each worker of the run."""
     folder: Path = tmp_path_factory.mktemp("mongod")
-    mongod = EmbeddedMongod(folder, fast=True)
+    mongod = SharedMongod(folder, fast=True)
     uri = asyncio.run(mongod.start())
     databases.keep(uri)
     yield uri
