@@ -2,8 +2,8 @@
 
 It proposes and the calls write: the postings of a reservation are in the same transaction as the change of the call
 that they belong to, so there is no reservation without a call and no call without its reservation, whenever a process
-may die. After the end the call's ``charge.stage`` says how far its money has come, and every step of it is a
-transaction of its own that can be done once.
+may die. After the end the call's ``charge.stage`` says how far its money has come. Each step of it can be done once:
+capture, release and settlement in one transaction where nothing stands in the way, the clearing in another.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+
+import structlog
 
 from models.billing import rules
 from models.billing.rules import Plan
@@ -25,6 +27,8 @@ from models.ledger.journal import Entry, Wallet, wallet_key
 from models.ledger.service import Draft, Ledger
 from models.money import QUOTE_ROUTE
 from models.ports import Clock
+
+log = structlog.get_logger(__name__)
 
 # Rounds of settling one call against another process that settles it as well.
 ROUNDS_MAX = 8
@@ -170,11 +174,11 @@ class WalletMeter:
     # ----------------------------------------------------------------------------------------------- an ended call
 
     async def close(self, call: Call) -> None:
-        """Capture, release and settle, one step after the other, from wherever the call's money has come to."""
+        """Capture, release and settle, from wherever the call's money has come to."""
         for _ in range(ROUNDS_MAX):
             if call.charge is None or call.charge.stage in (Stage.SETTLED, Stage.CLEARED):
                 return
-            step = self._captured if call.charge.stage is Stage.OPEN else self._settled
+            step = self._closed if call.charge.stage is Stage.OPEN else self._settled
             try:
                 call = await step(call)
             except Overtaken:
@@ -183,21 +187,41 @@ class WalletMeter:
                 call = found
         raise Refusal("SERVER_BUSY")
 
-    async def _captured(self, call: Call) -> Call:
+    async def _closed(self, call: Call) -> Call:
+        """All of it in one transaction. What stands in the payee's way does not keep the payer's money: then it is the
+        payer's part alone, and the rest when it can be.
+        """
         assert call.charge is not None
-        plan = rules.capture(call)
-        due = None if plan.charge.stage is Stage.CLEARED else call.money_due_at
-        return await self._step(call, plan, [call.charge.wallet], due)
+        payer, captured = call.charge.wallet, self._capture(call)
+        if captured.charge.stage is not Stage.CLEARED:
+            settled = rules.settle(replace(call, charge=captured.charge), self._payee(call))
+            both = Plan(settled.charge, (*captured.entries, *settled.entries))
+            try:
+                return await self._paid(call, both, [payer])
+            except Refusal as no:
+                log.warning("the payee's part waits", call_id=call.id, code=no.code)
+        due = None if captured.charge.stage is Stage.CLEARED else call.money_due_at
+        return await self._step(call, captured, [payer], due)
+
+    def _capture(self, call: Call) -> Plan:
+        return rules.capture(call)
 
     async def _settled(self, call: Call) -> Call:
+        return await self._paid(call, rules.settle(call, self._payee(call)), [])
+
+    @staticmethod
+    def _payee(call: Call) -> str:
+        return wallet_key(call.callee.user_id, call.price.currency)
+
+    async def _paid(self, call: Call, plan: Plan, keys: list[str]) -> Call:
+        """The step that pays the payee, which moves the wallets ``keys`` as well."""
         assert call.ended_at is not None
-        payee, due = wallet_key(call.callee.user_id, call.price.currency), call.ended_at + self._dispute
-        plan = rules.settle(call, payee)
+        keys, due = [*keys, self._payee(call)], call.ended_at + self._dispute
         try:
-            return await self._step(call, plan, [payee], due)
+            return await self._step(call, plan, keys, due)
         except NoWallet:  # their first earning
             await self._ledger.ensure(call.callee.user_id, call.price.currency)
-            return await self._step(call, plan, [payee], due)
+            return await self._step(call, plan, keys, due)
 
     async def _step(self, call: Call, plan: Plan, keys: list[str], due: datetime | None) -> Call:
         """One step of an ended call's money with its entries, in one transaction. Raises ``Overtaken``."""
@@ -226,7 +250,7 @@ class WalletMeter:
             return
         if found.money_due_at is None or found.money_due_at > now:
             return
-        key = wallet_key(found.callee.user_id, found.price.currency)
+        key = self._payee(found)
         after = replace(
             found, version=found.version + 1, charge=replace(charge, stage=Stage.CLEARED), money_due_at=None
         )
@@ -257,7 +281,7 @@ class WalletMeter:
             raise AlreadyRefunded(rules.refunded(call, known.entry))
         if not 0 < amount_minor <= call.cost_minor:
             raise Refusal("REFUND_TOO_LARGE", availableMinor=call.cost_minor, currency=call.price.currency)
-        payer, payee = call.charge.wallet, wallet_key(call.callee.user_id, call.price.currency)
+        payer, payee = call.charge.wallet, self._payee(call)
         async with self._ledger.turn(payer, payee):
             wallets = await self._ledger.store.wallets([payer, payee])
             plan = rules.refund(call, amount_minor, wallets.get(payee), key=key, note=note, now=now)

@@ -18,27 +18,25 @@ from models.ledger.journal import Kind
 class KeepsTheRest(WalletMeter):
     """What was held too much is not released."""
 
-    async def _captured(self, call: Call) -> Call:
-        assert call.charge is not None
-        plan = rules.capture(call)
-        kept = tuple(entry for entry in plan.entries if entry.kind is not Kind.RELEASE)
-        return await self._step(call, Plan(plan.charge, kept), [call.charge.wallet], call.money_due_at)
+    def _capture(self, call: Call) -> Plan:
+        plan = super()._capture(call)
+        return Plan(plan.charge, tuple(entry for entry in plan.entries if entry.kind is not Kind.RELEASE))
 
 
 class ChargesOneMore(WalletMeter):
     """A minor unit more than the price, where it is there."""
 
-    async def _captured(self, call: Call) -> Call:
+    def _capture(self, call: Call) -> Plan:
         assert call.charge is not None
         more = call.cost_minor + bool(0 < call.cost_minor < call.charge.secured_minor)
-        return await super()._captured(replace(call, cost_minor=more))
+        return super()._capture(replace(call, cost_minor=more))
 
 
 class SettlesTwice(WalletMeter):
     """The same share under another name."""
 
-    async def _settled(self, call: Call) -> Call:
-        after = await super()._settled(call)
+    async def _paid(self, call: Call, plan: Plan, keys: list[str]) -> Call:
+        after = await super()._paid(call, plan, keys)
         payee = await self._ledger.ensure(call.callee.user_id, call.price.currency)
         again = [replace(entry, id=f"{entry.id}:2") for entry in rules.settle(call, payee.key).entries]
         await self._ledger.post([payee.key], lambda wallets: again)
