@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from handlers.billing import tick_letters
 from handlers.calls_views import CallTeller
@@ -74,6 +75,19 @@ class Killed(BaseException):
     """The process is gone, right here."""
 
 
+# The collections of the databases in use. The driver takes longer to make one than some verbs take, and a thousand
+# processes of tests share them.
+_COLLECTIONS: WeakKeyDictionary[Database, dict[str, Any]] = WeakKeyDictionary()
+
+
+def collection_of(db: Database, name: str) -> Any:
+    """The collection of that name, made once for a database."""
+    made = _COLLECTIONS.setdefault(db, {})
+    if name not in made:
+        made[name] = db[name]
+    return made[name]
+
+
 class Mortal:
     """A process's way to the database. At the ``dies_at``-th call to the driver the process dies, and stays dead."""
 
@@ -90,7 +104,7 @@ class Mortal:
             raise Killed
 
     def __getitem__(self, name: str) -> Any:
-        return _MortalCollection(self._db[name], self)
+        return _MortalCollection(collection_of(self._db, name), self)
 
     async def transaction(self, body: Any) -> Any:
         self.breathe()
@@ -115,11 +129,50 @@ class _MortalCollection:
 _RACE: ContextVar[Race | None] = ContextVar("race", default=None)
 
 
+class Dice(Protocol):
+    """What says which of several goes on."""
+
+    def randrange(self, sides: int, /) -> int:
+        """One of the numbers from 0 up to, and without, ``sides``."""
+        ...
+
+
+class Script:
+    """Dice that fall as they are told, and after that on their first side; how they fell is kept."""
+
+    def __init__(self, told: tuple[int, ...] = ()) -> None:
+        self._told = told
+        self.fell: list[int] = []
+        # How many sides each throw had.
+        self.sides: list[int] = []
+
+    def randrange(self, sides: int, /) -> int:
+        thrown = len(self.fell)
+        side = self._told[thrown] if thrown < len(self._told) else 0
+        assert side < sides, "told of a side that is not there: it did not go as before"
+        self.fell.append(side)
+        self.sides.append(sides)
+        return side
+
+    def others(self) -> list[tuple[int, ...]]:
+        """What to tell so that a throw which was left to itself falls otherwise.
+
+        Whoever plays these and their others in turn, from a script that is told nothing, has played everything that
+        can happen, once each.
+        """
+        return [
+            (*self.fell[:throw], side)
+            for throw in range(len(self._told), len(self.fell))
+            for side in range(1, self.sides[throw])
+        ]
+
+
 class Race:
     """Several tasks of which one runs at a time; at each step of the store the dice say which one goes on."""
 
-    def __init__(self, seed: int) -> None:
-        self._dice = Random(seed)
+    def __init__(self, dice: int | Dice) -> None:
+        """``dice``: the seed of some, or dice of one's own."""
+        self._dice: Dice = Random(dice) if isinstance(dice, int) else dice
         self._waiting: list[asyncio.Future[None]] = []
         self._running = 0
         self.order: list[str] = []
@@ -451,8 +504,9 @@ class Town:
         self.pusher = FakePusher()
         self.facts: dict[str, list[Fact]] = {}
         self.processes: list[Process] = []
-        self.store = CallStore(db)
-        self.ledger = Ledger(LedgerStore(db), clock, ids)
+        immortal: Any = Mortal(db)
+        self.store = CallStore(immortal)
+        self.ledger = Ledger(LedgerStore(immortal), clock, ids)
 
     def process(self, name: str, *, raced: bool = False) -> Process:
         made = Process(self, name, raced=raced)

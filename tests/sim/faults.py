@@ -26,7 +26,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeo
 
 from models.db import Database, Session
 from models.errors import Refusal
-from tests.services.callkit import Killed
+from tests.services.callkit import Killed, collection_of
 
 WRITE_CONFLICT = 112
 # How often in a row the body of one transaction is made to meet a conflict.
@@ -103,7 +103,7 @@ class Driver:
 
     def __getitem__(self, name: str) -> _Collection:
         self._touched.add(name)
-        return _Collection(self, self._db[name])
+        return _Collection(self, collection_of(self._db, name))
 
     def die(self) -> None:
         """The process is gone, right here."""
@@ -170,7 +170,7 @@ class Driver:
             tries += 1
             if race is not None and tries == 1 and race.dice.random() < 0.5:
                 # It has its snapshot, and the others go first: what they write is a real conflict for it.
-                await self._db["wallets"].find_one({"_id": "-"}, session=session)
+                await collection_of(self._db, "wallets").find_one({"_id": "-"}, session=session)
                 with race.idle():
                     await gate()
                 if self.dead:
