@@ -18,6 +18,8 @@ from server.limits import TokenBucket
 
 # A burst of handshakes is all the phones behind one address coming back at once, after a restart.
 BURST_SECONDS = 20
+# Connects on one transport, a second and at once: an app has one, and one more whenever it was signed out in between.
+CONNECTS_RATE, CONNECTS_BURST = 1, 20
 # From the transport to the connect with a token, and from a disconnect to the next connect or the end.
 SILENT_FOR = timedelta(seconds=20)
 
@@ -41,6 +43,7 @@ class Admission:
         self.limits = limits
         self._clock = clock
         self._handshakes = TokenBucket(limits.handshakes, limits.handshakes * BURST_SECONDS)
+        self._connects = TokenBucket(CONNECTS_RATE, CONNECTS_BURST)
         self._networks: dict[str, str] = {}
         self._open: Counter[str] = Counter()
         self._silent: deque[tuple[datetime, str]] = deque()
@@ -58,6 +61,12 @@ class Admission:
         if self._open[network] >= self.limits.per_address:
             return Refusal("TOO_MANY_CONNECTIONS")
         return None
+
+    def connect(self, eio_sid: str) -> None:
+        """Count a connect on a transport before anything is asked for it, or refuse with ``RATE_LIMITED``."""
+        wait = self._connects.take(eio_sid, self._clock.now().timestamp())
+        if wait:
+            raise Refusal("RATE_LIMITED", retry_after_ms=wait)
 
     def came(self, eio_sid: str, address: str) -> None:
         """A transport is open."""

@@ -254,7 +254,7 @@ async def drain(app: web.Application) -> None:
 async def _put_out(services: Services, sockets: Sockets) -> None:
     """Read which addresses are kept out, and close the sockets that are there already."""
     if await services.blocks.refresh():
-        await sockets.put_out(partial(services.blocks.board.until, stranger=False))
+        await sockets.put_out(partial(services.blocks.refusal, stranger=False))
 
 
 async def _at_once(

@@ -111,14 +111,11 @@ class Gate:
         return gate
 
     def _refused(self, request: web.Request, address: str, *, handshake: bool) -> Refusal | None:
-        until = self._blocks.board.until(address, now := self._clock.now()) if self._blocks.board else None
-        if until is not None and not self._is_stranger(request):
-            until = self._blocks.board.until(address, now, stranger=False)
-        if until is not None:
-            wait = max(1, round((until - now).total_seconds() * 1000))
-            return Refusal("ADDRESS_BLOCKED", retry_after_ms=wait)
-        if not handshake:
-            return None
+        no = self._blocks.refusal(address)
+        if no is not None and not self._is_stranger(request):
+            no = self._blocks.refusal(address, stranger=False)
+        if no is not None or not handshake:
+            return no
         no = self._admission.handshake(address)
         if no is not None:
             self._strike(address)

@@ -166,15 +166,20 @@ class Sockets:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> bool:
         auth = auth if isinstance(auth, dict) else {}
+        eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
         try:
             if self.draining:
                 raise Refusal("SERVER_DRAINING")
+            self._admission.connect(eio_sid)
             identity = await self._services.accounts.authenticate(token_of(auth, environ))
+            # Its transport may have been open before its address was kept out.
+            kept_out = self._services.blocks.refusal(self.address(environ), stranger=False)
+            if kept_out is not None:
+                raise kept_out
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, "connect")
             note_stranger("connect", no, self.address(environ))
             raise _refused(no) from None
-        eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
         ctx = self._context(identity, self._device(auth, identity, sid), environ)
         others = {c.ctx.device_id for c in self._by_user.get(ctx.user_id, {}).values()} - {ctx.device_id}
         if len(others) >= self._admission.limits.per_user:
@@ -249,9 +254,8 @@ class Sockets:
         if connection.waits is not None:
             connection.waits.cancel()
         ctx = connection.ctx
-        self._admission.silent(
-            connection.eio_sid
-        )  # its transport may go on for the next connect, not for nothing
+        # Its transport may go on for the next connect, not for nothing.
+        self._admission.silent(connection.eio_sid)
         mine = self._by_user.get(ctx.user_id, {})
         mine.pop(sid, None)
         if not mine and self._by_user.pop(ctx.user_id, None) is not None:
@@ -282,14 +286,12 @@ class Sockets:
                 connection.warned = True
                 self._telling.emit(connection, "AUTH_EXPIRING", {"expiresInMs": max(0, round(left * 1000))})
 
-    async def put_out(self, until: Callable[[str, datetime], datetime | None]) -> None:
-        """Close the sockets from addresses that are kept out ``until`` an instant."""
-        now = self._services.clock.now()
+    async def put_out(self, refusal: Callable[[str], Refusal | None]) -> None:
+        """Close the sockets from addresses for which there is a refusal."""
         for connection in list(self._by_sid.values()):
-            end = until(connection.ctx.address, now)
-            if end is not None:
-                wait = max(1, round((end - now).total_seconds() * 1000))
-                await self._dismiss(connection, Refusal("ADDRESS_BLOCKED", retry_after_ms=wait))
+            no = refusal(connection.ctx.address)
+            if no is not None:
+                await self._dismiss(connection, no)
 
     async def drain(self) -> None:
         """Take no more connections and send everybody away to come back."""

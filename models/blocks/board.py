@@ -21,18 +21,19 @@ class Board:
         return len(self._single) + len(self._wide)
 
     def put(self, blocks: Iterable[Block], now: datetime) -> bool:
-        """Take over what has changed; whether something is blocked that was not."""
+        """Take over what has changed; whether by that somebody is kept out who was not, also who is no stranger."""
         more = False
         for block in blocks:
             network = parsed_network(block.network)
             one = network.prefixlen == (32 if network.version == 4 else HOST_BITS_V6)
             key = network_of(str(network.network_address)) if one else block.network
-            known = key in self._single or key in self._wide
-            self._single.pop(key, None)
-            self._wide.pop(key, None)
+            single, wide = self._single.pop(key, None), self._wide.pop(key, None)
+            held = (single is not None and not single[1] and single[0] > now) or (
+                wide is not None and wide[1] > now
+            )
             if block.until <= now:
                 continue
-            more = more or not known
+            more = more or not (held or block.automatic)
             if one:
                 self._single[key] = block.until, block.automatic
             else:
@@ -45,14 +46,15 @@ class Board:
         """
         if not self._single and not self._wide:
             return None
-        until, automatic = self._single.get(network_of(address), (None, False))
-        if automatic and not stranger:
-            until = None
-        if until is None and self._wide:
-            found = parsed(address)
-            inside = [end for network, end in self._wide.values() if found is not None and found in network]
-            until = max(inside, default=None)
-        return until if until is not None and until > now else None
+        ends = []
+        single = self._single.get(network_of(address))
+        if single is not None and (stranger or not single[1]):
+            ends.append(single[0])
+        found = parsed(address) if self._wide else None
+        if found is not None:
+            ends += [end for network, end in self._wide.values() if found in network]
+        until = max(ends, default=now)
+        return until if until > now else None
 
     def tidy(self, now: datetime) -> None:
         """Forget what is over."""

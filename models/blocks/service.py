@@ -36,7 +36,16 @@ class Blocks:
         self._clock = clock
         self._read_at = clock.now() - LONGEST
         self._begun = False
+        self._more = False
         self.board = Board()
+
+    def refusal(self, address: str, *, stranger: bool = True) -> Refusal | None:
+        """``ADDRESS_BLOCKED`` with the time to come back, for who is kept out; see ``Board.until``."""
+        now = self._clock.now()
+        until = self.board.until(address, now, stranger=stranger)
+        if until is None:
+            return None
+        return Refusal("ADDRESS_BLOCKED", retry_after_ms=max(1, round((until - now).total_seconds() * 1000)))
 
     async def add(self, network: str, *, lasts: timedelta, by: Actor, reason: str) -> Block:
         """Keep a network out for so long, whatever there was before. All processes know within seconds.
@@ -64,7 +73,7 @@ class Blocks:
         )
         async with self._trail.keeping(act) as row:
             await self._store.put(block, row.also)
-        self.board.put([block], now)
+        self._more = self.board.put([block], now) or self._more
         return block
 
     async def remove(self, network: str, *, by: Actor, reason: str) -> bool:
@@ -97,10 +106,10 @@ class Blocks:
         return await self._store.live(self._clock.now())
 
     async def refresh(self) -> bool:
-        """Read what has changed; whether something is blocked that was not."""
+        """Read what has changed; whether since the last look somebody has kept out who was let in."""
         now = self._clock.now()
         found = await self._store.changed_after(self._read_at) if self._begun else await self._store.live(now)
         self._begun, self._read_at = True, now - SKEW
-        more = self.board.put(found, now)
+        more, self._more = self.board.put(found, now) or self._more, False
         self.board.tidy(now)
         return more

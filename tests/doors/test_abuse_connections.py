@@ -158,7 +158,7 @@ async def test_a_blocked_address_is_refused_everywhere_its_sockets_close_and_the
     for path in ("/api/auth/login", "/health", "/no such page"):
         says_when(await house.send("GET", path, headers=of(bad)), 403, "ADDRESS_BLOCKED")
     says_when(await house.send("GET", POLL, headers=of(bad)), 403, "ADDRESS_BLOCKED")
-    await house.app[SOCKETS].put_out(blocks.board.until)
+    await house.app[SOCKETS].put_out(blocks.refusal)
     told = await phone.happens("error")
     assert (told["error"]["code"], told["error"]["retryAfterMs"]) == ("ADDRESS_BLOCKED", 3_600_000)
     await phone.happens("*disconnect")
@@ -168,6 +168,60 @@ async def test_a_blocked_address_is_refused_everywhere_its_sockets_close_and_the
     assert (await ann.get("/api/auth/profile", headers=of(good))).status == 200
     await house.pass_(3600)
     assert (await ann.get("/api/auth/profile", headers=of(bad))).status == 401, "the token has expired by now"
+
+
+async def dialled(house: House, address: str) -> aiohttp.ClientWebSocketResponse:
+    """A transport by WebSocket, without a connect."""
+    url = f"{house.url}/socket.io/?EIO=4&transport=websocket"
+    socket = await house.http.ws_connect(url, headers=of(address))
+    assert (await socket.receive()).data.startswith("0{")
+    return socket
+
+
+async def refusal(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    """How a connect is answered that is refused."""
+    said = (await socket.receive()).data
+    assert said.startswith("44"), said
+    found: dict[str, Any] = json.loads(said[2:])["data"]
+    return found
+
+
+async def test_a_transport_that_was_open_before_its_address_was_kept_out_connects_to_nothing(
+    house: House,
+) -> None:
+    ann, bad = await house.person("ann"), "198.51.100.60"
+    late = await dialled(house, bad)
+    await house.services.blocks.add(bad, lasts=timedelta(minutes=1), by=Actor.operator("root"), reason="why")
+    await late.send_str("40" + json.dumps({"token": ann.token}))
+    no = await refusal(late)
+    assert (no["code"], no["retryAfterMs"]) == ("ADDRESS_BLOCKED", 60_000)
+    # By itself nobody is put out who has a token.
+    await house.services.blocks.remove(bad, by=Actor.operator("root"), reason="why")
+    await house.services.blocks.add_automatic(bad)
+    await late.send_str("40" + json.dumps({"token": ann.token}))
+    assert (await late.receive()).data.startswith("40{")
+    await late.close()
+
+
+async def test_connects_on_one_transport_are_bounded_whether_they_are_let_in_or_not(house: House) -> None:
+    ann = await house.person("ann")
+    socket = await dialled(house, "198.51.100.61")
+    for number in range(20):
+        if number % 2:
+            await socket.send_str('40{"token":"none"}')
+            assert (await refusal(socket))["code"] == "TOKEN_INVALID"
+        else:
+            await socket.send_str("40" + json.dumps({"token": ann.token}))
+            while not (await socket.receive()).data.startswith('42["SYNC"'):
+                pass
+            await socket.send_str("41")
+    await socket.send_str("40" + json.dumps({"token": ann.token}))
+    no = await refusal(socket)
+    assert (no["code"], no["retryAfterMs"]) == ("RATE_LIMITED", 1000)
+    await house.pass_(1)
+    await socket.send_str("40" + json.dumps({"token": ann.token}))
+    assert (await socket.receive()).data.startswith("40{")
+    await socket.close()
 
 
 async def test_an_address_that_does_not_stop_is_kept_out_by_itself_and_longer_each_time(house: House) -> None:
@@ -194,7 +248,7 @@ async def test_who_is_signed_in_at_the_address_of_a_flood_is_not_put_out_with_it
     forged = {**of(shared), "Authorization": "Bearer a.b.c"}
     says_when(await house.send("GET", "/api/auth/profile", headers=forged), 403, "ADDRESS_BLOCKED")
     assert (await ann.get("/api/auth/profile", headers=of(shared))).status == 200
-    await house.app[SOCKETS].put_out(partial(house.services.blocks.board.until, stranger=False))
+    await house.app[SOCKETS].put_out(partial(house.services.blocks.refusal, stranger=False))
     await phone.ask("CALL_SYNC")
     another = await ann.phone("tablet", extraHeaders=of(shared))
     await another.ask("CALL_SYNC")

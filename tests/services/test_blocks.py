@@ -159,6 +159,37 @@ async def test_a_block_that_somebody_has_made_is_not_shortened_by_an_automatic_o
     assert (kept.until, kept.by) == (made.until, "root")
 
 
+async def test_of_blocks_that_overlap_the_longest_counts_and_none_hides_another(
+    db: Database, clock: VirtualClock
+) -> None:
+    blocks = process(db, clock)
+    short = await blocks.add_automatic("203.0.113.7")
+    assert short is not None
+    assert blocks.board.until("203.0.113.7", clock.now(), stranger=False) is None
+    wide = await blocks.add("203.0.113.0/24", lasts=HOUR, by=BY, reason="floods")
+    for stranger in (True, False):
+        assert blocks.board.until("203.0.113.7", clock.now(), stranger=stranger) == wide.until
+    clock.pass_((short.until - clock.now()).total_seconds())
+    assert blocks.board.until("203.0.113.7", clock.now()) == wide.until, "the short one is over"
+
+
+async def test_sockets_are_looked_at_for_a_block_that_somebody_makes_and_for_no_other(
+    db: Database, clock: VirtualClock
+) -> None:
+    here, there = process(db, clock), process(db, clock)
+    await here.add_automatic("203.0.113.7")
+    assert not await here.refresh()
+    assert not await there.refresh(), "it is for strangers, and sockets have none"
+    await here.add("203.0.113.7", lasts=HOUR, by=BY, reason="meant for all")
+    for blocks in (here, there):
+        assert await blocks.refresh(), "also where it was kept out by itself, and where somebody has done it"
+        assert not await blocks.refresh()
+    clock.pass_(3_600)
+    await here.add("203.0.113.7", lasts=HOUR, by=BY, reason="once more")
+    assert await there.refresh(), "the one before was over"
+    assert await here.refresh()
+
+
 @pytest.mark.parametrize(
     "address",
     [
