@@ -65,10 +65,10 @@ def _handler(route: Route, services: Services, funnel: Funnel, proxy_hops: int) 
                 ctx = await _with_body(ctx, request, route)
         except Exception as error:
             no = error if isinstance(error, Refusal) else fault(error, route.path)
-            name = f"{route.method} {route.path}"
+            name, address = f"{route.method} {route.path}", client_address(request, proxy_hops)
             REQUESTS.labels(name, no.code).inc()
-            note_stranger(name, no, client_address(request, proxy_hops))
-            note_misuse(name, no.code, "", client_address(request, proxy_hops), SystemClock.monotonic())
+            note_stranger(name, no, address)
+            note_misuse(name, no.code, "", address, SystemClock.monotonic())
             if route.body != "raw":
                 request[STRANGER] = no.code
             return answer_with(Answer(refusal=no), request)
@@ -183,8 +183,7 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
     headers: dict[str, str] = {}
     if answer.refusal is not None:
         no = answer.refusal
-        if no.status in (403, 429, 503) and no.retry_after_ms is not None:
-            headers["Retry-After"] = str(max(1, -(-no.retry_after_ms // 1000)))
+        headers |= come_back(no)
         if no.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         body = {"error": no.body(), "requestId": request.get(REQUEST_ID, "")}
@@ -192,6 +191,13 @@ def answer_with(answer: Answer, request: web.Request, *, status: int = 200) -> w
     if answer.data is None:
         return web.Response(status=204 if status == 200 else status)
     return _response(answer.data, status, headers)
+
+
+def come_back(no: Refusal) -> dict[str, str]:
+    """The header that says when to come back, where waiting helps: in whole seconds (RFC 9110 §10.2.3)."""
+    if no.retry_after_ms is None or no.status not in (403, 429, 503):
+        return {}
+    return {hdrs.RETRY_AFTER: str(max(1, -(-no.retry_after_ms // 1000)))}
 
 
 def _tagged(answer: Answer, request: web.Request, *, status: int) -> web.Response:

@@ -6,10 +6,11 @@ password, by "sign out everywhere", by the deletion of the account.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.also import Also
 from models.db import Database, Document, Session, collection, index
 
 _TEXT = {"bsonType": "string"}
@@ -38,10 +39,6 @@ ADMIN_SESSIONS = collection(
         }
     },
 )
-
-
-# What goes with it in the same transaction: a row of the trail.
-Also = Callable[[Session], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Signing in with a password."""
+"""Signing in with a password: ``Accounts.login``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ class Entering:
         device_token: str | None = None,
         address: str = "",
     ) -> SignedIn:
-        """See ``Accounts.login``."""
+        """Sign in by username, e-mail address or phone number; ``role``: only somebody who has it, for ``life``.
+
+        A ``device_token`` of an earlier sign-in keeps the wrong guesses of others from counting against this device.
+        Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
+        ``RATE_LIMITED`` (too many wrong ones), ``SERVER_BUSY``, and only to who knows the password with
+        ``ACCOUNT_BANNED``, ``FORBIDDEN`` (another role), ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
+        """
         key = login_key(identifier)
         counted = proven = ""
         for _ in range(SIGN_IN_TRIES_MAX):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from models.also import Also
 from models.auth.desk import Desk
 from models.auth.oauth.rules import Person
 from models.auth.rules import (
@@ -154,7 +155,7 @@ class Newcomers:
         device: SignInDevice,
         *,
         chosen: bool,
-        also: Callable[[Transaction], Awaitable[None]] | None = None,
+        also: Also | None = None,
     ) -> SignedIn:
         """Keep the row, with its first session; a username that nobody has ``chosen`` is varied until it is free."""
         session = self._desk.session(row["_id"], device)

@@ -81,9 +81,10 @@ class Accounts:
             days_max=session_days_max,
         )
         self.guesses = guesses
-        self._entering = Entering(
+        # A verb of accounts like those below, that has a file of its own.
+        self.login = Entering(
             store=store, desk=self._desk, hasher=hasher, factors=factors, guesses=guesses
-        )
+        ).login
         self._newcomers = self.newcomers = Newcomers(
             store=store,
             desk=self._desk,
@@ -139,39 +140,6 @@ class Accounts:
             password=password,
             display_name=display_name,
             device=device,
-        )
-
-    async def login(
-        self,
-        *,
-        identifier: str,
-        password: str,
-        device: SignInDevice,
-        totp: str | None = None,
-        recovery_code: str | None = None,
-        role: str | None = None,
-        life: timedelta | None = None,
-        device_token: str | None = None,
-        address: str = "",
-    ) -> SignedIn:
-        """Sign in by username, e-mail address or phone number; ``role``: only somebody who has it, for ``life``.
-
-        A ``device_token`` of an earlier sign-in keeps the wrong guesses of others from counting against this device.
-        Refuses with ``CREDENTIALS_WRONG`` (after the same work whether or not there is such an account),
-        ``RATE_LIMITED`` (too many wrong ones), ``SERVER_BUSY``, and only to who knows the password with
-        ``ACCOUNT_BANNED``, ``FORBIDDEN`` (another role),
-        ``TOTP_REQUIRED``, ``TOTP_WRONG`` and ``TOTP_LOCKED``.
-        """
-        return await self._entering.login(
-            identifier=identifier,
-            password=password,
-            device=device,
-            totp=totp,
-            recovery_code=recovery_code,
-            role=role,
-            life=life,
-            device_token=device_token,
-            address=address,
         )
 
     async def refresh(self, refresh_token: str) -> Tokens:

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from models.also import Also
 from models.auth.codes.rules import Way
 from models.auth.codes.store import Code
 from models.auth.devices.store import DeviceStore
 from models.auth.rules import Key
 from models.auth.session import Beside, Credentials, PushToken, Revocation, Session
 from models.auth.sessions.store import SessionStore
-from models.auth.standing.store import Also, StandingStore
+from models.auth.standing.store import StandingStore
 from models.db import Database, Document, DuplicateKeyError
 from models.db import Session as Transaction
 from models.users.profile import ACTIVE, DELETED, Account
@@ -108,7 +109,7 @@ class AccountStore:
         row: Mapping[str, Any],
         session: Session,
         *,
-        also: Callable[[Transaction], Awaitable[None]] | None = None,
+        also: Also | None = None,
     ) -> Account:
         """Keep a new account with its first session, and ``also`` what comes with it.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.also import Also
 from models.blocks.rules import AUTOMATIC, REMEMBERED_FOR, automatic_length
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index
 
@@ -30,8 +30,6 @@ ADDRESS_BLOCKS = collection(
         }
     },
 )
-
-Also = Callable[[Session], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

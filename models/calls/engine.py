@@ -16,12 +16,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from models.also import Also
 from models.calls import commands as c
 from models.calls import rules
 from models.calls.call import Call, Fact, Role, Timers
 from models.calls.meter import Meter
 from models.calls.rings.service import Rings
-from models.calls.store import Also, CallStore
+from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
 from models.db import Stale, database_away
 from models.errors import Refusal

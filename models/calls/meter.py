@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from models.also import Also
 from models.calls.call import Call, Charge, Party, Price
-from models.calls.store import Also
 
 
 @dataclass(slots=True)

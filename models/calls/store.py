@@ -6,20 +6,18 @@ come with the call and go with it, in the same transaction, so a lock never outl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from models.also import Also
 from models.calls.call import Call, Fact, Reason, Stage, State
 from models.calls.documents import call_of, changed, document_of, fact_document
 from models.calls.signals.store import SignalStore
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
-
-# What else belongs into the transaction of a change: the postings of its money.
-Also = Callable[[Session], Awaitable[None]]
 
 _MINOR = {"bsonType": ["int", "long"], "minimum": 0}
 _PURSE = {"bsonType": "object", "properties": {"credits": _MINOR, "primary": _MINOR}}

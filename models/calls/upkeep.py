@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from models.also import Also
 from models.calls import commands as c
 from models.calls import rules
 from models.calls.call import Call, Fact, Reason, Role
 from models.calls.engine import AT_A_STRETCH_MAX, DUE_MAX, TRIES_MAX
 from models.calls.meter import AlreadyRefunded
 from models.calls.renewals import RENEWED_BY_OTHERS_AFTER_SECONDS, Renewals
-from models.calls.store import Also
 from models.db import Session, Stale, database_away
 from models.errors import Refusal
 

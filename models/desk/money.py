@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.also import Also
 from models.auth.stewards import Stewards, target_of
 from models.calls.call import Call
 from models.calls.service import Calls
-from models.calls.store import Also
 from models.desk.calls import target_of as target_of_call
 from models.errors import Refusal
 from models.ledger.journal import Wallet

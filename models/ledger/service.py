@@ -17,11 +17,12 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from models.also import Also
 from models.db import DuplicateKeyError, Session, Stale
 from models.errors import Refusal
 from models.ledger import rules
 from models.ledger.journal import Entry, Sealed, Wallet, wallet_key
-from models.ledger.store import AlreadyPosted, Also, LedgerStore
+from models.ledger.store import AlreadyPosted, LedgerStore
 from models.ports import Clock, Ids
 
 log = structlog.get_logger(__name__)

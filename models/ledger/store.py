@@ -13,12 +13,11 @@ from typing import Any
 
 from pymongo.errors import BulkWriteError
 
+from models.also import Also
 from models.db import Database, Document, DuplicateKeyError, Session, Stale, collection, index
 from models.ledger.journal import Entry, Kind, Leg, Line, Pocket, Seal, Sealed, Wallet
 from models.money import AMOUNT_MAX
 
-# What else belongs into the transaction of an entry; called with its session, perhaps several times.
-Also = Callable[[Session], Awaitable[None]]
 # What others keep with entries, and with a wallet that is frozen, in the same transaction.
 Beside = Callable[[Sequence[Entry], Session], Awaitable[None]]
 BesideFreeze = Callable[[Wallet, Session], Awaitable[None]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 
 from pymongo import ReturnDocument
 
+from models.also import Also
 from models.backlog.store import Overdue, overdue
 from models.db import (
     Database,
@@ -147,9 +148,7 @@ class PayoutStore:
         if done.matched_count != 1:
             raise Stale(before.id)
 
-    async def swap_with(
-        self, before: Payout, after: Payout, also: Callable[[Session], Awaitable[None]]
-    ) -> None:
+    async def swap_with(self, before: Payout, after: Payout, also: Also) -> None:
         """The same with ``also`` in one transaction."""
 
         async def body(session: Session) -> None:

@@ -9,12 +9,12 @@ somebody else is to do it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 
+from models.also import Also
 from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
 from models.reports import rules
 from models.reports.report import Closing, Evidence, Reason, Report, Resolution, State
@@ -111,7 +111,7 @@ class ReportStore:
             query["_id"] = {"$lt": before}
         return [_report(row) async for row in self._reports.find(query, sort=[("_id", -1)]).limit(most)]
 
-    async def close(self, after: Report, also: Callable[[Session], Awaitable[None]]) -> bool:
+    async def close(self, after: Report, also: Also) -> bool:
         """Close an open report that nobody has changed; False when somebody has. A ban is due from then on.
 
         ``also`` joins the transaction.

@@ -46,6 +46,7 @@ from server.admin.words import FILTERS
 from server.config import Config
 from server.funnel import fault
 from server.metrics import REQUESTS
+from server.rest import come_back
 from server.wiring import Wired
 
 log = structlog.get_logger(__name__)
@@ -231,14 +232,8 @@ async def _page_of(no: Refusal, visit: Visit) -> web.Response:
         answer = visit.dressed(web.Response(status=no.status, text=refused(no)))
     else:
         answer = await visit.render("refused.html", status=no.status, problem=refused(no), code=no.code)
-    wait(answer, no)
+    answer.headers.update(come_back(no))
     return answer
-
-
-def wait(answer: web.Response, no: Refusal) -> None:
-    """Say when to come back, where waiting helps."""
-    if no.status in (429, 503) and no.retry_after_ms is not None:
-        answer.headers[hdrs.RETRY_AFTER] = str(max(1, -(-no.retry_after_ms // 1000)))
 
 
 def _from_here(address: str, config: Config) -> bool:

@@ -16,23 +16,15 @@ from models.auth.second.service import Setup
 from models.auth.session import SignInDevice
 from models.errors import Refusal
 from server.admin.visit import BASE, Page, Visit, refused
+from server.rest import come_back
 
 log = structlog.get_logger(__name__)
 
 NAME_LENGTH_MAX = 254
 # What may be said on the page itself, with what was typed still there.
 _SAID_HERE = frozenset(
-    (
-        *(
-            "CREDENTIALS_WRONG",
-            "ACCOUNT_BANNED",
-            "ACCOUNT_DELETED",
-            "FORBIDDEN",
-            "RATE_LIMITED",
-            "SERVER_BUSY",
-        ),
-        *("TOTP_REQUIRED", "TOTP_WRONG", "TOTP_LOCKED"),
-    )
+    "CREDENTIALS_WRONG ACCOUNT_BANNED ACCOUNT_DELETED FORBIDDEN RATE_LIMITED SERVER_BUSY "
+    "TOTP_REQUIRED TOTP_WRONG TOTP_LOCKED".split()
 )
 
 
@@ -101,8 +93,8 @@ async def _form(visit: Visit, *, next_: str, name: str = "", no: Refusal | None 
         # What is missing is asked for by itself.
         code_wanted=no is not None and no.code.startswith("TOTP_"),
     )
-    if no is not None and no.status == 429 and no.retry_after_ms:
-        answer.headers[hdrs.RETRY_AFTER] = str(max(1, -(-no.retry_after_ms // 1000)))
+    if no is not None:
+        answer.headers.update(come_back(no))
     return answer
 
 

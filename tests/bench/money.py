@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from models.also import Also
 from models.billing.meter import WalletMeter
 from models.billing.tariffs import Tariffs
 from models.calls.call import Call, Fact, Timers
@@ -24,7 +25,7 @@ from models.calls.documents import document_of
 from models.calls.rings.service import RingLimits, Rings
 from models.calls.rings.store import PastStore
 from models.calls.service import Calls
-from models.calls.store import CALLS, LOCKS, Also, CallStore
+from models.calls.store import CALLS, LOCKS, CallStore
 from models.calls.switchboard import Forward
 from models.db import Database, Session
 from models.errors import Refusal

@@ -24,6 +24,7 @@ from handlers.context import Context
 from handlers.presence import PresenceTeller
 from handlers.system import welcome
 from handlers.wallet import WALLET_UPDATED, WalletTeller
+from models.also import Also
 from models.billing.meter import WalletMeter
 from models.billing.service import Billing
 from models.billing.tariffs import Tariffs
@@ -32,7 +33,7 @@ from models.calls.call import Call, Fact, State, Timers
 from models.calls.rings.service import RingLimits, Rings
 from models.calls.rings.store import PastStore
 from models.calls.service import Calls
-from models.calls.store import CALLS, LOCKS, Also, CallStore
+from models.calls.store import CALLS, LOCKS, CallStore
 from models.db import Database
 from models.errors import Refusal
 from models.ledger.journal import Pocket, Wallet

@@ -6,10 +6,11 @@ with it, so that a sign-in that looked before meets the change.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.also import Also
 from models.auth.session import Beside
 from models.db import Database, Document, Session, collection
 from models.users.profile import ACTIVE
@@ -132,9 +133,7 @@ class FactorStore:
         )
         return bool(done.matched_count)
 
-    async def disable(
-        self, user_id: str, now: datetime, also: Callable[[Session], Awaitable[None]] | None = None
-    ) -> bool:
+    async def disable(self, user_id: str, now: datetime, also: Also | None = None) -> bool:
         """Forget the factor, and keep when that was; False when there was none in use. ``also`` joins the change."""
 
         async def body(session: Session) -> bool:

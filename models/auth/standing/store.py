@@ -5,9 +5,9 @@ A change that is there already is none: nothing is written, and nothing joins it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from models.also import Also
 from models.auth.session import Revocation
 from models.auth.sessions.store import SessionStore
 from models.db import Database, Document
@@ -16,9 +16,6 @@ from models.errors import Refusal
 from models.users.profile import ACTIVE, ADMIN, BANNED, DELETED, Account
 from models.users.rules import LAST_CHARACTER
 from models.users.store import USERS, account_of
-
-# What else belongs into the transaction of a change; called with it, perhaps several times.
-Also = Callable[[Transaction], Awaitable[None]]
 
 
 class StandingStore:

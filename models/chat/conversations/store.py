@@ -11,13 +11,14 @@ of conversations and say where something may be unread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
+from models.also import Also
 from models.chat.conversations.conversation import DIRECT, Conversation, Membership
 from models.chat.rules import Change
 from models.chat.store import DUPLICATE_KEY, TELL_SECONDS
@@ -33,8 +34,6 @@ MEMBERSHIPS = collection(
     index("conversation_id", "joined_seq"),
     index("tell_at", where={"tell_at": {"$exists": True}}),
 )
-
-Also = Callable[[Session], Awaitable[None]]
 
 
 class ConversationStore:
