@@ -303,3 +303,4 @@ def _add_pages(app: web.Application, *, production: bool) -> None:
     app.router.add_get("/", demo)
     app.router.add_get("/rooms", rooms)
     app.router.add_static("/static/demo", WEB / "demo")
+    app.router.add_static("/static/look", WEB / "look")

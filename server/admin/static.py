@@ -42,6 +42,10 @@ class Static:
 
 
 def static_of(web_folder: Path) -> Static:
-    """The files of the pages, and the vendored script."""
+    """The files of the pages, the style that others share with them, and the vendored script."""
     own = {path.name: path for path in sorted((web_folder / "admin" / "static").iterdir())}
-    return Static({**own, "htmx.min.js": web_folder / "vendor" / "htmx.min.js"})
+    shared = {
+        "look.css": web_folder / "look" / "look.css",
+        "htmx.min.js": web_folder / "vendor" / "htmx.min.js",
+    }
+    return Static(own | shared)

@@ -116,7 +116,8 @@ async def test_no_address_has_to_say_a_secret() -> None:
 
 
 async def test_pages_styles_and_scripts_say_in_which_letters_they_are(rest: House) -> None:
-    for path in ("/", "/docs", "/static/demo/demo.js", "/static/demo/demo.css", "/metrics"):
+    styles = ("/static/look/look.css", "/static/demo/demo.css")
+    for path in ("/", "/docs", "/static/demo/demo.js", *styles, "/metrics"):
         answer = await rest.send("GET", path)
         assert answer.status == 200, path
         assert "charset=utf-8" in answer.headers["Content-Type"].lower(), (
