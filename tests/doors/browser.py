@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,17 @@ class Browser:
     def forget(self) -> None:
         """Throw all cookies away."""
         self.ask("forget")
+
+    def put_away(self, is_fault: Callable[[str], bool]) -> list[str]:
+        """Close all tabs, as a test ends; what their consoles said that is a fault."""
+        faults: list[str] = []
+        for page in self.pages:
+            lines = page.console()
+            print(page.name, *lines, sep="\n  ")  # shown when the test has failed
+            faults += filter(is_fault, lines)
+            page.close()
+        self.pages.clear()
+        return faults
 
     def popup(self, name: str) -> Page:
         """The next tab that a page opens, or has opened, by that name."""

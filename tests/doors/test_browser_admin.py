@@ -151,16 +151,10 @@ def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def stage(house: Stage) -> Iterator[Stage]:
     yield house
-    faults = []
-    for page in house.browser.pages:
-        lines = page.console()
-        print(page.name, *lines, sep="\n  ")  # shown when the test has failed
-        # A policy that stops something of ours would say so here.
-        faults += [
-            line for line in lines if line.startswith("uncaught:") or "Content Security Policy" in line
-        ]
-        page.close()
-    house.browser.pages.clear()
+    # A policy that stops something of ours would say so here.
+    faults = house.browser.put_away(
+        lambda line: line.startswith("uncaught:") or "Content Security Policy" in line
+    )
     assert faults == []
 
 

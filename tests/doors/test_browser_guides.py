@@ -128,13 +128,7 @@ def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def stage(house: Stage) -> Iterator[Stage]:
     yield house
-    faults = []
-    for page in house.browser.pages:
-        lines = page.console()
-        print(page.name, *lines, sep="\n  ")  # shown when the test has failed
-        faults += [line for line in lines if line.startswith("uncaught:") or "Some fields are" in line]
-        page.close()
-    house.browser.pages.clear()
+    faults = house.browser.put_away(lambda line: line.startswith("uncaught:") or "Some fields are" in line)
     assert faults == [], "what a module sends has to fit what the server hears"
 
 

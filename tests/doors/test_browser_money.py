@@ -90,13 +90,7 @@ def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def stage(house: Stage) -> Iterator[Stage]:
     yield house
-    faults = []
-    for page in house.browser.pages:
-        lines = page.console()
-        print(page.name, *lines, sep="\n  ")  # shown when the test has failed
-        faults += [line for line in lines if line.startswith(("uncaught:", "error:"))]
-        page.close()
-    house.browser.pages.clear()
+    faults = house.browser.put_away(lambda line: line.startswith(("uncaught:", "error:")))
     assert faults == [], "a page under this policy, with what this server says, has nothing to complain about"
 
 

@@ -72,13 +72,7 @@ def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def stage(house: Stage) -> Iterator[Stage]:
     yield house
-    faults = []
-    for page in house.browser.pages:
-        lines = page.console()
-        print(page.name, *lines, sep="\n  ")  # shown when the test has failed
-        faults += [line for line in lines if "uncaught:" in line or "VALIDATION_FAILED" in line]
-        page.close()
-    house.browser.pages.clear()
+    faults = house.browser.put_away(lambda line: "uncaught:" in line or "VALIDATION_FAILED" in line)
     assert faults == [], "what the pages say has to fit what the server hears"
 
 
