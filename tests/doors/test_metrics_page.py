@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.admin.views_health import FOR_PEOPLE
 from server.app import WIRED
 from server.wiring import catalogue
 from tests.doors.conftest import House, open_house
@@ -172,6 +173,22 @@ async def test_alerts_say_who_wakes_up_and_what_to_look_at() -> None:
         _, grouped = read(rule["expr"])
         shown = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
         assert shown <= grouped | {"instance"}, rule["alert"]
+
+
+async def test_what_people_work_off_has_a_day_and_what_jobs_do_five_minutes(house: House) -> None:
+    await house.app[WIRED].backlogs.read(True)
+    reads = {rule["alert"]: rule["expr"] for rule in ALERTS}
+    queues = {labels["queue"] for labels, _ in samples(await page_of(house))["ringmeter_backlog"]}
+    assert queues > FOR_PEOPLE
+    for queue in queues:
+        watching = {name for name, expr in reads.items() if watches(expr, queue)}
+        assert watching == {"RingmeterReviewWaits" if queue in FOR_PEOPLE else "RingmeterBacklog"}, queue
+
+
+def watches(expr: str, queue: str) -> bool:
+    """Whether the alert is about how long the oldest of that queue has waited."""
+    asked = re.search(r'ringmeter_backlog_oldest_seconds\{queue(!~|=~)"([^"]+)"\}', expr)
+    return asked is not None and (re.fullmatch(asked[2], queue) is not None) is (asked[1] == "=~")
 
 
 async def test_the_dashboard_is_one_that_grafana_takes() -> None:
