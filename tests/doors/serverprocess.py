@@ -15,15 +15,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
+from pymongo.uri_parser import parse_uri
 
 from server.mongod import put_away
+from tests import databases
 from tests.doors import warm
+from tests.patience import PATIENT_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "main.py"
@@ -227,6 +231,46 @@ def running(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
         yield server.start()
     finally:
         server.stop()
+
+
+@asynccontextmanager
+async def lodging(uri: str) -> AsyncIterator[str]:
+    """A database of the session's mongod for servers that have all ended at the end, by whatever.
+
+    It is a prepared one: for a server to make its collections costs more than all else of its start.
+    """
+    name, _ = databases.take(uri)
+    yield name
+    await _give_back(uri, name)
+
+
+@contextmanager
+def lodging_now(uri: str) -> Iterator[str]:
+    """``lodging`` where there is no loop."""
+    name, _ = databases.take(uri)
+    yield name
+    asyncio.run(_give_back(uri, name))
+
+
+async def _give_back(uri: str, name: str) -> None:
+    async with AsyncMongoClient[Any](uri, serverSelectionTimeoutMS=PATIENT_MS) as client:
+        if await _heard_out(parse_uri(uri)["nodelist"][0][1]):
+            await databases.give_back(uri, name, client)
+        else:
+            await client.drop_database(name)
+
+
+async def _heard_out(port: int) -> bool:
+    """Whether the one at this port has read all that was sent to it by processes which have been killed since.
+
+    A connection whose other end is gone stays in CLOSE_WAIT until it was read to its end.
+    """
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        return False
+    waits = re.compile(rf"^ *\d+: [0-9A-F]{{8}}:{port:04X} [0-9A-F:]+ 08 ", re.MULTILINE)
+    await eventually(lambda: not waits.search(table.read_text()))
+    return True
 
 
 def rss_mb(pid: int) -> float:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -33,7 +32,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from server.wiring import catalogue
-from tests.doors.serverprocess import ServerProcess
+from tests.doors.serverprocess import lodging_now, running
 from tests.patience import PATIENT_MS
 from tests.standins import payer
 
@@ -80,15 +79,13 @@ class Open:
 @pytest.fixture(scope="module")
 def served(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     """The server with a database of its own."""
-    database = f"fuzz-{uuid4().hex[:12]}"
-    server = ServerProcess(tmp_path_factory.mktemp("server"), mongo_uri=mongo_uri, database=database)
-    try:
-        server.start()
+    folder = tmp_path_factory.mktemp("server")
+    with (
+        lodging_now(mongo_uri) as database,
+        running(folder, mongo_uri=mongo_uri, database=database) as server,
+    ):
         asyncio.run(_settle(server.address, mongo_uri, database))
         yield Open(server.address)
-    finally:
-        server.stop()
-        asyncio.run(_drop(mongo_uri, database))
 
 
 async def _settle(url: str, uri: str, database: str) -> None:
@@ -103,11 +100,6 @@ async def _settle(url: str, uri: str, database: str) -> None:
             await payer.pay_in(http, url, {**head, "Idempotency-Key": "first"}, {"amountMinor": 5_000_000})
     async with AsyncMongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=PATIENT_MS) as client:
         await client[database]["users"].update_one({"username": ADMIN}, {"$set": {"role": "admin"}})
-
-
-async def _drop(uri: str, database: str) -> None:
-    async with AsyncMongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=PATIENT_MS) as client:
-        await client.drop_database(database)
 
 
 def operations() -> list[Any]:

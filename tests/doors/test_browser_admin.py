@@ -18,7 +18,7 @@ import pytest
 
 from server.clock import SystemClock
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 SETTINGS = {"CALL_RATE_MINOR": "1000"}
 PASSWORD = "correct horse battery"
@@ -139,7 +139,8 @@ class Desk:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("admin")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser-admin", **SETTINGS) as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database, **SETTINGS) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

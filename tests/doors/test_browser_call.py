@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 _numbers = itertools.count(1)
 _SHOWN = "(at) => document.querySelector(`[data-test=${at}]`).checkVisibility()"
@@ -51,7 +51,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("browser")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser") as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

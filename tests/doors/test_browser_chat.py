@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 _numbers = itertools.count(1)
 # The line of the log with these words.
@@ -78,7 +78,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("chat")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser-chat") as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

@@ -15,7 +15,7 @@ import jwt
 import pytest
 
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ROOT, ServerProcess, running
+from tests.doors.serverprocess import ROOT, ServerProcess, lodging_now, running
 
 GUIDES = ROOT / "docs" / "guides"
 SECRET = "the secret of a server whose tokens a test makes"
@@ -117,9 +117,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("guides")
     with (
-        running(
-            folder / "server", mongo_uri=mongo_uri, database="browser-guides", JWT_SECRET=SECRET
-        ) as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database, JWT_SECRET=SECRET) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

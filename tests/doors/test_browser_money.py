@@ -14,7 +14,7 @@ from models.billing.receipt import price_view
 from models.calls.call import Price
 from models.calls.tariff import cost_of
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 # Calls by the second, so dear that the 500 with which a wallet begins last for 6 of them (and 3 with video).
 TARIFF = {
@@ -81,7 +81,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("money")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser-money", **TARIFF) as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database, **TARIFF) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 # Whole minutes of ten naira: a call of some seconds costs ten, and brings a point.
 SETTINGS = {"CALL_RATE_MINOR": "1000", "WITHDRAWAL_FEE_MINOR": "2500"}
@@ -56,7 +56,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("payments")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser-payments", **SETTINGS) as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database, **SETTINGS) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.doors.browser import chromium
-from tests.doors.serverprocess import running
+from tests.doors.serverprocess import lodging_now, running
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -48,7 +48,8 @@ def client() -> str:
 def test_two_tabs_with_the_readmes_client_see_each_other(mongo_uri: str, tmp_path: Path) -> None:
     setup = _SETUP % client()
     with (
-        running(tmp_path / "server", mongo_uri=mongo_uri, database="readme") as server,
+        lodging_now(mongo_uri) as database,
+        running(tmp_path / "server", mongo_uri=mongo_uri, database=database) as server,
         chromium(tmp_path / "profile") as browser,
     ):
         ada, bea = (browser.page(name).open(f"{server.address}/") for name in ("ada", "bea"))

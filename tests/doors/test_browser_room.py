@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.browser import Browser, Page, chromium
-from tests.doors.serverprocess import ServerProcess, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, running
 
 _TILES = """(ids) => {
   const shown = [...document.querySelectorAll("[data-test=room-tile]")].map((one) => one.dataset.user);
@@ -63,7 +63,8 @@ class Stage:
 def house(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("rooms")
     with (
-        running(folder / "server", mongo_uri=mongo_uri, database="browser-rooms") as server,
+        lodging_now(mongo_uri) as database,
+        running(folder / "server", mongo_uri=mongo_uri, database=database) as server,
         chromium(folder / "profile") as browser,
     ):
         yield Stage(server, browser)

@@ -12,14 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from models.calls.call import Price
-from models.db import Database
 from tests.doors.pyphone import Pair, PyPhone
-from tests.doors.serverprocess import ServerProcess, eventually
+from tests.doors.serverprocess import ServerProcess, eventually, lodging
 from tests.services.billing_house import price_of
 from tests.standins import payer
 
@@ -56,14 +54,11 @@ _KEYS = (f"crash-{number}" for number in itertools.count(1))
 @pytest.fixture
 async def server(mongo_uri: str, tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server with prices, on a database of this test's own."""
-    database = f"money-{uuid4().hex[:12]}"
-    one = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database, **PRICES, **LONG)
-    await asyncio.to_thread(one.start)
-    yield one
-    await asyncio.to_thread(one.stop)
-    db = Database(mongo_uri, database)
-    await db.client.drop_database(database)
-    await db.close()
+    async with lodging(mongo_uri) as database:
+        one = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database, **PRICES, **LONG)
+        await asyncio.to_thread(one.start)
+        yield one
+        await asyncio.to_thread(one.stop)
 
 
 class PaidCall(Pair):

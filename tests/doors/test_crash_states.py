@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,7 @@ from models.db import Database
 from server.mongod import number_in
 from server.processes import KILL, send_signal
 from tests.doors.pyphone import ANSWER, OFFER, Pair, Refused
-from tests.doors.serverprocess import ServerProcess, eventually
+from tests.doors.serverprocess import ServerProcess, eventually, lodging
 
 STATES = ["unheard", "ringing", "accepted", "active", "reconnecting"]
 # Long enough to come back in, short enough to wait for.
@@ -32,20 +31,17 @@ Server = Callable[..., Awaitable[ServerProcess]]
 @pytest.fixture
 async def start(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Server]:
     """Starts a server on a database of this test's own."""
-    database = f"crash-{uuid4().hex[:12]}"
     servers: list[ServerProcess] = []
+    async with lodging(mongo_uri) as database:
 
-    async def begin(**env: str) -> ServerProcess:
-        server = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database, **env)
-        servers.append(server)
-        return await asyncio.to_thread(server.start)
+        async def begin(**env: str) -> ServerProcess:
+            server = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database, **env)
+            servers.append(server)
+            return await asyncio.to_thread(server.start)
 
-    yield begin
-    for server in servers:
-        await asyncio.to_thread(server.stop)
-    db = Database(mongo_uri, database)
-    await db.client.drop_database(database)
-    await db.close()
+        yield begin
+        for server in servers:
+            await asyncio.to_thread(server.stop)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from models.db import Database
 from tests.doors.phones import Exchange, Phone
 from tests.doors.pyphone import ANSWER, OFFER, PyPhone
 from tests.doors.redis_server import RedisServer
-from tests.doors.serverprocess import ServerProcess, eventually
+from tests.doors.serverprocess import ServerProcess, eventually, lodging
 from tests.doors.talk import candidate
 
 pytestmark = [pytest.mark.timeout(110), pytest.mark.asyncio(loop_scope="module")]
@@ -43,29 +43,26 @@ def alive(pid: int) -> bool:
 @asynccontextmanager
 async def several(mongo_uri: str, folder: Path, count: int) -> AsyncIterator[ServerProcess]:
     """Some processes at one port, with Redis."""
-    database = f"processes-{uuid4().hex[:12]}"
-    redis = await RedisServer(folder).start()
-    one = ServerProcess(
-        folder / "server",
-        mongo_uri=mongo_uri,
-        database=database,
-        words=("--processes", str(count)),
-        REDIS_URL=redis.url,
-        JWT_SECRET="a secret of the tests, long enough for HS256",
-    )
-    try:
-        await asyncio.to_thread(one.start)
-        yield one
-        if one.process is not None:
-            children = [pid for pid in serving(one).values() if alive(pid)]
-            assert await asyncio.to_thread(one.drain) == 0
-            assert not any(alive(pid) for pid in children)
-    finally:
-        await asyncio.to_thread(one.stop)
-        await redis.kill()
-    db = Database(mongo_uri, database)
-    await db.client.drop_database(database)
-    await db.close()
+    async with lodging(mongo_uri) as database:
+        redis = await RedisServer(folder).start()
+        one = ServerProcess(
+            folder / "server",
+            mongo_uri=mongo_uri,
+            database=database,
+            words=("--processes", str(count)),
+            REDIS_URL=redis.url,
+            JWT_SECRET="a secret of the tests, long enough for HS256",
+        )
+        try:
+            await asyncio.to_thread(one.start)
+            yield one
+            if one.process is not None:
+                children = [pid for pid in serving(one).values() if alive(pid)]
+                assert await asyncio.to_thread(one.drain) == 0
+                assert not any(alive(pid) for pid in children)
+        finally:
+            await asyncio.to_thread(one.stop)
+            await redis.kill()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -215,28 +212,27 @@ async def _is_watched(worker: ServerProcess) -> None:
 
 
 async def test_a_worker_does_what_a_server_leaves_to_it(mongo_uri: str, tmp_path: Path) -> None:
-    database = f"worker-{uuid4().hex[:12]}"
     env = {"RING_SECONDS": "1", "JWT_SECRET": "a secret of the tests, long enough for HS256"}
-    one = ServerProcess(tmp_path / "one", mongo_uri=mongo_uri, database=database, JOBS="own", **env)
-    await asyncio.to_thread(one.start)
-    worker = ServerProcess(tmp_path / "worker", mongo_uri=mongo_uri, database=database, **env)
-    worker.begin("worker", "--port", "0")
-    db = Database(mongo_uri, database)
+    async with lodging(mongo_uri) as database:
+        one = ServerProcess(tmp_path / "one", mongo_uri=mongo_uri, database=database, JOBS="own", **env)
+        await asyncio.to_thread(one.start)
+        worker = ServerProcess(tmp_path / "worker", mongo_uri=mongo_uri, database=database, **env)
+        worker.begin("worker", "--port", "0")
+        db = Database(mongo_uri, database)
 
-    async def ended() -> bool:
-        found = await db["calls"].find_one({"_id": call["id"]})
-        return bool(found and found["state"] == "ended")
+        async def ended() -> bool:
+            found = await db["calls"].find_one({"_id": call["id"]})
+            return bool(found and found["state"] == "ended")
 
-    try:
-        async with AsyncExitStack() as stack:
-            ann, bob = await spread(stack, one, 2)
-            call = await ann.ask("CALL_REQUEST", to=bob.id, type="audio")
-            await asyncio.to_thread(one.kill)
-            await eventually(ended, what="the ring has run out, which only the worker can know")
-        await _is_watched(worker)
-        assert await asyncio.to_thread(worker.drain) == 0
-    finally:
-        for server in (one, worker):
-            await asyncio.to_thread(server.stop)
-        await db.client.drop_database(database)
-        await db.close()
+        try:
+            async with AsyncExitStack() as stack:
+                ann, bob = await spread(stack, one, 2)
+                call = await ann.ask("CALL_REQUEST", to=bob.id, type="audio")
+                await asyncio.to_thread(one.kill)
+                await eventually(ended, what="the ring has run out, which only the worker can know")
+            await _is_watched(worker)
+            assert await asyncio.to_thread(worker.drain) == 0
+        finally:
+            for server in (one, worker):
+                await asyncio.to_thread(server.stop)
+            await db.close()

@@ -1,4 +1,8 @@
-"""``python main.py`` as a user meets it: what it says when it starts, and when it cannot."""
+"""``python main.py`` as a user meets it: what it says when it starts, and when it cannot.
+
+An interpreter of its own shows that the program starts, and how it ends, well and with a fault: once each. What else
+is said comes from forks of one that has imported everything, except where processes are started in turn.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import pytest
 
 from server.mongod import number_in
 from server.processes import free_port
-from tests.doors.serverprocess import MAIN, ServerProcess, rss_mb, running
+from tests.doors.serverprocess import MAIN, ServerProcess, lodging_now, rss_mb, running
 
 SERVER_MB_MAX = 120
 DATABASE_MB_MAX = 250
@@ -22,33 +26,46 @@ DATABASE_MB_MAX = 250
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server on an empty folder, not started."""
-    server = ServerProcess(tmp_path / "server", cold=True)
+    server = ServerProcess(tmp_path / "server")
     yield server
     server.stop()
 
 
+@pytest.fixture
+def database(mongo_uri: str) -> Iterator[str]:
+    with lodging_now(mongo_uri) as name:
+        yield name
+
+
+@pytest.fixture
+def cold(fresh: ServerProcess) -> ServerProcess:
+    """The same, with an interpreter of its own."""
+    fresh.cold = True
+    return fresh
+
+
 def test_it_starts_on_an_empty_folder_and_again_on_a_full_one_and_stays_within_its_memory(
-    fresh: ServerProcess,
+    cold: ServerProcess,
 ) -> None:
-    fresh.start()
-    assert f"http://127.0.0.1:{fresh.port}/ in two tabs" in fresh.line
-    mongod = number_in(fresh.data_dir / "db" / "mongod.lock")
+    cold.start()
+    assert f"http://127.0.0.1:{cold.port}/ in two tabs" in cold.line
+    mongod = number_in(cold.data_dir / "db" / "mongod.lock")
     assert mongod is not None
-    server_mb, database_mb = rss_mb(fresh.pid), rss_mb(mongod)
-    assert fresh.drain() == 0
-    first = fresh.started_in
-    fresh.start()
+    server_mb, database_mb = rss_mb(cold.pid), rss_mb(mongod)
+    assert cold.drain() == 0
+    first = cold.started_in
+    cold.start()
     print(f"server {server_mb:.0f} MiB, database {database_mb:.0f} MiB")
-    print(f"first start {first:.1f} s, second start {fresh.started_in:.1f} s")
+    print(f"first start {first:.1f} s, second start {cold.started_in:.1f} s")
     assert server_mb < SERVER_MB_MAX
     assert database_mb < DATABASE_MB_MAX
-    assert fresh.drain() == 0
+    assert cold.drain() == 0
 
 
 def test_every_fault_of_the_configuration_is_named_at_once_and_nothing_is_opened(
-    fresh: ServerProcess,
+    cold: ServerProcess,
 ) -> None:
-    fresh.env |= {
+    cold.env |= {
         "PORT": "eighty",
         "MONGO_URI": "postgres://somewhere",
         "ENV": "staging",
@@ -56,12 +73,12 @@ def test_every_fault_of_the_configuration_is_named_at_once_and_nothing_is_opened
         "TURN_URLS": "turn:turn.example.org:3478",
         "JWT_SECRET": "short",
     }
-    done = fresh.command("run")
+    done = cold.command("run")
     assert done.returncode == 2
     for name in ("PORT", "MONGO_URI", "ENV", "RING_SECONDS", "TURN_SECRET", "JWT_SECRET"):
         assert f"\n  {name} " in done.stderr, name
     assert "Traceback" not in done.stderr
-    assert not fresh.data_dir.exists(), "nothing was begun"
+    assert not cold.data_dir.exists(), "nothing was begun"
 
 
 def test_a_python_without_the_dependencies_says_which_one_to_use(tmp_path: Path) -> None:
@@ -82,15 +99,10 @@ def test_production_refuses_to_make_up_a_secret(fresh: ServerProcess) -> None:
     assert "JWT_SECRET is required with ENV=production" in done.stderr
 
 
-def test_in_production_it_writes_nothing_to_the_disk(tmp_path: Path, mongo_uri: str) -> None:
+def test_in_production_it_writes_nothing_to_the_disk(tmp_path: Path, mongo_uri: str, database: str) -> None:
     """So that its file system may be one that is only read."""
     here = ServerProcess(
-        tmp_path / "here",
-        mongo_uri=mongo_uri,
-        database="nobody_was_here",
-        cold=True,
-        ENV="production",
-        JWT_SECRET="s" * 32,
+        tmp_path / "here", mongo_uri=mongo_uri, database=database, ENV="production", JWT_SECRET="s" * 32
     )
     try:
         here.start()
@@ -100,8 +112,8 @@ def test_in_production_it_writes_nothing_to_the_disk(tmp_path: Path, mongo_uri: 
     assert sorted(path.name for path in here.folder.iterdir()) == ["server.log", "server.out"]
 
 
-def test_a_port_that_is_taken_gives_a_sentence(fresh: ServerProcess, mongo_uri: str) -> None:
-    fresh.env |= {"MONGO_URI": mongo_uri, "MONGO_DATABASE": "taken"}
+def test_a_port_that_is_taken_gives_a_sentence(fresh: ServerProcess, mongo_uri: str, database: str) -> None:
+    fresh.env |= {"MONGO_URI": mongo_uri, "MONGO_DATABASE": database}
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -138,8 +150,8 @@ def test_wrong_words_on_the_command_line_end_with_2_and_help_with_0(fresh: Serve
     assert "usage:" in done.stdout
 
 
-def test_people_are_looked_after_while_the_server_runs(mongo_uri: str, tmp_path: Path) -> None:
-    with running(tmp_path / "server", mongo_uri=mongo_uri, database="people") as server:
+def test_people_are_looked_after_while_the_server_runs(mongo_uri: str, database: str, tmp_path: Path) -> None:
+    with running(tmp_path / "server", mongo_uri=mongo_uri, database=database) as server:
         asyncio.run(_register(server.address, "ada"))
 
         def users(*words: str) -> tuple[int, str]:
@@ -189,12 +201,12 @@ def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
 
 
 def test_a_folder_for_sockets_that_is_too_deep_is_said_in_a_sentence(
-    mongo_uri: str, fresh: ServerProcess, tmp_path: Path
+    mongo_uri: str, cold: ServerProcess, tmp_path: Path
 ) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
-    fresh.env |= {"MONGO_URI": mongo_uri, "TMPDIR": str(deep)}
-    done = fresh.command("run", "--port", str(free_port()), "--processes", "2")
+    cold.env |= {"MONGO_URI": mongo_uri, "TMPDIR": str(deep)}
+    done = cold.command("run", "--port", str(free_port()), "--processes", "2")
     assert done.returncode == 1
     assert "Set TMPDIR to another folder." in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -18,7 +18,7 @@ import pytest
 from server.processes import free_port
 from tests.doors.browser import chromium
 from tests.doors.pyphone import PyPhone
-from tests.doors.serverprocess import ServerProcess, program, running
+from tests.doors.serverprocess import ServerProcess, lodging_now, program, running
 
 SECRET = "shared by the server and coturn"
 CLIENT_SECONDS_MAX = 30.0
@@ -87,9 +87,11 @@ def relay(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         _wait_for(coturn, port)
         urls = f"turn:127.0.0.1:{port}?transport=udp,turn:127.0.0.1:{port}?transport=tcp"
-        with running(
-            folder / "server", mongo_uri=mongo_uri, database="turn", TURN_URLS=urls, TURN_SECRET=SECRET
-        ) as server:
+        where = {"mongo_uri": mongo_uri, "TURN_URLS": urls, "TURN_SECRET": SECRET}
+        with (
+            lodging_now(mongo_uri) as database,
+            running(folder / "server", database=database, **where) as server,
+        ):
             yield Relay(server, port, client)
     finally:
         coturn.terminate()

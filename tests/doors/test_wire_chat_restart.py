@@ -16,11 +16,10 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from models.db import Database
 from server.app import drain
 from tests.doors.conftest import PASSWORD, open_house
 from tests.doors.phones import Exchange, Phone, PhoneFault
-from tests.doors.serverprocess import ServerProcess, eventually
+from tests.doors.serverprocess import ServerProcess, eventually, lodging
 
 # Below a device's burst of 100 events, retries included.
 BEFORE, AFTER = 30, 10
@@ -130,13 +129,10 @@ async def test_e57_two_chat_across_a_deploy(mongo_uri: str, exchange: Exchange) 
 @pytest.fixture
 async def server(mongo_uri: str, tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server of its own process, on a database of this test's own."""
-    database = f"chat-{uuid4().hex[:12]}"
-    running = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database)
-    yield await asyncio.to_thread(running.start)
-    await asyncio.to_thread(running.stop)
-    db = Database(mongo_uri, database)
-    await db.client.drop_database(database)
-    await db.close()
+    async with lodging(mongo_uri) as database:
+        running = ServerProcess(tmp_path / "server", mongo_uri=mongo_uri, database=database)
+        yield await asyncio.to_thread(running.start)
+        await asyncio.to_thread(running.stop)
 
 
 async def signed_up(address: str, name: str) -> tuple[str, str]:

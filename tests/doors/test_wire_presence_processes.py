@@ -7,32 +7,27 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from models.db import Database
 from tests.doors.pyphone import PyPhone
-from tests.doors.serverprocess import ServerProcess, eventually
+from tests.doors.serverprocess import ServerProcess, eventually, lodging
 
 
 @pytest.fixture
 async def servers(mongo_uri: str, tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
     """Two servers on a database of this test's own."""
-    database = f"presence-{uuid4().hex[:12]}"
     secret = {"JWT_SECRET": "a secret of the tests, long enough for HS256"}
-    both = [
-        ServerProcess(tmp_path / name, mongo_uri=mongo_uri, database=database, **secret)
-        for name in ("one", "two")
-    ]
-    await asyncio.to_thread(both[0].start)  # the first one makes the collections
-    await asyncio.to_thread(both[1].start)
-    yield both
-    for server in both:
-        await asyncio.to_thread(server.stop)
-    db = Database(mongo_uri, database)
-    await db.client.drop_database(database)
-    await db.close()
+    async with lodging(mongo_uri) as database:
+        both = [
+            ServerProcess(tmp_path / name, mongo_uri=mongo_uri, database=database, **secret)
+            for name in ("one", "two")
+        ]
+        await asyncio.to_thread(both[0].start)  # the first one may have to make the collections
+        await asyncio.to_thread(both[1].start)
+        yield both
+        for server in both:
+            await asyncio.to_thread(server.stop)
 
 
 def seen(phone: PyPhone, person: PyPhone) -> list[str]:
