@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -37,19 +38,59 @@ STOPWATCH_FILES = {
 }
 # Only the port of time and what runs outside the loop's business: programs that are started, and their waiting.
 SLEEP_FILES = {"server/clock.py", "server/mongod.py", "server/cli_run.py", "server/supervisor.py"}
+# Where none of these is, there is none of those calls.
+SPOKEN_OF = re.compile(r"sleep|time|now|today|random|uuid")
 # sleep(0) only gives way to other tasks.
 GIVES_WAY = "sleep(0)"
 
 
-def where(path: Path, node: ast.AST) -> str:
-    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call: its dotted name as far as it is a plain name (``datetime.now``)."""
+
+    name: str
+    where: str
+    gives_way: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the tests here ask of a file, which is parsed once: a tree that is kept is walked by the collector too.
+
+    ``calls`` is empty where none of them is spoken of in the file.
+    """
+
+    described: bool
+    calls: list[Call]
 
 
 @cache
-def calls_in(path: Path) -> list[tuple[str, ast.Call]]:
-    """Every call with its dotted name as far as it is a plain name: ``datetime.now``."""
-    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-    return [(".".join(ast.unparse(node.func).split(".")[-2:]), node) for node in calls]
+def source(path: Path) -> Source:
+    text = path.read_text()
+    if not SPOKEN_OF.search(text) and path not in CODE:
+        return Source(True, [])
+    tree = ast.parse(text)
+    place = path.relative_to(ROOT)
+    calls = [
+        Call(name := dotted(node.func), f"{place}:{node.lineno}", "sleep" in name and gives_way(node))
+        for node in (ast.walk(tree) if SPOKEN_OF.search(text) else ())
+        if isinstance(node, ast.Call)
+    ]
+    return Source(bool(ast.get_docstring(tree)), calls)
+
+
+def dotted(func: ast.expr) -> str:
+    """The last two parts of what is called."""
+    match func:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name(of) | ast.Attribute(attr=of), name):
+            return f"{of}.{name}"
+    return ".".join(ast.unparse(func).split(".")[-2:])
+
+
+def calls_in(path: Path) -> list[Call]:
+    return source(path).calls
 
 
 def gives_way(node: ast.Call) -> bool:
@@ -58,11 +99,11 @@ def gives_way(node: ast.Call) -> bool:
 
 def test_only_the_clock_reads_the_clock() -> None:
     found = [
-        where(path, node)
+        call.where
         for path in CODE
         if path != ROOT / "server/clock.py"
-        for name, node in calls_in(path)
-        if name in CLOCKS
+        for call in calls_in(path)
+        if call.name in CLOCKS
     ]
     assert found == []
 
@@ -71,8 +112,8 @@ def test_stopwatches_are_only_where_something_is_measured_or_limited() -> None:
     files = {
         str(path.relative_to(ROOT))
         for path in CODE
-        for name, _ in calls_in(path)
-        if name in STOPWATCHES and path != ROOT / "server/clock.py"
+        for call in calls_in(path)
+        if call.name in STOPWATCHES and path != ROOT / "server/clock.py"
     }
     assert files <= STOPWATCH_FILES
 
@@ -81,8 +122,8 @@ def test_models_and_handlers_never_sleep_and_servers_only_in_their_own_loops() -
     files = {
         str(path.relative_to(ROOT))
         for path in CODE
-        for name, node in calls_in(path)
-        if name in SLEEPS and not gives_way(node)
+        for call in calls_in(path)
+        if call.name in SLEEPS and not call.gives_way
     }
     assert files <= SLEEP_FILES
 
@@ -91,22 +132,22 @@ def test_no_test_sleeps() -> None:
     """A test that waits for time is slow or wrong: it waits for what it expects, or turns the virtual clock."""
     helpers = {"serverprocess.py", "browser.py"}  # polling of programs that are started
     found = [
-        where(path, node)
+        call.where
         for path in TESTS
         if path.name not in helpers and not {"bench", "chaos"} & set(path.parts)
-        for name, node in calls_in(path)
-        if name in SLEEPS and not gives_way(node)
+        for call in calls_in(path)
+        if call.name in SLEEPS and not call.gives_way
     ]
     assert found == []
 
 
 def test_chance_and_new_ids_come_through_ports() -> None:
     found = [
-        where(path, node)
+        call.where
         for folder in ("models", "handlers")
         for path in (ROOT / folder).rglob("*.py")
-        for name, node in calls_in(path)
-        if name.startswith(("random.", "uuid.")) or name in ("uuid4", "uuid1", "uuid7")
+        for call in calls_in(path)
+        if call.name.startswith(("random.", "uuid.")) or call.name in ("uuid4", "uuid1", "uuid7")
     ]
     assert found == []
 
@@ -120,8 +161,7 @@ def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_opens_with_what_it_is(path: Path) -> None:
-    text = path.read_text()
-    assert not text or ast.get_docstring(ast.parse(text)), "its first line says what it is"
+    assert source(path).described or not path.read_text(), "its first line says what it is"
 
 
 def test_nothing_is_left_for_later_in_a_comment() -> None:
