@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from models.ports import Window
@@ -47,6 +49,18 @@ async def test_processes_have_one_allowance_together_also_for_what_comes_at_once
         assert await made[1].take(ONE, now=NOW + 59.999) == 1
         assert await made[2].take(ONE, now=NOW + 60) == 0
         assert await made[0].take(Window("another", 5, 60.0), now=NOW) == 0
+
+
+async def test_the_user_whom_the_guide_describes_may_count(redis: RedisServer) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "deploy.md").read_text()
+    (words,) = re.findall(r"^ACL SETUSER user (.+)$", guide, re.MULTILINE)
+    async with Redis.from_url(redis.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "user", "reset", *words.split())  # type: ignore[no-untyped-call]
+    told: list[bool] = []
+    async with processes(redis.url.replace("//", "//user:password@"), 1, told) as (shared,):
+        assert [await shared.take(ONE, now=NOW) for _ in range(6)] == [0] * 5 + [60_000]
+        assert (shared.up, told) == (True, [True])
+        assert await shared._redis.publish("ringmeter:{town}:p:one", "a message") == 0
 
 
 async def test_redis_and_memory_count_alike(redis: RedisServer) -> None:
