@@ -100,7 +100,7 @@ A refusal looks alike everywhere: `{code, message, details?, retryAfterMs?}`, in
 `{"ok": false, "error": …}`, over REST as `{"error": …, "requestId": …}` with the status below. Programs go by the
 code; the sentence is for people. `details` carries what a program can act on: for `VALIDATION_FAILED` each field with
 its sentences. Where a time stands in the last column the very same request may succeed later; `retryAfterMs` says
-when, and with 429 and 503 so does the header `Retry-After`.
+when, and with 429 and 503, and a 403 that ends by itself, so does the header `Retry-After`.
 
 | code | status | sentence | again after |
 |---|---|---|---|"""

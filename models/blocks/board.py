@@ -44,8 +44,6 @@ class Board:
         """Until when an address is kept out; None: it is not. Whoever is no ``stranger`` only by a block that somebody
         has made: those that are made by themselves are for strangers.
         """
-        if not self._single and not self._wide:
-            return None
         ends = []
         single = self._single.get(network_of(address))
         if single is not None and (stranger or not single[1]):

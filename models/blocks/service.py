@@ -41,6 +41,8 @@ class Blocks:
 
     def refusal(self, address: str, *, stranger: bool = True) -> Refusal | None:
         """``ADDRESS_BLOCKED`` with the time to come back, for who is kept out; see ``Board.until``."""
+        if not self.board:
+            return None  # as nearly always, and without a look at the clock: it is asked with every request
         now = self._clock.now()
         until = self.board.until(address, now, stranger=stranger)
         if until is None:
