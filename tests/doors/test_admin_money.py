@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
-from models.ledger.journal import Kind
-from models.payouts import rules
-from models.payouts.payout import Destination, Payout, Stage
-from server.clock import SystemIds
+from models.payouts.payout import Payout, Stage
 from tests.doors.adminweb import keeper
 from tests.doors.conftest import House, Person
+from tests.services.deskkit import held
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,37 +46,7 @@ async def available(person: Person) -> int:
 
 async def waiting(house: House, person: Person, minor: int = 8_000) -> Payout:
     """A withdrawal that waits for approval, with the entry that holds its money."""
-    services, now = house.services, house.clock.now()
-    payout_id = SystemIds().new()
-    payout = Payout(
-        id=payout_id,
-        reference=f"wd-{payout_id}",
-        key=payout_id,
-        user_id=person.id,
-        gateway="sandbox",
-        amount_minor=minor,
-        fee_minor=0,
-        currency="NGN",
-        to=Destination(
-            account_id="acc",
-            bank_code="058",
-            bank_name="Bank",
-            account_number="0123456789",
-            account_name="ANN",
-        ),
-        stage=Stage.APPROVAL,
-        stage_at=now,
-        created_at=now,
-        give_up_at=now + rules.GIVE_UP_AFTER,
-        look_at=None,
-    )
-    entry = rules.entry(payout, Kind.WITHDRAW_HOLD, now)
-
-    async def also(session: Any) -> None:
-        await services.payouts.store.add(payout, session)
-
-    await services.ledger.post([payout.wallet], lambda _: [entry], also=also)
-    return payout
+    return await held(house.services, person.id, minor=minor)
 
 
 # ----------------------------------------------------------------------------------------------------------- refunds

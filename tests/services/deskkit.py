@@ -9,6 +9,7 @@ from handlers.services import Services
 from models.auth.session import Session, SignInDevice
 from models.calls.call import Call
 from models.db import Database
+from models.db import Session as Transaction
 from models.ledger.journal import Kind
 from models.payments.payment import Payment
 from models.payouts import rules as payout_rules
@@ -35,6 +36,42 @@ ENV = {
     "EXPO_URL": "http://127.0.0.1:9/",
 }
 MONEY = 30_000
+
+
+async def held(
+    services: Services, user_id: str, *, minor: int, fee_minor: int = 0, stage: Stage = Stage.APPROVAL
+) -> Payout:
+    """A withdrawal of somebody with a wallet, with the entry that holds its money."""
+    now, payout_id = services.clock.now(), SystemIds().new()
+    payout = Payout(
+        id=payout_id,
+        reference=f"wd-{payout_id}",
+        key=payout_id,
+        user_id=user_id,
+        gateway="sandbox",
+        amount_minor=minor,
+        fee_minor=fee_minor,
+        currency="NGN",
+        to=Destination(
+            account_id="acc",
+            bank_code="058",
+            bank_name="Bank",
+            account_number="0123456789",
+            account_name="ANN",
+        ),
+        stage=stage,
+        stage_at=now,
+        created_at=now,
+        give_up_at=now + payout_rules.GIVE_UP_AFTER,
+        look_at=None if stage is Stage.APPROVAL else now,
+    )
+    entry = payout_rules.entry(payout, Kind.WITHDRAW_HOLD, now)
+
+    async def also(transaction: Transaction) -> None:
+        await services.payouts.store.add(payout, transaction)
+
+    await services.ledger.post([payout.wallet], lambda _: [entry], also=also)
+    return payout
 
 
 class Office:
@@ -113,36 +150,7 @@ class Office:
         """A withdrawal with the entry that holds its money."""
         if await self.here.ledger.wallet(user_id, "NGN") is None:
             await self.town.pay_in(self.here, user_id, MONEY)
-        now, payout_id = self.clock.now(), self.ids.new()
-        payout = Payout(
-            id=payout_id,
-            reference=f"wd-{payout_id}",
-            key=payout_id,
-            user_id=user_id,
-            gateway="sandbox",
-            amount_minor=minor,
-            fee_minor=50,
-            currency="NGN",
-            to=Destination(
-                account_id="acc",
-                bank_code="058",
-                bank_name="Bank",
-                account_number="0123456789",
-                account_name=user_id.upper(),
-            ),
-            stage=stage,
-            stage_at=now,
-            created_at=now,
-            give_up_at=now + payout_rules.GIVE_UP_AFTER,
-            look_at=None if stage is Stage.APPROVAL else now,
-        )
-        entry = payout_rules.entry(payout, Kind.WITHDRAW_HOLD, now)
-
-        async def also(session: Any) -> None:
-            await self.services.payouts.store.add(payout, session)
-
-        await self.here.ledger.post([payout.wallet], lambda _: [entry], also=also)
-        return payout
+        return await held(self.services, user_id, minor=minor, fee_minor=50, stage=stage)
 
     async def payment(self, user_id: str, minor: int = 6_000) -> Payment:
         """A payment that was paid at the sandbox."""
