@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import Random
@@ -53,13 +53,22 @@ class Faults:
     armed: bool = False
     exchanges: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    # For each exchange what there is of the history when its process dies after it, where somebody asks (``scene``).
+    left_after: list[Hashable] = field(default_factory=list)
+    scene: Callable[[], Hashable] | None = None
+    durable: int = 0
     _away: int = 0
 
-    def here(self, *kinds: str) -> str | None:
-        """Which of the ``kinds`` that can happen at this place does."""
+    def here(self, *kinds: str, who: object = None, writes: bool = False) -> str | None:
+        """Which of the ``kinds`` that can happen at this place does. ``writes``: what it does is done for good."""
         if not self.armed:
             return None
         self.exchanges += 1
+        self.durable += writes
+        if self.scene is not None:
+            # A commit is counted before what it commits, which is not there until then: it is like nothing else.
+            alone = self.exchanges if "aborted" in kinds else 0
+            self.left_after.append((id(who), alone, self.durable, self.scene()))
         if self.at is not None:
             if self.exchanges != self.at:
                 return None
@@ -83,6 +92,12 @@ class Faults:
         if kind == "away":
             self._away = self.dice.randrange(AWAY_MAX)
         return kind
+
+    @property
+    def alike(self) -> tuple[int, ...]:
+        """For each exchange the first one after which a death leaves the same: reads between them change nothing."""
+        first: dict[Hashable, int] = {}
+        return tuple(first.setdefault(left, number) for number, left in enumerate(self.left_after, 1))
 
     @property
     def harmless(self) -> bool:
@@ -110,7 +125,9 @@ class Driver:
         self.dead = True
         raise Killed
 
-    async def exchange(self, run: Callable[[], Awaitable[Any]], *, session: Session | None = None) -> Any:
+    async def exchange(
+        self, run: Callable[[], Awaitable[Any]], *, session: Session | None = None, writes: bool = False
+    ) -> Any:
         """One exchange, with what happens to it."""
         if session is not None:
             return await self._within(run)
@@ -118,7 +135,7 @@ class Driver:
         await gate()
         if self.dead:
             raise Killed
-        fault = self._faults.here("crash", "lost", "away")
+        fault = self._faults.here("crash", "lost", "away", who=self, writes=writes)
         self._fail_before(fault)
         if race is None:
             done = await run()
@@ -131,7 +148,7 @@ class Driver:
     async def _within(self, run: Callable[[], Awaitable[Any]]) -> Any:
         if self.dead:
             raise Killed
-        fault = self._faults.here("crash", "conflict", "away")
+        fault = self._faults.here("crash", "conflict", "away", who=self)
         self._fail_before(fault)
         if fault == "conflict":
             raise _conflict()
@@ -158,10 +175,10 @@ class Driver:
         if self.dead:
             raise Killed
         self.wrote = True
-        fault = self._faults.here("crash", "away")
+        fault = self._faults.here("crash", "away", who=self)
         self._fail_before(fault)
         self._fail_after(fault)
-        end = self._faults.here("crash", "lost", "aborted", "conflict")
+        end = self._faults.here("crash", "lost", "aborted", "conflict", who=self)
         tries = 0
         conflicts = self._faults.dice.randint(1, CONFLICTS_MAX) if end == "conflict" else 0
 
@@ -194,6 +211,7 @@ class Driver:
             raise AutoReconnect("the commit is lost (injected)") from None
         if race is not None and tries > 1:
             self._faults.counts["real conflict"] += tries - 1 - conflicts
+        self._faults.durable += 1
         self._fail_after(end)
         return done
 
@@ -224,7 +242,7 @@ class _Collection:
             if session is not None:
                 more["session"] = session
             self._driver.wrote |= not reads
-            return await self._driver.exchange(lambda: verb(*args, **more), session=session)
+            return await self._driver.exchange(lambda: verb(*args, **more), session=session, writes=not reads)
 
         return troubled
 

@@ -36,7 +36,9 @@ async def _short(db: Database) -> Played:
 
 async def test_a_process_may_die_after_any_exchange_unless_its_steps_are_in_two(db: Database) -> None:
     whole = await _short(db)
-    exchanges = range(1, whole.exchanges + 1)
+    assert len(whole.alike) == whole.exchanges
+    # One of those after which a death leaves the same; ``make sim`` plays the others, too, and compares.
+    exchanges = sorted(set(whole.alike))
     for exchange in exchanges:
         played = await one(db, whole.seed, crash_at=exchange)
         assert (played.failure, played.faults["crash"]) == ("", 1), played.replay

@@ -32,6 +32,8 @@ class Outcome:
     exchanges: int
     counts: Counter[str]
     faults: Counter[str]
+    # Of a history that is to be swept: see ``Faults``.
+    alike: tuple[int, ...] = ()
 
 
 class Failed(Exception):
@@ -57,7 +59,8 @@ async def play(
         with capture_logs() as logs:
             digest = await Walk(world, begin).run()
         world.check_logs(logs)
-        return Outcome(digest, world.faults.exchanges, world.counts, world.faults.counts)
+        faults = world.faults
+        return Outcome(digest, faults.exchanges, world.counts, faults.counts, faults.alike)
     except Exception as fault:
         raise Failed(seed, crash_at, fault, world.trace) from fault
     finally:

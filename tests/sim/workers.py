@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Played:
     counts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     failure: str = ""
+    # For each exchange of a whole one the first after which a death leaves the same.
+    alike: tuple[int, ...] = ()
 
     @property
     def replay(self) -> str:
@@ -91,7 +93,9 @@ async def one(
         trace = "\n  ".join(failed.trace[-TRACE_MAX:])
         said = f"{type(failed.fault).__name__}: {failed.fault}\n  {trace}"
         return Played(seed, told, crash_at, failure=said)
-    return Played(seed, told, crash_at, done.digest, done.exchanges, done.counts, done.faults)
+    return Played(
+        seed, told, crash_at, done.digest, done.exchanges, done.counts, done.faults, alike=done.alike
+    )
 
 
 async def sweep(
@@ -105,9 +109,15 @@ async def sweep(
     tell(whole)
     if whole.failure or not whole.counts["paid calls"] or whole.exchanges > SWEPT_EXCHANGES_MAX:
         return 1
-    for exchange in range(1, whole.exchanges + 1):
-        if not stopped():
-            tell(await one(db, seed, crash_at=exchange))
+    digests: dict[int, str] = {}
+    for exchange, alike in enumerate(whole.alike, 1):
+        if stopped():
+            continue
+        played = await one(db, seed, crash_at=exchange)
+        digests[exchange] = played.digest
+        if not played.failure and digests[alike] not in ("", played.digest):
+            played = replace(played, failure=f"is not as with a crash after exchange {alike}")
+        tell(played)
     return 1 + whole.exchanges
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -76,8 +76,14 @@ class World:
         self.counts: Counter[str] = Counter()
         # What a renewal may miss: a crash, an outage, a payer whose money moved at the same instant.
         self.disturbed = crash_at is not None
+        if crash_at == 0:  # whole, to be swept
+            self.faults.scene = self._scene
         self._born = 0
         self._buried: list[SimProcess] = []
+
+    def _scene(self) -> Hashable:
+        """All of a history that outlives a process, but for the database; see ``Faults``."""
+        return len(self.trace), self.clock.now(), self.dice.getstate(), vars(self.town.ids)["_n"]
 
     # ------------------------------------------------------------------------------------------------ beginning
 
