@@ -14,6 +14,7 @@ from contextlib import suppress
 import structlog
 
 from models.errors import Refusal
+from server.adapters.pipes import tell
 
 log = structlog.get_logger(__name__)
 
@@ -61,14 +62,12 @@ class Clamd:
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await self._connected()
         try:
-            writer.write(b"zINSTREAM\0")
             with suppress(ConnectionError):  # it has said why, and hung up
+                await tell(writer, b"zINSTREAM\0")
                 async for piece in pieces:
                     if piece:  # an empty one would be the end
-                        writer.write(len(piece).to_bytes(4, "big") + piece)
-                        await writer.drain()
-                writer.write(bytes(4))
-                await writer.drain()
+                        await tell(writer, len(piece).to_bytes(4, "big") + piece)
+                await tell(writer, bytes(4))
             return (await reader.readuntil(b"\0"))[:-1].strip()
         finally:
             writer.transport.abort()  # all that matters was said

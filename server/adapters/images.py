@@ -19,6 +19,7 @@ import structlog
 
 from models.errors import Refusal
 from models.media.ports import Picture
+from server.adapters.pipes import tell
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Images:
     async def _examined(
         self, pieces: AsyncIterator[bytes], content_type: str, size_bytes: int
     ) -> Picture | None:
-        program = self._idle.pop() if self._idle else await _start()
+        program = await self._living()
         well = False
         try:
             ask = {
@@ -93,6 +94,15 @@ class Images:
             else:
                 await _end(program)
 
+    async def _living(self) -> Process:
+        """A program that waits for work, or a new one; the system may have ended those that wait."""
+        while self._idle:
+            program = self._idle.pop()
+            if program.returncode is None:
+                return program
+            await _end(program)
+        return await _start()
+
 
 async def _start() -> Process:
     # -I: neither the environment nor the working folder decides what is imported; the path is said instead.
@@ -105,13 +115,17 @@ async def _start() -> Process:
 async def _exchange(program: Process, ask: dict[str, Any], pieces: AsyncIterator[bytes]) -> Picture | None:
     assert program.stdin is not None, "it is a pipe"
     assert program.stdout is not None, "it is a pipe"
-    program.stdin.write(json.dumps(ask).encode() + b"\n")
-    async for piece in pieces:  # whose own faults are not the program's
-        program.stdin.write(piece)
+    stdin = program.stdin
+
+    async def given(data: bytes) -> None:
         try:
-            await program.stdin.drain()
+            await tell(stdin, data)
         except OSError:
             raise _Died from None
+
+    await given(json.dumps(ask).encode() + b"\n")
+    async for piece in pieces:  # whose own faults are not the program's
+        await given(piece)
     try:
         said = json.loads(await program.stdout.readline())
         thumbnail = await program.stdout.readexactly(said["bytes"]) if said else b""

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import zlib
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -154,7 +155,26 @@ async def test_a_program_that_has_died_is_replaced() -> None:
         (program,) = made._idle
         program.kill()
         await program.wait()
+        assert await examined(made, image())
+
+
+async def test_a_program_that_dies_over_an_image_is_replaced() -> None:
+    """In whatever piece of it: its end of the pipe is closed then, and what we say next finds nobody."""
+
+    async def pieces(program: Process) -> AsyncIterator[bytes]:
+        data = image()
+        yield data[:100]
+        program.kill()
+        await program.wait()
+        for start in range(100, len(data), 100):
+            yield data[start : start + 100]
+
+    async with decoder() as made:
         await examined(made, image())
+        (program,) = made._idle
+        size = len(image())
+        assert await made.examine(pieces(program), content_type="image/jpeg", size_bytes=size) is None
+        assert made._idle == []
         assert await examined(made, image())
 
 

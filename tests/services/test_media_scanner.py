@@ -28,6 +28,8 @@ class Daemon:
     address: str = ""
     answer: bytes | None = None
     silent: bool = False
+    # It hangs up in the middle of a file, as where a file is larger than its limit.
+    full: bool = False
     seen: list[bytes] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -37,6 +39,10 @@ class Daemon:
         whole = b""
         while size := int.from_bytes(await reader.readexactly(4), "big"):
             whole += await reader.readexactly(size)
+            if self.full:
+                writer.write(b"INSTREAM size limit exceeded. ERROR\0")
+                writer.transport.close()
+                return
         self.seen.append(whole)
         if self.silent:
             await reader.read()
@@ -105,6 +111,18 @@ async def test_an_answer_that_is_none_lets_nothing_through(answer: bytes) -> Non
     async with daemon() as clamd:
         clamd.answer = answer
         assert await code_of(Clamd(clamd.address)) == "SERVER_BUSY"
+
+
+async def test_a_scanner_that_hangs_up_in_the_middle_of_a_file_lets_nothing_through() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield bytes(1000)
+            await asyncio.sleep(0)  # a slow sender: what the other side does is seen between two pieces
+
+    async with daemon() as clamd:
+        clamd.full = True
+        with pytest.raises(Refusal, match="SERVER_BUSY"):
+            await Clamd(clamd.address).harmful(pieces())
 
 
 async def test_too_many_at_once_are_asked_to_come_later() -> None:
