@@ -46,7 +46,6 @@ from server.admin.words import FILTERS
 from server.config import Config
 from server.funnel import fault
 from server.metrics import REQUESTS
-from server.rest import come_back
 from server.wiring import Wired
 
 log = structlog.get_logger(__name__)
@@ -226,14 +225,12 @@ async def _read(visit: Visit) -> None:
 
 async def _page_of(no: Refusal, visit: Visit) -> web.Response:
     """A refusal as a page. htmx puts no refusals into a page: what was there stays, and is asked for again."""
+    visit.no = no
     if no.status >= 500:
         visit.present = None  # the menu asks the database, which is away perhaps
     if visit.partial:
-        answer = visit.dressed(web.Response(status=no.status, text=refused(no)))
-    else:
-        answer = await visit.render("refused.html", status=no.status, problem=refused(no), code=no.code)
-    answer.headers.update(come_back(no))
-    return answer
+        return visit.dressed(web.Response(status=no.status, text=refused(no)))
+    return await visit.render("refused.html", status=no.status, problem=refused(no), code=no.code)
 
 
 def _from_here(address: str, config: Config) -> bool:

@@ -16,7 +16,6 @@ from models.auth.second.service import Setup
 from models.auth.session import SignInDevice
 from models.errors import Refusal
 from server.admin.visit import BASE, Page, Visit, refused
-from server.rest import come_back
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +83,8 @@ def _onwards(visit: Visit, next_: str) -> web.Response:
 
 
 async def _form(visit: Visit, *, next_: str, name: str = "", no: Refusal | None = None) -> web.Response:
-    answer = await visit.render(
+    visit.no = no
+    return await visit.render(
         "login.html",
         status=no.status if no else 200,
         next=next_,
@@ -93,9 +93,6 @@ async def _form(visit: Visit, *, next_: str, name: str = "", no: Refusal | None 
         # What is missing is asked for by itself.
         code_wanted=no is not None and no.code.startswith("TOTP_"),
     )
-    if no is not None:
-        answer.headers.update(come_back(no))
-    return answer
 
 
 async def sign_out(visit: Visit) -> web.StreamResponse:

@@ -24,6 +24,7 @@ from server.admin.csrf import Marks
 from server.admin.nav import Entry
 from server.admin.static import Static
 from server.config import Config
+from server.rest import come_back
 from server.wiring import Wired
 
 BASE = "/admin"
@@ -87,7 +88,10 @@ class Admin:
 
 @dataclass(slots=True)
 class Visit:
-    """``form`` is what was sent, read and checked already; ``present`` is there unless the page is open to all."""
+    """``form`` is what was sent, read and checked already; ``present`` is there unless the page is open to all.
+
+    ``no`` is what the answer says no with, if it does: its headers say when to come back.
+    """
 
     admin: Admin
     request: web.Request
@@ -96,6 +100,7 @@ class Visit:
     fresh_cookie: bool = False
     present: Present | None = None
     form: dict[str, str] = field(default_factory=dict)
+    no: Refusal | None = None
 
     @property
     def services(self) -> Services:
@@ -149,6 +154,7 @@ class Visit:
 
     def failed(self, act: str, no: Refusal) -> dict[str, Any]:
         """A refused form for the macro ``act``: which one, why, and what was typed, but for codes."""
+        self.no = no
         typed = {name: cleaned(value) for name, value in self.form.items() if name not in ("code", "csrf")}
         return {"act": act, "said": refused(no), "form": {"reason": "", **typed}}
 
@@ -218,6 +224,8 @@ class Visit:
         """The answer with the headers of all pages, and the cookie that forms need before a sign-in."""
         for name, value in HEADERS.items():
             answer.headers[name] = value
+        if self.no is not None:
+            answer.headers.update(come_back(self.no))
         if self.fresh_cookie:
             self._keep(answer, self.admin.cookie, self.cookie, None)
         return answer
@@ -288,7 +296,7 @@ def refused(problem: Refusal) -> str:
     words = [CODES[problem.code].sentence]
     for said in problem.details.values() if problem.code == "VALIDATION_FAILED" else ():
         words += [str(one) for one in said] if isinstance(said, list) else [str(said)]
-    if problem.retry_after_ms and problem.status in (429, 503):
+    if problem.retry_after_ms and come_back(problem):
         words.append(f"Come back in {waiting(problem.retry_after_ms)}.")
     return " ".join(words)
 

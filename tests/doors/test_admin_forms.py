@@ -217,6 +217,21 @@ async def test_a_refused_form_keeps_what_was_typed(rest: House) -> None:
     assert (shown.status, "They keep the desk" in shown.text, "000000" in shown.text) == (403, True, False)
 
 
+async def test_a_form_that_is_locked_says_when_to_come_back(rest: House) -> None:
+    _, web = await keeper(rest)
+    bea = await rest.person("bea")
+    await web.get(f"/admin/people/{bea.id}")
+    form = {"reason": "They keep the desk", "code": "000000"}
+    for _ in range(4):
+        shown = await web.post(f"/admin/people/{bea.id}/promote", **form)
+        assert (shown.status, "Retry-After" in shown.headers) == (403, False)
+    for status in (403, 429):
+        shown = await web.post(f"/admin/people/{bea.id}/promote", **form)
+        assert (shown.status, shown.headers["Retry-After"]) == (status, "300")
+        assert "Come back in 5 minutes." in shown.problem
+        assert "They keep the desk" in shown.text
+
+
 async def test_a_refusal_that_passes_says_when_to_come_back(mongo_uri: str) -> None:
     async with open_house(mongo_uri, AUTH_PER_MINUTE="3") as tight:
         ada, web = await administrator(tight), Web(tight)
