@@ -183,7 +183,7 @@ def test_users_without_a_running_server_says_what_to_do(fresh: ServerProcess) ->
     assert "No server runs with the data in" in done.stdout
 
 
-def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
+def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess, mongo_uri: str) -> None:
     fresh.env["EXPO_URL"] = "http://127.0.0.1:9/"
     done = fresh.command("doctor")
     assert "a transaction was committed" in done.stdout
@@ -196,7 +196,7 @@ def test_doctor_says_what_works_and_what_does_not(fresh: ServerProcess) -> None:
     done = fresh.command("doctor")
     assert done.returncode == 1, "push is wanted"
     assert "is for development" in " ".join(done.stdout.split())
-    fresh.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    fresh.env |= {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0", "MONGO_URI": mongo_uri}
     assert "does not answer: ConnectionError" in fresh.command("doctor").stdout
 
 
