@@ -30,6 +30,7 @@ from models.billing.service import Billing
 from models.billing.tariffs import Tariffs
 from models.calls import rules
 from models.calls.call import Call, Fact, State, Timers
+from models.calls.documents import call_of
 from models.calls.rings.service import RingLimits, Rings
 from models.calls.rings.store import PastStore
 from models.calls.service import Calls
@@ -573,9 +574,7 @@ class Town:
 
     async def calls_of(self, *user_ids: str) -> list[Call]:
         query = {"$or": [{"caller.user_id": {"$in": user_ids}}, {"callee.user_id": {"$in": user_ids}}]}
-        rows = [row["_id"] async for row in self.db[CALLS].find(query, {"_id": 1}, sort=[("_id", 1)])]
-        found = [await self.store.load(call_id) for call_id in rows]
-        return [call for call in found if call is not None]
+        return [call_of(row) async for row in self.db[CALLS].find(query, sort=[("_id", 1)])]
 
     async def locks(self) -> dict[str, str]:
         """Who is busy, with which call."""

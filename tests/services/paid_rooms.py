@@ -9,6 +9,7 @@ from typing import Any
 
 from handlers.stays import StayTeller
 from models.calls.call import Call, State
+from models.calls.documents import call_of
 from models.calls.store import CALLS
 from models.ports import Device
 from models.rooms.engine import Seen
@@ -99,9 +100,7 @@ class RoomTown(PaidTown):
         query: dict[str, Any] = {"room_id": {"$type": "string"}}
         if user_ids:
             query["caller.user_id"] = {"$in": user_ids}
-        rows = [row["_id"] async for row in self.db[CALLS].find(query, {"_id": 1}, sort=[("_id", 1)])]
-        found = [await self.store.load(stay_id) for stay_id in rows]
-        return [stay for stay in found if stay is not None]
+        return [call_of(row) async for row in self.db[CALLS].find(query, sort=[("_id", 1)])]
 
     async def stay(self, user_id: str) -> Call:
         """Somebody's only stay."""
