@@ -260,11 +260,15 @@ class Database:
         """Make the declared collections, validators and indexes; safe to repeat and to run in several processes."""
         await self.refuse_standalone()
         await self.refuse_half_restored()
-        present = set(await self.db.list_collection_names())
+        present = {
+            one["name"]: one["options"].get("validator") async for one in await self.db.list_collections()
+        }
         for definition in REGISTERED.values():
             if definition.name not in present:
                 await self._create(definition)
-            elif definition.validator:
+            # Only what is another one: the change waits for every open transaction, and one whose process was killed
+            # is open until the database gives it up, a minute later.
+            elif definition.validator and definition.validator != present[definition.name]:
                 await self.db.command("collMod", definition.name, validator=dict(definition.validator))
         await asyncio.gather(
             *(self.db[d.name].create_indexes(list(d.indexes)) for d in REGISTERED.values() if d.indexes)
