@@ -48,7 +48,10 @@ async def test_a_contender_relays_all_that_it_is_given(name: str, mongo_uri: str
     made = await rounds.relay(one, PLAN, cores, lambda share: None)
     assert set(made) == {"at_100", "flat_out", *(["acked"] if one.acks else [])}
     assert [done.faults for done in made.values()] == [{}] * len(made)
-    assert all(done.figures["cpu_us"] > 0 for done in made.values())
+    # The clock of a process that is not switched stands between the scheduler's ticks: a flood as small as this one
+    # may cost a quick server less than one. Where it sleeps between messages, all is counted.
+    assert made["at_100"].figures["cpu_us"] > 0
+    assert all(done.figures["cpu_us"] >= 0 for done in made.values())  # NaN, no clock, is not
     assert made["at_100"].figures["taken_us_p50"] > 0
     assert 240 <= made["flat_out"].figures["frame_bytes"] <= 340
     if name == "node":  # which starts soonest
