@@ -225,6 +225,12 @@ async def watch_revocations(services: Services) -> None:
     await services.accounts.watch_revocations()
 
 
+@job("accounts.revocations_untold", every_seconds=0.4, anywhere=True)
+async def watch_revocations_for_all(services: Services) -> None:
+    """Tell all processes to close them, in case that the one that has banned somebody did not live to."""
+    await services.accounts.watch_revocations_for_all()
+
+
 @job("accounts.tidy", every_seconds=60, anywhere=True)
 async def tidy(services: Services) -> None:
     """Remove sign-ins that have expired, and finish deletions that a crash has interrupted."""

@@ -93,6 +93,12 @@ async def renewals(services: Services) -> None:
     await services.calls.run_renewals()
 
 
+@job("renewals_late", every_seconds=1.0, anywhere=True)
+async def renewals_late(services: Services) -> None:
+    """Reserve ahead for calls of which another process should have."""
+    await services.calls.run_late_renewals()
+
+
 @job("extensions", every_seconds=1.0)
 async def extensions(services: Services) -> None:
     """Take up what has changed in wallets, where the nudge could not for want of a database."""

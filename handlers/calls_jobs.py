@@ -18,8 +18,14 @@ async def deadlines(services: Services) -> None:
 
 @job("leases", every_seconds=BEAT_SECONDS)
 async def leases(services: Services) -> None:
-    """Beat, and find the legs whose socket went with its process."""
+    """Beat, learn who lives, and find the legs here whose socket went without a word."""
     await services.calls.run_leases(DEAD_AFTER_SECONDS)
+
+
+@job("orphaned", every_seconds=BEAT_SECONDS, anywhere=True)
+async def orphaned(services: Services) -> None:
+    """Find the legs whose socket went with its process."""
+    await services.calls.run_orphaned(DEAD_AFTER_SECONDS)
 
 
 @job("untold", every_seconds=2.0, anywhere=True)

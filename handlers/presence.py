@@ -107,8 +107,14 @@ async def presence_sweep(services: Services) -> None:
 
 @job("presence.leases", every_seconds=BEAT_SECONDS)
 async def presence_leases(services: Services) -> None:
+    """Find the devices here whose socket went without a word."""
+    await services.presence.run_leases()
+
+
+@job("presence.orphaned", every_seconds=BEAT_SECONDS, anywhere=True)
+async def presence_orphaned(services: Services) -> None:
     """Find the devices whose socket went with its process."""
-    await services.presence.run_leases(DEAD_AFTER_SECONDS, living=services.calls.living)
+    await services.presence.run_orphaned(DEAD_AFTER_SECONDS, living=services.calls.living)
 
 
 class PresenceTeller:

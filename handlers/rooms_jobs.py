@@ -21,8 +21,14 @@ async def room_deadlines(services: Services) -> None:
 
 @job("room_leases", every_seconds=BEAT_SECONDS)
 async def room_leases(services: Services) -> None:
-    """Find the devices in rooms whose socket went with its process. The calls' job beats."""
-    await services.rooms.run_leases(DEAD_AFTER_SECONDS, living=services.calls.living)
+    """Find the devices in rooms whose socket here went without a word."""
+    await services.rooms.run_leases()
+
+
+@job("rooms_orphaned", every_seconds=BEAT_SECONDS, anywhere=True)
+async def rooms_orphaned(services: Services) -> None:
+    """Find the devices in rooms whose socket went with its process."""
+    await services.rooms.run_orphaned(DEAD_AFTER_SECONDS, living=services.calls.living)
 
 
 @job("rooms_untold", every_seconds=2.0, anywhere=True)

@@ -198,8 +198,9 @@ def make_app(
         # Before any socket is ours. What died with other processes goes before all that is overdue by now: a call
         # whose money has run out since must not be charged for the time in which nobody knew of a conversation.
         await services.calls.run_leases(DEAD_AFTER_SECONDS)
-        await services.presence.run_leases(DEAD_AFTER_SECONDS)
-        await services.rooms.run_leases(DEAD_AFTER_SECONDS)
+        await services.calls.run_orphaned(DEAD_AFTER_SECONDS)
+        await services.presence.run_orphaned(DEAD_AFTER_SECONDS)
+        await services.rooms.run_orphaned(DEAD_AFTER_SECONDS)
         timed = [
             asyncio.create_task(
                 tasks.every(job.every_seconds, turn_of(job, services, turns, traces), job.name)

@@ -12,10 +12,9 @@ from hashlib import blake2b
 
 from handlers.registry import Job
 
-# Of so many turns of somebody else's job one is taken: 4 s after it was due, deadlines of the dead are acted upon.
-# Where there are more processes than that, of as many turns as there are processes: together they look once more each
-# time, however many they are, and who is dead is known after 8 s anyway.
-OTHERS_TURN = 4
+# Of somebody else's job each takes one turn of so many times as many as there are processes: together they look at
+# every other turn or less, however many they are. Of two, the other one looks 4 s after a deadline was due.
+OTHERS_TURN = 2
 
 
 class Turns:
@@ -36,7 +35,7 @@ class Turns:
         workers = self._all()
         if self._first(job.name, workers):
             return True
-        self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % max(OTHERS_TURN, len(workers))
+        self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % (OTHERS_TURN * len(workers))
         return self._passed[job.name] == 0
 
     def first(self, name: str) -> bool:

@@ -21,8 +21,8 @@ from models.errors import Refusal
 
 # A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
 RENEWED_BY_OTHERS_AFTER_SECONDS = 2
-# How often it is looked for what others have left, and a renewal that came to nothing is tried again.
-LOOK_SECONDS = 1
+# So often a renewal that came to nothing is tried again.
+AGAIN_SECONDS = 1
 # Renewals at the same time: most of one is waiting for the database, which has other things to do as well. What a
 # second brings is done by few, each the quicker for it; where very many have come together, as after a time without a
 # database, more get on faster.
@@ -35,7 +35,7 @@ EARLY_SECONDS = 10
 CROWD_PER_SECOND = 50
 # What is looked at to find the pace: more would not be done in that time.
 PACED_MAX = 10_000
-_AGAIN = timedelta(seconds=LOOK_SECONDS)
+_AGAIN = timedelta(seconds=AGAIN_SECONDS)
 
 
 class Renewals(Engine):
@@ -43,7 +43,6 @@ class Renewals(Engine):
 
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
-        self._looked_at: datetime | None = None
         self._turned_at: datetime | None = None
 
     async def renew(self, call_id: str, *, early: bool = False) -> bool:
@@ -92,20 +91,23 @@ class Renewals(Engine):
             await self.renew(stay_id)
 
     async def run_renewals(self) -> int:
-        """Renew what is due here, and what another process should have renewed; how many there were.
+        """Renew what is due here; how many there were.
 
         The most urgent first: after a time without a database many are due together, and some of them end soon.
         """
         now, agenda = self._clock.now(), self.board.renewals
-        found: list[str] = []
-        if self._looked_at is None or now - self._looked_at >= _AGAIN:
-            late = now - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
-            found = await self._store.to_renew(late, DUE_MAX)
-            self._looked_at = now
         passed = now - (self._turned_at or now)
         self._turned_at = now
         most = int(pace(agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX), now, passed))
-        many = len(found) + len(agenda.until(now, MANY_RENEWALS)) >= MANY_RENEWALS
+        return await self._renew_each(self._due_renewals(most), many=len(agenda.until(now, MANY_RENEWALS)))
+
+    async def run_late_renewals(self) -> int:
+        """Renew what another process should have renewed, the most urgent first; how many there were."""
+        late = self._clock.now() - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
+        found = await self._store.to_renew(late, DUE_MAX)
+        return await self._renew_each(self._off_the_agenda(found), many=len(found))
+
+    async def _renew_each(self, call_ids: Iterator[str], *, many: int) -> int:
         done = 0
 
         async def renew(call_id: str) -> None:
@@ -113,16 +115,18 @@ class Renewals(Engine):
             done += 1
             await self._renew_due(call_id)
 
-        at_once = RENEWED_AT_ONCE_OF_MANY if many else RENEWED_AT_ONCE
-        await self._each(self._due_renewals(found, most), renew, at_once=at_once)
+        at_once = RENEWED_AT_ONCE_OF_MANY if many >= MANY_RENEWALS else RENEWED_AT_ONCE
+        await self._each(call_ids, renew, at_once=at_once)
         return done
 
-    def _due_renewals(self, found: Iterable[str], most: int) -> Iterator[str]:
-        """Of others, of this process as they come due while the turn lasts, and early ones up to ``most`` in all."""
-        agenda, count = self.board.renewals, 0
-        for call_id in found:
-            agenda.drop(call_id)
+    def _off_the_agenda(self, call_ids: Iterable[str]) -> Iterator[str]:
+        for call_id in call_ids:
+            self.board.renewals.drop(call_id)
             yield call_id
+
+    def _due_renewals(self, most: int) -> Iterator[str]:
+        """Those of this process as they come due while the turn lasts, and early ones up to ``most`` in all."""
+        agenda, count = self.board.renewals, 0
         while count < DUE_MAX and (due := agenda.take(self._clock.now())) is not None:
             count += 1
             yield due

@@ -240,19 +240,11 @@ class Upkeep(Renewals):
                 await self.refresh([call.id])
 
     async def run_leases(self, dead_after_seconds: float) -> None:
-        """Beat for this process, and find the legs whose socket is gone without anybody having said so."""
+        """Beat for this process, learn who lives, and find the legs here whose socket went without a word."""
         now = self._clock.now()
         await self.beat()
         await self._catch_up()
-        horizon = now - timedelta(seconds=dead_after_seconds)
-        living, self.workers = await self._store.living_and_working(horizon)
-        self.living = living
-        self.others_live = len(living) > 1
-
-        async def lose_legs_outside(call_id: str) -> None:
-            await self._lose_legs(await self._loaded(call_id), set(living))
-
-        await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
+        await self._learn_who_lives(now - timedelta(seconds=dead_after_seconds))
         astray = []
         for count, call in enumerate(self.board.calls(), 1):
             if count % AT_A_STRETCH_MAX == 0:
@@ -260,6 +252,23 @@ class Upkeep(Renewals):
             if self._astray(call):
                 astray.append(call.id)
         await self._each(astray, self._lose_legs_here)
+
+    async def run_orphaned(self, dead_after_seconds: float) -> None:
+        """Find the legs whose socket went with its process; for all processes, so one of them is enough."""
+        now = self._clock.now()
+        if await self._store.with_legs_outside({*self.living, self._process}):
+            # They may be at one that has begun since it was last asked who lives.
+            await self._learn_who_lives(now - timedelta(seconds=dead_after_seconds))
+            living = {*self.living, self._process}
+
+            async def lose_legs_outside(call_id: str) -> None:
+                await self._lose_legs(await self._loaded(call_id), living)
+
+            await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
+
+    async def _learn_who_lives(self, since: datetime) -> None:
+        self.living, self.workers = await self._store.living_and_working(since)
+        self.others_live = len(self.living) > 1
 
     def _astray(self, call: Call) -> bool:
         """Whether a leg that is leased to this process is lost and has its socket, or has none and is not lost."""

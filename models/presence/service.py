@@ -270,20 +270,20 @@ class Whereabouts(Presence):
         if self._to_look:
             self._nudge()
 
-    async def run_leases(self, dead_after_seconds: float, *, living: Collection[str] | None = None) -> None:
-        """Take away the leases of dead processes, and those of our own whose socket went without a word.
+    async def run_leases(self) -> None:
+        """Take away the leases of our own whose socket went without a word."""
+        self._look_at(*await self._leases.tidy())
+        for watcher in [one for one in self._watches.watchers() if not self._doors.connected(*one)]:
+            self._watches.end(watcher)
+
+    async def run_orphaned(self, dead_after_seconds: float, *, living: Collection[str] | None = None) -> None:
+        """Take away the leases of dead processes; for all processes, so one of them is enough.
 
         ``living``: who lived a moment ago, where that is known; nothing is taken away without another look.
         """
-        now = self._clock.now()
-        self._look_at(*await self._leases.tidy())
-        for user_id, device_id in list(self._watches.watchers()):
-            if not self._doors.connected(user_id, device_id):
-                self._watches.end((user_id, device_id))
-        horizon = now - timedelta(seconds=dead_after_seconds)
-        if living is None:
-            living = await self._processes.living(horizon)
-        living = {self._process, *living}
+        horizon = self._clock.now() - timedelta(seconds=dead_after_seconds)
+        known = living if living is not None else await self._processes.living(horizon)
+        living = {self._process, *known}
         while rows := await self._store.held_outside(living, BURIED_MAX):
             leases = [(row.user_id, one) for row in rows for one in row.leases if one.process not in living]
             beats = await self._processes.last_beats({one.process for _, one in leases})

@@ -120,8 +120,12 @@ class Upkeep(Engine):
         if self.board.room(room_id) is not None:
             await self.tick(room_id)
 
-    async def run_leases(self, dead_after_seconds: float, *, living: Collection[str] | None = None) -> None:
-        """Find the seats whose socket is gone without anybody having said so: its process died, the notice failed.
+    async def run_leases(self) -> None:
+        """Find the seats here whose socket is gone without anybody having said so."""
+        await self._each([room.id for room in self.board.rooms()], self._lose_here)
+
+    async def run_orphaned(self, dead_after_seconds: float, *, living: Collection[str] | None = None) -> None:
+        """Find the seats whose socket went with its process; for all processes, so one of them is enough.
 
         ``living``: who lived a moment ago, where that is known; no seat is lost without another look.
         """
@@ -139,7 +143,6 @@ class Upkeep(Engine):
                 await self._lose_seats(await self._loaded(room_id), alive)
 
             await self._each(await self._store.with_seats_outside(alive), lose_outside)
-        await self._each([room.id for room in self.board.rooms()], self._lose_here)
 
     async def _lose_seats(self, room: Room, alive: Collection[str]) -> None:
         """The seats at processes that are dead were last alive with their process's last beat."""

@@ -364,8 +364,10 @@ class Process:
     async def jobs(self) -> None:
         """One turn of every timed job of the calls."""
         await self.calls.run_leases(DEAD_AFTER_SECONDS)
+        await self.calls.run_orphaned(DEAD_AFTER_SECONDS)
         await self.calls.run_due()
         await self.calls.run_renewals()
+        await self.calls.run_late_renewals()
         await self.billing.run_wanted()
         await self.calls.run_untold()
         await self.calls.run_money()

@@ -75,7 +75,8 @@ class House(Process):
     async def jobs(self) -> None:
         """One turn of every timed job, those of the rooms after those of the calls."""
         await super().jobs()
-        await self.rooms.run_leases(DEAD_AFTER_SECONDS)
+        await self.rooms.run_leases()
+        await self.rooms.run_orphaned(DEAD_AFTER_SECONDS)
         await self.rooms.run_due()
         await self.rooms.run_untold()
         await self.rooms.refresh()

@@ -63,7 +63,9 @@ async def beat(*processes: Process) -> None:
     """Each process beats and learns of the others."""
     for process in processes:
         await process.calls.run_leases(DEAD_AFTER_SECONDS)
-        await process.presence.run_leases(DEAD_AFTER_SECONDS, living=process.calls.living)
+        await process.calls.run_orphaned(DEAD_AFTER_SECONDS)
+        await process.presence.run_leases()
+        await process.presence.run_orphaned(DEAD_AFTER_SECONDS, living=process.calls.living)
 
 
 async def turn(*processes: Process) -> None:

@@ -148,7 +148,7 @@ async def test_the_lease_job_of_one_process_survives_a_call_that_it_cannot_read(
     await db[CALLS].update_one({"_id": broken.id}, {"$set": {"caller_leg.of_a_newer_version": 1}})
     await here.calls.beat()
     clock.pass_(10)
-    await heir.calls.run_leases(8)
+    await heir.calls.run_orphaned(8)
     assert (await town.call(sound)).caller_leg.lost_at is not None
 
 
@@ -165,7 +165,7 @@ async def test_legs_that_are_known_to_be_lost_are_not_looked_for_again(
     await here.calls.beat()
     clock.pass_(10)
     assert len(await town.store.with_legs_outside(["heir"])) == 1
-    await heir.calls.run_leases(8)
+    await heir.calls.run_orphaned(8)
     assert (await town.call(call)).state is State.RECONNECTING
     assert await town.store.with_legs_outside(["heir"]) == []
 

@@ -227,7 +227,7 @@ async def test_a_process_that_begins_while_the_dead_are_buried_is_not_among_them
         last_beats = staticmethod(store.last_beats)
 
     here.presence._processes = Slow()
-    await here.presence.run_leases(DEAD_AFTER_SECONDS)
+    await here.presence.run_orphaned(DEAD_AFTER_SECONDS)
     assert (await leases(town))["ann"] == [("phone", "new")]
 
 
@@ -237,7 +237,7 @@ async def test_what_a_process_holds_that_others_have_not_heard_of_yet_is_not_tak
     new = town.process("new")
     await beat(new)
     await device(new, "ann")
-    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here", "there"])
+    await here.presence.run_orphaned(DEAD_AFTER_SECONDS, living=["here", "there"])
     assert (await leases(town))["ann"] == [("phone", "new")]
 
 
@@ -246,9 +246,9 @@ async def test_what_a_dead_process_held_is_taken_away_where_it_is_known_to_be_de
 ) -> None:
     await device(there, "ann")
     town.clock.pass_(DEAD_AFTER_SECONDS + 1)
-    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here", "there"])
+    await here.presence.run_orphaned(DEAD_AFTER_SECONDS, living=["here", "there"])
     assert (await leases(town))["ann"] == [("phone", "there")]  # by the next beat it is known
-    await here.presence.run_leases(DEAD_AFTER_SECONDS, living=["here"])
+    await here.presence.run_orphaned(DEAD_AFTER_SECONDS, living=["here"])
     assert (await leases(town)).get("ann", []) == []
 
 

@@ -173,7 +173,7 @@ async def test_nobody_loses_a_seat_at_a_process_that_others_have_not_heard_of_ye
     p1, p2 = await house.process("p1"), await house.process("p2")
     b = house.phone(p2, "bob")
     await met(house, house.phone(p1, "ada"), b)
-    await p1.rooms.run_leases(DEAD_AFTER_SECONDS, living=["p1"])
+    await p1.rooms.run_orphaned(DEAD_AFTER_SECONDS, living=["p1"])
     (room,) = await p1.rooms._store.occupied()
     assert [seat.lost_at for one in room.participants for seat in one.seats] == [None, None]
 

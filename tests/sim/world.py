@@ -257,6 +257,7 @@ class World:
                 if at <= now
             ),
             calls.run_renewals,
+            calls.run_late_renewals,
             calls.run_due,
             calls.run_money,
             process.billing.run_wanted,
@@ -264,6 +265,7 @@ class World:
         if all_jobs:
             jobs += [
                 lambda: calls.run_leases(DEAD_AFTER_SECONDS),
+                lambda: calls.run_orphaned(DEAD_AFTER_SECONDS),
                 calls.run_untold,
                 process.billing.run_ticks,
                 calls.flush_told,
