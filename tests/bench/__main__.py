@@ -337,15 +337,15 @@ class Bench:
             await self._rounds(
                 "processes",
                 *(
-                    (f"{one.count}_at_{rate:.0f}", self._at_rate(one, rate))
+                    (f"{one.count}_at_{rate:.0f}", self._candidates(one, rate))
                     for rate in plan.process_rates
                     for one in towns
                 ),
                 times=plan.process_rounds,
             )
 
-    def _at_rate(self, here: processes.Town, rate: float) -> Callable[[Told], Awaitable[Round]]:
-        return lambda told: processes.steady(here, rate, self.plan, told)
+    def _candidates(self, here: processes.Town, rate: float) -> Callable[[Told], Awaitable[Round]]:
+        return lambda told: processes.candidates(here, rate, self.plan, told)
 
 
 class Bar:

@@ -50,8 +50,9 @@ class Plan:
     presence_changes: int = 5000
     process_counts: tuple[int, ...] = (2, 4, 8)
     process_pairs: int = 40
-    process_rates: tuple[float, ...] = (200.0, 2000.0)
+    process_rates: tuple[float, ...] = (200.0, 2000.0, 0.0)  # the last is flat out
     process_seconds: float = 4.0
+    process_flood_seconds: float = 2.0  # a device may send so many at once, and then no more than that
     process_rest_seconds: float = 4.0
     process_rounds: int = 3
 
@@ -81,8 +82,9 @@ QUICK = Plan(
     presence_changes=400,
     process_counts=(2, 8),
     process_pairs=24,
-    process_rates=(200.0, 1000.0),
+    process_rates=(200.0, 1000.0, 0.0),
     process_seconds=2.0,
+    process_flood_seconds=1.0,
     process_rest_seconds=2.0,
     process_rounds=1,
 )

@@ -31,6 +31,8 @@ from tests.doors.redis_server import RedisServer
 JOIN_SECONDS_MAX = 30.0
 # For five seconds after a process has come all read more often what others have written.
 SETTLE_SECONDS = 7.0
+# In place of a rate: as many as go through.
+FLAT_OUT = 0.0
 # What processes say to themselves, to know that the line works.
 TO_ITSELF = "beat"
 _COUNTED = re.compile(r'^ringmeter_bus_(published|received)_total\{kind="(\w+)"\} (\S+)', re.MULTILINE)
@@ -149,24 +151,27 @@ async def _joined(servers: list[Server]) -> None:
     await asyncio.sleep(5)
 
 
-async def steady(here: Town, rate: float, plan: Plan, told: Told) -> Round:
-    """One round of candidates at a rate."""
-    plan = replace(plan, relay_rate=rate, relay_seconds=plan.process_seconds)
+async def candidates(here: Town, rate: float, plan: Plan, told: Told) -> Round:
+    """One round of candidates at a rate, or with ``FLAT_OUT`` as many as go through."""
+    seconds = plan.process_flood_seconds if rate == FLAT_OUT else plan.process_seconds
+    plan = replace(plan, relay_rate=rate, relay_seconds=seconds)
     with ahead(*here.several.pids):
         await here.rest(plan.process_rest_seconds)  # in the same circumstances as the round
     before = await here.said()
     with ahead(*here.several.pids):
-        done = await relay.steady(here.board, plan, here.several, told)
+        measure = relay.flat_out if rate == FLAT_OUT else relay.steady
+        done = await measure(here.board, plan, here.several, told)
     after = await here.said()
-    count = rate * plan.relay_seconds
+    count = len(here.board.due)
     published, received = (after[which] - before[which] for which in ("published", "received"))
-    cpu = done.figures["server_cpu_us_per_message"]
+    cpu, passed = done.figures["server_cpu_us_per_message"], done.figures.get("messages_per_s", rate)
     figures = {
         "processes": float(here.count),
         "asked_per_s": rate,
+        "passed_per_s": passed,
         "cpu_us_per_message": cpu,
         "rest_cpu_share": here.rest_share,
-        "cpu_us_beyond_rest": cpu - here.rest_share / rate * 1e6,
+        "cpu_us_beyond_rest": cpu - here.rest_share / passed * 1e6,
         "published_per_message": published.total() / count,
         "woken_per_message": received.total() / count,
         **{name: value for name, value in done.figures.items() if name.startswith(("taken", "gen", "oth"))},

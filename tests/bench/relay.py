@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.calls import Attempt
 from tests.bench.frames import client_frame, event_packet
-from tests.bench.machine import Counted, Watched
+from tests.bench.machine import Counted
 from tests.bench.phone import Phone, now
 from tests.bench.plan import Plan, Told
 from tests.bench.stats import Round, percentile, spread
@@ -120,7 +120,7 @@ def relay_over(attempts: list[Attempt]) -> Relay:
     return Relay(senders)
 
 
-async def flat_out(relay: Relay, plan: Plan, watched: Watched, told: Told) -> Round:
+async def flat_out(relay: Relay, plan: Plan, watched: Counted, told: Told) -> Round:
     """As many as go through in ``relay_seconds``."""
     await relay.begin()
     relay.replies = True

@@ -190,6 +190,7 @@ def _logins(part: Mapping[str, Any]) -> Table:
 def _processes(part: Mapping[str, Any]) -> Table:
     table = Table(Column("a candidate from process to process", no_wrap=True))
     titles = (
+        "messages/s",
         "CPU µs of all, Redis too",
         "without their rest",
         "published",
@@ -201,7 +202,8 @@ def _processes(part: Mapping[str, Any]) -> Table:
     for one in part.values():
         count, rate = (median(one, name) or 0 for name in ("processes", "asked_per_s"))
         table.add_row(
-            f"{count:.0f} processes, {rate:.0f}/s",
+            f"{count:.0f} processes, {f'{rate:.0f}/s' if rate else 'flat out'}",
+            span(one, "passed_per_s"),
             span(one, "cpu_us_per_message"),
             span(one, "cpu_us_beyond_rest"),
             span(one, "published_per_message", 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from tests.bench.cells import median
@@ -54,12 +55,13 @@ def _processes(part: Mapping[str, Any]) -> Iterator[str]:
             count, rate, cpu = (median(one, name) for name in ("processes", "asked_per_s", figure))
             if count is not None and rate is not None and cpu is not None:
                 by_rate.setdefault(rate, {})[int(count)] = cpu
-        for rate, cpu_of in sorted(by_rate.items()):
+        for rate, cpu_of in sorted(by_rate.items(), key=lambda one: one[0] or inf):
             few, many = min(cpu_of), max(cpu_of)
             if few < many and cpu_of[few] > 0:
                 ratio = cpu_of[many] / cpu_of[few]
                 yield (
-                    f"target: CPU of all{said} for a message, {many} processes beside {few}, at {rate:.0f}/s: "
+                    f"target: CPU of all{said} for a message, {many} processes beside {few}, "
+                    f"{f'at {rate:.0f}/s' if rate else 'flat out'}: "
                     f"{ratio:.2f}, {_met(ratio <= CPU_RATIO_MAX)} (at most {CPU_RATIO_MAX})."
                 )
     for said, figure in (

@@ -15,7 +15,7 @@ from rich.console import Console
 from models.db import Database
 from models.ledger.journal import Kind
 from server.clock import SystemClock
-from tests.bench import chat, money, presence, renewals, report, targets
+from tests.bench import chat, money, presence, processes, renewals, report, targets
 from tests.bench.cells import percent
 from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
 from tests.bench.inside import Inside
@@ -256,6 +256,8 @@ def test_the_report_says_which_targets_were_met() -> None:
                 (2, 2000, 100.0, 1.001),
                 (4, 2000, 300.0, 1.5),
                 (8, 2000, 150.0, 1.0),
+                (2, processes.FLAT_OUT, 50.0, 1.0),
+                (8, processes.FLAT_OUT, 80.0, 1.0),
             )
         },
     }
@@ -266,6 +268,7 @@ def test_the_report_says_which_targets_were_met() -> None:
         "target: lag of the loop, p99, 2000 live paid calls: 2.0 ms, met (under 20 ms).",
         "target: CPU of all for a message, 8 processes beside 2, at 200/s: 1.51, NOT met (at most 1.5).",
         "target: CPU of all for a message, 8 processes beside 2, at 2000/s: 1.50, met (at most 1.5).",
+        "target: CPU of all for a message, 8 processes beside 2, flat out: 1.60, NOT met (at most 1.5).",
         "target: a message is published: 1.000 to 1.000 times, met (once).",
         "target: a message is heard by other processes: 1.000 to 1.500 times, NOT met (once).",
     ]
