@@ -52,7 +52,7 @@ class Plan:
     process_pairs: int = 40
     process_rates: tuple[float, ...] = (200.0, 2000.0, 0.0)  # the last is flat out
     process_seconds: float = 4.0
-    process_flood_seconds: float = 2.0  # a device may send so many at once, and then no more than that
+    process_flood_seconds: float = 0.5  # in which no device comes to the end of what it may send at once
     process_rest_seconds: float = 4.0
     process_rounds: int = 3
 
@@ -84,7 +84,7 @@ QUICK = Plan(
     process_pairs=24,
     process_rates=(200.0, 1000.0, 0.0),
     process_seconds=2.0,
-    process_flood_seconds=1.0,
+    process_flood_seconds=0.3,
     process_rest_seconds=2.0,
     process_rounds=1,
 )
