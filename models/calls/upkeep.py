@@ -255,16 +255,14 @@ class Upkeep(Renewals):
 
     async def run_orphaned(self, dead_after_seconds: float) -> None:
         """Find the legs whose socket went with its process; for all processes, so one of them is enough."""
-        now = self._clock.now()
-        if await self._store.with_legs_outside({*self.living, self._process}):
-            # They may be at one that has begun since it was last asked who lives.
-            await self._learn_who_lives(now - timedelta(seconds=dead_after_seconds))
-            living = {*self.living, self._process}
+        horizon = self._clock.now() - timedelta(seconds=dead_after_seconds)
+        await self._learn_who_lives(horizon)
+        living = {*self.living, self._process}
 
-            async def lose_legs_outside(call_id: str) -> None:
-                await self._lose_legs(await self._loaded(call_id), living)
+        async def lose_legs_outside(call_id: str) -> None:
+            await self._lose_legs(await self._loaded(call_id), living, horizon)
 
-            await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
+        await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
 
     async def _learn_who_lives(self, since: datetime) -> None:
         self.living, self.workers = await self._store.living_and_working(since)
@@ -298,14 +296,17 @@ class Upkeep(Renewals):
                 lost = c.Lose(role, leg.device_id, self._process, self._clock.now())
                 await self._apply(call_id, lost)
 
-    async def _lose_legs(self, call: Call, living: set[str]) -> None:
-        dead = {leg.process for leg in (call.caller_leg, call.callee_leg) if leg and leg.process} - living
-        beats = await self._store.last_beats([process for process in dead if process])
+    async def _lose_legs(self, call: Call, living: Collection[str], horizon: datetime) -> None:
+        at = {leg.process for leg in (call.caller_leg, call.callee_leg) if leg and leg.process}
+        beats = await self._store.last_beats([process for process in at if process not in living])
         for role in (Role.CALLER, Role.CALLEE):
             leg = call.leg(role)
-            if leg is not None and leg.process in dead and leg.lost_at is None:
-                seen = beats.get(leg.process or "", call.created_at)
-                await self._apply(call.id, c.Lose(role, leg.device_id, leg.process or "", seen, crashed=True))
+            if leg is None or leg.process is None or leg.process in living or leg.lost_at is not None:
+                continue
+            seen = beats.get(leg.process, call.created_at)
+            # Or else it has begun since it was asked who lives.
+            if leg.process not in beats or seen < horizon:
+                await self._apply(call.id, c.Lose(role, leg.device_id, leg.process, seen, crashed=True))
 
 
 def _both(one: Also | None, other: Also | None) -> Also | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -168,6 +169,26 @@ async def test_legs_that_are_known_to_be_lost_are_not_looked_for_again(
     await heir.calls.run_orphaned(8)
     assert (await town.call(call)).state is State.RECONNECTING
     assert await town.store.with_legs_outside(["heir"]) == []
+
+
+async def test_a_process_that_begins_while_it_is_asked_who_lives_is_not_taken_for_dead(
+    db: Database, clock: VirtualClock, ids: CountingIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = Town(db, clock, ids)
+    await town.people("ann", "bob")
+    here, new = town.process("here"), town.process("new")
+    ask = here.calls._store.living_and_working
+    made: list[Call] = []
+
+    async def asked_before(since: datetime) -> tuple[list[str], list[str]]:
+        answer = await ask(since)
+        await new.calls.beat()
+        made.append(await town.phone(new, "ann").request(town.phone(new, "bob")))
+        return answer
+
+    monkeypatch.setattr(here.calls._store, "living_and_working", asked_before)
+    await here.calls.run_orphaned(8)
+    assert (await town.call(made[0])).caller_leg.lost_at is None
 
 
 async def test_calling_somebody_who_is_busy_counts_as_an_attempt(
