@@ -219,16 +219,10 @@ async def auth_refresh(ctx: Context, ask: dict[str, Any]) -> Any:
     return {"expires_in_ms": _ms_until(identity.expires_at, ctx.services.clock.now())}
 
 
-@job("accounts.revocations", every_seconds=0.4)
+@job("accounts.revocations", every_seconds=0.6)
 async def watch_revocations(services: Services) -> None:
     """Close the sockets of people who were banned, deleted or signed out, by whatever process."""
     await services.accounts.watch_revocations()
-
-
-@job("accounts.revocations_untold", every_seconds=0.4, anywhere=True)
-async def watch_revocations_for_all(services: Services) -> None:
-    """Tell all processes to close them, in case that the one that has banned somebody did not live to."""
-    await services.accounts.watch_revocations_for_all()
 
 
 @job("accounts.tidy", every_seconds=60, anywhere=True)

@@ -12,13 +12,15 @@ from hashlib import blake2b
 
 from handlers.registry import Job
 
-# Of somebody else's job each takes one turn of so many times as many as there are processes: together they look at
-# every other turn or less, however many they are. Of two, the other one looks 4 s after a deadline was due.
+# Of somebody else's job each takes one turn of so many times as many as there are processes, one after the other:
+# together they look at every other turn, however many they are.
 OTHERS_TURN = 2
 
 
 class Turns:
-    """``workers`` are the living processes that do such jobs; this one does them only if ``works``."""
+    """``workers`` are the living processes that do such jobs; this one does them if ``works``, or if nobody else does:
+    what the dead have left must not wait for somebody to start a worker.
+    """
 
     def __init__(self, process: str, *, works: bool, workers: Callable[[], Collection[str]]) -> None:
         self._process = process
@@ -30,23 +32,22 @@ class Turns:
         """Whether this turn of the job is for this process."""
         if not job.anywhere:
             return True
-        if not self._works:
-            return False
         workers = self._all()
-        if self._first(job.name, workers):
+        if self._process not in workers:
+            return False
+        order = sorted(workers, key=lambda process: _weight(job.name, process), reverse=True)
+        if order[0] == self._process:
             return True
-        self._passed[job.name] = (self._passed.get(job.name, 0) + 1) % (OTHERS_TURN * len(workers))
-        return self._passed[job.name] == 0
+        passed = self._passed[job.name] = self._passed.get(job.name, 0) + 1
+        return passed % (OTHERS_TURN * len(order)) == OTHERS_TURN * order.index(self._process)
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
-        return self._works and self._first(name, self._all())
+        return max(self._all(), key=lambda process: _weight(name, process)) == self._process
 
     def _all(self) -> set[str]:
-        return {*self._workers(), self._process}
-
-    def _first(self, name: str, workers: Collection[str]) -> bool:
-        return max(workers, key=lambda process: _weight(name, process)) == self._process
+        workers = set(self._workers())
+        return workers if workers and not self._works else {*workers, self._process}
 
 
 def _weight(name: str, process: str) -> bytes:

@@ -27,7 +27,9 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error"),
     Variable(
-        "JOBS", "all", "all; own: only those about a server's own phones, and `worker` processes do the rest"
+        "JOBS",
+        "all",
+        "all; own: only those about a server's own phones, the rest while no `worker` process lives",
     ),
     Variable("DATA_DIR", ".data", "Folder of the embedded database and of generated secrets"),
     Variable("MONGO_URI", "", "Any replica set, 6.0 or newer; without it an embedded one in DATA_DIR", True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from models.auth.session import Revocation
@@ -43,22 +42,10 @@ class Bouncer:
             await self._doors.close(note.user_id, session_ids=note.session_ids, code=note.code)
 
     async def watch(self) -> None:
-        """Act here upon the notes of all; run it more than twice a second.
-
-        Where others are heard at once, the notes are read now and then only: ``watch_for_all`` tells of them.
-        """
-        if not self._courier.may_wait("revocations"):
-            await self._look(self._enforce_here)
-
-    async def watch_for_all(self) -> None:
-        """Act upon the notes of processes that may have ended before they told the others; one process is enough."""
-        if self._courier.reaches:
-            await self._look(self.enforce)
-
-    async def _look(self, act: Callable[[Revocation], Awaitable[None]]) -> None:
+        """One look at the notes; run it so often that whoever is banned is gone within a second."""
         now = self._clock.now()
         notes = await self._store.notes_after(now - READ_FOR)
         self._first_seen = {note.id: self._first_seen.get(note.id, now) for note in notes}
         for note in notes:
             if now - self._first_seen[note.id] <= ACTED_UPON_FOR:
-                await act(note)
+                await self._enforce_here(note)

@@ -328,12 +328,8 @@ class Accounts:
     # ---------------------------------------------------------------------------------------------------- timed work
 
     async def watch_revocations(self) -> None:
-        """Close the sockets here that a change in any process concerns; run every 0.4 s. Safe to repeat."""
+        """Close the sockets here that a change in any process concerns; run every 0.6 s. Safe to repeat."""
         await self._bouncer.watch()
-
-    async def watch_revocations_for_all(self) -> None:
-        """Close the sockets of any process that have not heard of a change; run every 0.4 s. Safe to repeat."""
-        await self._bouncer.watch_for_all()
 
     async def tidy(self) -> int:
         """Remove what has expired, and finish deletions that a crash has interrupted; how many things were done."""

@@ -105,7 +105,7 @@ class Renewals(Engine):
         """Renew what another process should have renewed, the most urgent first; how many there were."""
         late = self._clock.now() - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
         found = await self._store.to_renew(late, DUE_MAX)
-        return await self._renew_each(self._off_the_agenda(found), many=len(found))
+        return await self._renew_each(self._still_due(found), many=len(found))
 
     async def _renew_each(self, call_ids: Iterator[str], *, many: int) -> int:
         done = 0
@@ -119,10 +119,13 @@ class Renewals(Engine):
         await self._each(call_ids, renew, at_once=at_once)
         return done
 
-    def _off_the_agenda(self, call_ids: Iterable[str]) -> Iterator[str]:
+    def _still_due(self, call_ids: Iterable[str]) -> Iterator[str]:
+        """Those that this process has not renewed itself meanwhile, taken off its agenda."""
         for call_id in call_ids:
-            self.board.renewals.drop(call_id)
-            yield call_id
+            known = self.board.call(call_id)
+            if known is None or known.renew_at is None or known.renew_at <= self._clock.now():
+                self.board.renewals.drop(call_id)
+                yield call_id
 
     def _due_renewals(self, most: int) -> Iterator[str]:
         """Those of this process as they come due while the turn lasts, and early ones up to ``most`` in all."""

@@ -244,7 +244,9 @@ class Upkeep(Renewals):
         now = self._clock.now()
         await self.beat()
         await self._catch_up()
-        await self._learn_who_lives(now - timedelta(seconds=dead_after_seconds))
+        horizon = now - timedelta(seconds=dead_after_seconds)
+        self.living, self.workers = await self._store.living_and_working(horizon)
+        self.others_live = len(self.living) > 1
         astray = []
         for count, call in enumerate(self.board.calls(), 1):
             if count % AT_A_STRETCH_MAX == 0:
@@ -255,18 +257,14 @@ class Upkeep(Renewals):
 
     async def run_orphaned(self, dead_after_seconds: float) -> None:
         """Find the legs whose socket went with its process; for all processes, so one of them is enough."""
+        await self._catch_up()  # with what this process knows of legs that were lost before those
         horizon = self._clock.now() - timedelta(seconds=dead_after_seconds)
-        await self._learn_who_lives(horizon)
-        living = {*self.living, self._process}
+        living = {*(await self._store.living_and_working(horizon))[0], self._process}
 
         async def lose_legs_outside(call_id: str) -> None:
             await self._lose_legs(await self._loaded(call_id), living, horizon)
 
         await self._each(await self._store.with_legs_outside(living), lose_legs_outside)
-
-    async def _learn_who_lives(self, since: datetime) -> None:
-        self.living, self.workers = await self._store.living_and_working(since)
-        self.others_live = len(self.living) > 1
 
     def _astray(self, call: Call) -> bool:
         """Whether a leg that is leased to this process is lost and has its socket, or has none and is not lost."""

@@ -133,18 +133,15 @@ class Upkeep(Engine):
             await self._store.with_seats_outside({*living, self._process}) if living is not None else None
         )
         if outside is None or outside:
-            now = self._clock.now()
-            alive = {
-                *await self._processes.living(now - timedelta(seconds=dead_after_seconds)),
-                self._process,
-            }
+            horizon = self._clock.now() - timedelta(seconds=dead_after_seconds)
+            alive = {*await self._processes.living(horizon), self._process}
 
             async def lose_outside(room_id: str) -> None:
-                await self._lose_seats(await self._loaded(room_id), alive)
+                await self._lose_seats(await self._loaded(room_id), alive, horizon)
 
             await self._each(await self._store.with_seats_outside(alive), lose_outside)
 
-    async def _lose_seats(self, room: Room, alive: Collection[str]) -> None:
+    async def _lose_seats(self, room: Room, alive: Collection[str], horizon: datetime) -> None:
         """The seats at processes that are dead were last alive with their process's last beat."""
         lost = [
             (one, seat)
@@ -154,8 +151,10 @@ class Upkeep(Engine):
         ]
         beats = await self._processes.last_beats({seat.process for _, seat in lost if seat.process})
         for one, seat in lost:
-            seen = max(beats.get(seat.process or "", one.joined_at), one.joined_at)
-            await self._lose(room.id, one.user_id, seat.device_id, seat.process, seen)
+            beat_at = beats.get(seat.process or "")
+            if beat_at is None or beat_at < horizon:  # or else it has begun since it was asked who lives
+                seen = max(beat_at or one.joined_at, one.joined_at)
+                await self._lose(room.id, one.user_id, seat.device_id, seat.process, seen)
 
     async def _lose_here(self, room_id: str) -> None:
         """The seats that are said to be at this process and have no socket in it."""

@@ -21,7 +21,10 @@ from tests.bench.phone import now
 from tests.bench.plan import Plan, Told
 from tests.bench.stats import Round, spread
 
-JOBS = ("renewals", "extensions", "ticks", "money", "deadlines", "leases", "untold", "told")
+JOBS = (
+    *("renewals", "renewals_late", "extensions", "ticks", "money"),
+    *("deadlines", "leases", "orphaned", "untold", "told"),
+)
 # 100 minor units a second.
 RATE_MINOR = 6_000
 MINUTES = 18

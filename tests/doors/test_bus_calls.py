@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models.auth.session import Revocation
 from models.db import Database
 from server.app import BUS, SOCKETS
-from server.bus.bus import Bus
 from tests.doors.conftest import House, Person, open_house
 from tests.doors.phones import Exchange, Phone
 from tests.doors.redis_server import RedisServer
@@ -216,28 +214,6 @@ async def test_typing_messages_presence_and_the_end_of_a_sign_in_cross_at_once(t
     for phone in (b, b2):
         said = await phone.happens("error", seconds=3)
         assert said["error"]["code"] == "SESSION_ENDED"
-        await phone.happens("*disconnect")
-
-
-async def test_what_the_process_that_ended_a_sign_in_did_not_live_to_tell_any_other_tells_all(
-    town: Town, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two, three = await town.open(3)
-    monkeypatch.setattr(Bus, "may_wait", lambda bus, work: True)  # nobody reads for themselves
-    _, _, bob, b = await people(one, two)
-    b3 = await at(three, bob).phone("b3")
-
-    async def dies(note: Revocation) -> None:
-        raise ConnectionResetError("killed between its writing and its telling")
-
-    with monkeypatch.context() as killed:
-        killed.setattr(two.services.accounts._bouncer, "enforce", dies)
-        with pytest.raises(ConnectionResetError):
-            await two.services.accounts.logout_all(bob.id)
-    assert not b.heard("error")
-    await one.services.accounts.watch_revocations_for_all()
-    for phone in (b, b3):
-        assert (await phone.happens("error", seconds=3))["error"]["code"] == "SESSION_ENDED"
         await phone.happens("*disconnect")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from handlers.registry import Job
 from server.turns import Turns
 
@@ -55,3 +57,19 @@ def test_a_server_that_leaves_jobs_to_workers_does_only_those_about_itself() -> 
     assert not any(mine.mine(job("pushes")) for _ in range(16))
     assert mine.mine(job("leases", anywhere=False))
     assert turns("alone", []).mine(job("pushes"))
+
+
+def test_where_no_worker_lives_the_servers_that_leave_jobs_to_workers_do_them_themselves() -> None:
+    mine = turns("web", [], works=False)
+    assert mine.mine(job("pushes"))
+    assert mine.first("pushes")
+
+
+def test_what_a_dead_process_had_to_do_is_looked_at_by_one_of_the_others_after_a_few_turns() -> None:
+    living = [f"p{number}" for number in range(8)]
+    for name in ("pushes", "orphaned", "money"):
+        (dead,) = (process for process in living if turns(process, living).first(name))
+        others = [turns(process, living) for process in living if process != dead]
+        taken = [at for at in range(160) if sum(one.mine(job(name)) for one in others)]
+        assert max(after - before for before, after in itertools.pairwise(taken)) <= 4
+        assert taken[0] <= 2
