@@ -253,6 +253,7 @@ async def test_a_refund_beside_a_running_server_is_told_by_it_to_both_with_their
     assert not here.calls.others_live
     assert (await on_the_command_line(town, mongo_uri, f"refund {call.id}"))[0] == 0
     await here.calls.run_leases(8)
+    assert here.calls.workers == [here.name], "no job waits for a command that is over"
     if here.calls.others_live:  # as the job does
         await here.hear()
     assert ann.letters("CALL_UPDATED")[-1]["call"]["costMinor"] == 0

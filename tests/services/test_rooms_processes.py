@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -174,6 +175,21 @@ async def test_nobody_loses_a_seat_at_a_process_that_others_have_not_heard_of_ye
     b = house.phone(p2, "bob")
     await met(house, house.phone(p1, "ada"), b)
     await p1.rooms.run_orphaned(DEAD_AFTER_SECONDS, living=["p1"])
+    (room,) = await p1.rooms._store.occupied()
+    assert [seat.lost_at for one in room.participants for seat in one.seats] == [None, None]
+
+
+async def test_nobody_loses_a_seat_at_a_process_that_begins_while_it_is_asked_who_lives(
+    house: RoomHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p1, p2 = await house.process("p1"), await house.process("p2")
+    await met(house, house.phone(p1, "ada"), house.phone(p2, "bob"))
+
+    async def asked_before(since: datetime) -> dict[str, datetime]:
+        return {"p1": since}
+
+    monkeypatch.setattr(p1.rooms._processes, "living", asked_before)
+    await p1.rooms.run_orphaned(DEAD_AFTER_SECONDS)
     (room,) = await p1.rooms._store.occupied()
     assert [seat.lost_at for one in room.participants for seat in one.seats] == [None, None]
 
