@@ -14,7 +14,7 @@ from tests.services.billing_house import opened
 BOB = wallet_key("bob", "NGN")
 
 
-async def told(s: billing_house.Stage, call_id: str) -> list[Kind]:
+async def kinds(s: billing_house.Stage, call_id: str) -> list[Kind]:
     """The kinds of the call's entries, as they were written."""
     rows = s.town.db[JOURNAL].find({"call_id": call_id}, sort=[("_id", 1)])
     return sorted(Kind(row["kind"]) for row in await rows.to_list())
@@ -30,7 +30,7 @@ async def test_what_a_call_has_cost_is_captured_released_and_settled_in_one_tran
     before = db.transactions
     await s.ann.end(call)
     assert db.transactions - before == 2, "the end of the call, and of its money"
-    assert await told(s, call.id) == sorted([Kind.HOLD, Kind.CAPTURE, Kind.RELEASE, Kind.SETTLE])
+    assert await kinds(s, call.id) == sorted([Kind.HOLD, Kind.CAPTURE, Kind.RELEASE, Kind.SETTLE])
     await s.town.books()
 
 

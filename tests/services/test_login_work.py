@@ -7,7 +7,6 @@ the database. ``make bench`` measures the time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import bcrypt
 import pytest
@@ -18,6 +17,7 @@ from models.auth.service import SignInDevice
 from models.db import Database
 from models.users.store import USERS
 from server.adapters.passwords import Passwords
+from tests.commands import Commands
 from tests.fakes import CountingIds, VirtualClock
 from tests.services.accounts_house import BY, PASSWORD, House, code_of
 
@@ -54,22 +54,6 @@ class Work:
     def hashpw(self, password: bytes, salt: bytes) -> bytes:
         self.done += 1 << int(salt.split(b"$")[2])
         return bcrypt.hashpw(password, salt)
-
-
-class Commands(monitoring.CommandListener):
-    """Names of the commands that the database got."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def started(self, event: Any) -> None:
-        self.names.append(event.command_name)
-
-    def succeeded(self, event: Any) -> None:
-        """Nothing."""
-
-    def failed(self, event: Any) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +150,7 @@ async def test_the_database_is_asked_alike_for_somebody_and_for_nobody(
     asked = {}
     for name in ("ada", "nobody", "banned", "careful", "ada@example.com", "nobody@example.com"):
         for verb in ("login", "forgot", "reset"):
-            heard.names.clear()
+            heard.asked.clear()
             if verb == "login":
                 assert await tried(monitoring_house, name) == "CREDENTIALS_WRONG"
             elif verb == "forgot":
