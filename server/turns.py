@@ -12,9 +12,10 @@ from hashlib import blake2b
 
 from handlers.registry import Job
 
-# Of somebody else's job each takes one turn of so many times as many as there are processes, one after the other:
-# together they look at every other turn, however many they are.
-OTHERS_TURN = 2
+# Of so many turns of somebody else's job each takes one: 4 s after it was due, deadlines of the dead are acted upon.
+# Where there are more processes than that, of as many turns as there are processes, and one process after the other:
+# together they look once more each time, however many they are.
+OTHERS_TURN = 4
 
 
 class Turns:
@@ -39,7 +40,8 @@ class Turns:
         if order[0] == self._process:
             return True
         passed = self._passed[job.name] = self._passed.get(job.name, 0) + 1
-        return passed % (OTHERS_TURN * len(order)) == OTHERS_TURN * order.index(self._process)
+        every = max(OTHERS_TURN, len(order))
+        return passed % every == (order.index(self._process) + 1) % every
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
