@@ -31,7 +31,7 @@ async def overdue(
     by: str = "due_at",
     where: Mapping[str, Any] | None = None,
 ) -> Overdue:
-    """What of ``rows`` is due at ``now`` by the field ``by``, which has an index."""
+    """What of ``rows`` is due at ``now`` by the field ``by``, which has an index: of its own, or after ``where``."""
     due = {by: {"$lte": now}, **(where or {})}
     first = await rows.find_one(due, {by: 1}, sort=[(by, ASCENDING)])
     if first is None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import ceil
 from typing import Any, Protocol
 
-EXPO, FCM, APNS_VOIP = "EXPO", "FCM", "APNS_VOIP"
+KINDS = EXPO, FCM, APNS_VOIP = "EXPO", "FCM", "APNS_VOIP"
 
 
 class Token(Protocol):

@@ -14,7 +14,7 @@ from pymongo import monitoring
 from pymongo.errors import OperationFailure
 
 from handlers.registry import catalogue
-from server.app import TASKS
+from server.app import TASKS, WIRED
 from tests.doors.conftest import House, Person, open_house
 from tests.doors.phones import Exchange, Phone
 from tests.doors.talk import answer, candidate, offer, pair
@@ -166,6 +166,7 @@ async def test_every_command_finds_what_it_seeks_by_an_index(house: House, heard
         await ada.get(f"/api/chat/history/{bob.id}")
         for job in catalogue.jobs.values():
             await job.handler(house.services)
+        assert None not in (await house.app[WIRED].backlogs.look()).values()
     assert await scans(house, "find", {"find": "calls", "filter": {"no index": 1}})
     assert len(commands) > 50
     scanned = set()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from models.backlog.store import Overdue, overdue
 from models.db import Database, collection, index
+from models.notify.ports import KINDS
 
 RECEIPTS = collection(
     "push_receipts",
@@ -82,7 +83,7 @@ class ReceiptStore:
 
     async def overdue(self, now: datetime) -> Overdue:
         """What is due and not done."""
-        return await overdue(self._rows, now, by="check_at")
+        return await overdue(self._rows, now, by="check_at", where={"kind": {"$in": KINDS}})
 
     async def settle(self, lease: str, *, known: Collection[str], again_at: datetime, now: datetime) -> None:
         """Give a share back: the ``known`` go, the rest is due at ``again_at``."""

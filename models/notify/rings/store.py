@@ -111,7 +111,7 @@ class RingStore:
 
     async def overdue(self, now: datetime) -> Overdue:
         """What is due and not done."""
-        return await overdue(self._rows, now)
+        return await overdue(self._rows, now, where={"what": {"$in": [what.value for what in What]}})
 
     async def begin_ring(self, todo: Todo) -> bool:
         """Say that the ring goes out now. False: it was taken back or is another worker's; nothing may be sent."""
