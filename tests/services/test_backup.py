@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -186,14 +187,22 @@ async def test_a_backup_among_racing_transfers_adds_up(
     ledger: Ledger,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    moving = [asyncio.create_task(move(ledger, Random(n), f"m{n}", 40)) for n in range(3)]
+    over = asyncio.Event()
+
+    async def go_on_moving(mover: int) -> None:
+        chance, turns = Random(mover), itertools.count()
+        while not over.is_set():
+            await move(ledger, chance, f"m{mover}-{next(turns)}", 5)
+
+    moving = asyncio.gather(*(go_on_moving(mover) for mover in range(3)))
     while not await db[JOURNAL].find_one({"kind": "transfer"}):
         pass
     await backup(db, tmp_path / "a", ABOUT)
-    going_on = not all(task.done() for task in moving)
-    await asyncio.gather(*moving)
-    assert going_on, "it was taken among them"
+    over.set()
+    await moving
     await restore(empty, tmp_path / "a", SystemClock().now())
+    taken, made = [await there[JOURNAL].count_documents({"kind": "transfer"}) for there in (empty, db)]
+    assert 0 < taken < made, "it was taken among them"
     found = await LedgerStore(empty).wallets(KEYS)
     assert sum(wallet.worth for wallet in found.values()) == TOTAL
     report = await audit(empty, SystemClock().now())
