@@ -52,7 +52,7 @@ SOCKET_MS = 5000
 TRANSACTION_SECONDS = 5.0
 # What is acknowledged is on the disk of a majority.
 JOURNALED = True
-_NAMESPACE_EXISTS = 48
+_NAMESPACE_EXISTS, _WRITE_CONFLICT = 48, 112
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +137,8 @@ class _Queue:
 
 # The verbs of a collection that are one exchange with the server.
 _VERBS = frozenset(
-    (
-        *(
-            "bulk_write",
-            "count_documents",
-            "distinct",
-            "find_one",
-            "insert_many",
-            "insert_one",
-            "replace_one",
-        ),
-        *(
-            "delete_many",
-            "delete_one",
-            "find_one_and_delete",
-            "find_one_and_update",
-            "update_many",
-            "update_one",
-        ),
-    )
+    "bulk_write count_documents distinct find_one insert_many insert_one replace_one "
+    "delete_many delete_one find_one_and_delete find_one_and_update update_many update_one".split()
 )
 
 
@@ -298,26 +281,36 @@ class Database:
         """Run ``body(session)`` so that all of its writes happen or none do.
 
         ``body`` may run several times (write conflicts), so it must change nothing but the database and must not
-        swallow the driver's errors. Snapshot reads, majority and journaled commit.
+        swallow the driver's errors. Snapshot reads, majority and journaled commit. Raises ``HeldUp`` when others were
+        at the same documents all the time.
         """
         async with self._queue.place(), self.client.start_session() as session:
             if not self.client.topology_description.has_writable_server():
                 await self.ping()  # refuses after SELECTION_MS; the transaction would go on trying
             self.transactions += 1
-            tries = 0
+            tries, conflict = 0, False
 
             async def counted(session: Session) -> T:
-                nonlocal tries
+                nonlocal tries, conflict
                 tries += 1
                 self.transaction_retries += tries > 1
-                return await body(session)
+                try:
+                    return await body(session)
+                except OperationFailure as fault:
+                    conflict = conflict or fault.code == _WRITE_CONFLICT
+                    raise
 
-            with timeout(TRANSACTION_SECONDS):
-                return await session.with_transaction(
-                    counted,
-                    read_concern=ReadConcern("snapshot"),
-                    write_concern=self._commit,
-                )
+            try:
+                with timeout(TRANSACTION_SECONDS):
+                    return await session.with_transaction(
+                        counted,
+                        read_concern=ReadConcern("snapshot"),
+                        write_concern=self._commit,
+                    )
+            except PyMongoError as fault:
+                if conflict and fault.timeout:
+                    raise HeldUp(str(fault)) from fault
+                raise
 
     async def ping(self) -> None:
         """Raise unless a primary answers now."""
@@ -338,6 +331,10 @@ class Stale(Exception):
 
 class HalfRestored(Exception):
     """A restore of a backup runs, or was interrupted: what is there is not whole."""
+
+
+class HeldUp(ExecutionTimeout):
+    """A transaction came to nothing because another one, perhaps of a dead process, holds what it is about."""
 
 
 class StandaloneServer(Exception):

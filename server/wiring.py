@@ -164,7 +164,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         config,
         db,
         calls=calls,
-        processes=call_store,
+        processes=call_store.processes,
         users=users,
         meter=meter,
         clock=clock,
@@ -181,7 +181,7 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
     presence = Whereabouts(
         store=presence_store,
         people=users,
-        processes=call_store,
+        processes=call_store.processes,
         doors=doors,
         busy=lambda user_id: calls.board.call_of(user_id) is not None or rooms.board.in_room(user_id),
         busy_among=[call_store.busy_among, wired_rooms.store.busy_among],

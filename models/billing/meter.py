@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from models.also import Also
 from models.billing import rules
 from models.billing.rules import Plan
 from models.billing.tariffs import Tariffs
 from models.calls.call import Call, Charge, Party, Price, Stage
-from models.calls.meter import AlreadyRefunded, Cover
+from models.calls.meter import AlreadyRefunded, Cover, Covers
 from models.calls.store import CallStore
 from models.db import Session, Stale
 from models.errors import Refusal
@@ -106,8 +107,8 @@ class WalletMeter:
             wallet = (await self._ledger.store.wallets([key])).get(key)
             await self._refuse_another_currency(call, wallet)
             plan = self._next_second_secured(call, wallet, now)
-            draft = self._draft({key: wallet} if wallet is not None else {}, plan)
-            cover = self._cover(plan, draft)
+            draft = self._draft({key: wallet} if wallet is not None else {}, plan.entries)
+            cover = Cover(plan.charge, self._post(draft))
             yield cover
         if cover.written:
             await self._ledger.tell(draft)
@@ -134,42 +135,47 @@ class WalletMeter:
             currency=call.price.currency,
         )
 
+    def busy(self, call: Call) -> bool:
+        """Whether somebody is at the payer's wallet in this process."""
+        return call.charge is not None and self._ledger.busy(call.charge.wallet)
+
     @asynccontextmanager
     async def renewing(
-        self, call: Call, now: datetime, *, early: bool = False
-    ) -> AsyncIterator[Cover | None]:
-        """Capture and reserve ahead; None when the money of the call stays as it is."""
-        assert call.charge is not None
-        key = call.charge.wallet
-        async with self._ledger.turn(key):
-            wallet = (await self._ledger.store.wallets([key])).get(key)
-            assert wallet is not None, "a wallet is never removed"
-            plan = rules.reserve(call, wallet, now, early=early)
-            if plan.charge == call.charge:
-                yield None
-                return
-            draft = self._draft({key: wallet}, plan)
-            cover = self._cover(plan, draft)
-            yield cover
-        if cover.written:
+        self, calls: Sequence[Call], now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Covers]:
+        """Capture and reserve ahead, in one posting for all of them: see ``Meter``."""
+        by_key = {call.charge.wallet: call for call in calls if call.charge is not None}
+        assert len(by_key) == len(calls), "each has a payer of its own"
+        async with self._ledger.turn(*by_key):
+            wallets = await self._ledger.store.wallets(by_key)
+            assert len(wallets) == len(calls), "a wallet is never removed"
+            plans = {
+                call.id: plan
+                for key, call in by_key.items()
+                if (plan := rules.reserve(call, wallets[key], now, early=early)).charge != call.charge
+            }
+            draft = self._draft(wallets, [entry for plan in plans.values() for entry in plan.entries])
+            covers = Covers({call_id: plan.charge for call_id, plan in plans.items()}, self._post(draft))
+            yield covers
+        if covers.written:
             await self._ledger.tell(draft)
 
-    def _draft(self, wallets: Mapping[str, Wallet], plan: Plan) -> Draft:
-        """The plan on these wallets. Raises ``Stale``: a plan takes no more than there is, so what it was made from is
-        older than the wallets are.
+    def _draft(self, wallets: Mapping[str, Wallet], entries: Sequence[Entry]) -> Draft:
+        """The entries of a plan on these wallets. Raises ``Stale``: a plan takes no more than there is, so what it was
+        made from is older than the wallets are.
         """
         try:
-            return self._ledger.draft(wallets, plan.entries)
+            return self._ledger.draft(wallets, entries)
         except Refusal as no:
             if no.code != "INSUFFICIENT_FUNDS":
                 raise
-            raise Stale(plan.charge.wallet) from no
+            raise Stale(*wallets) from no
 
-    def _cover(self, plan: Plan, draft: Draft) -> Cover:
+    def _post(self, draft: Draft) -> Also | None:
         async def post(session: Session) -> None:
             await self._ledger.write(draft, session)
 
-        return Cover(plan.charge, post if plan.entries else None)
+        return post if draft.sealed else None
 
     # ----------------------------------------------------------------------------------------------- an ended call
 
@@ -285,8 +291,8 @@ class WalletMeter:
         async with self._ledger.turn(payer, payee):
             wallets = await self._ledger.store.wallets([payer, payee])
             plan = rules.refund(call, amount_minor, wallets.get(payee), key=key, note=note, now=now)
-            draft = self._draft(wallets, plan)
-            cover = self._cover(plan, draft)
+            draft = self._draft(wallets, plan.entries)
+            cover = Cover(plan.charge, self._post(draft))
             yield cover
         if cover.written:
             await self._ledger.tell(draft)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -24,12 +24,14 @@ from models.calls.meter import Meter
 from models.calls.rings.service import Rings
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
-from models.db import Stale, database_away
+from models.db import HeldUp, Stale, database_away
 from models.errors import Refusal
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.users.service import Users
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # Tries of one verb against other writers before it gives up as busy.
 TRIES_MAX = 12
@@ -103,7 +105,7 @@ class Engine:
         self.workers: list[str] = []
         # Set by the wiring: lets a device connect anew, whose socket is here and whose leg others have taken for lost.
         self.send_back: Callable[[str, str], None] = lambda user_id, device_id: None
-        self.board = Switchboard()
+        self.board = Switchboard(tools.process)
         self.announcer: Announcer
 
     async def run_untold(self) -> int:
@@ -124,22 +126,25 @@ class Engine:
                 await self._tell(replace(call, untold=()), missing, again=True)
 
     async def _each(
-        self, call_ids: Iterable[str], work: Callable[[str], Awaitable[Any]], *, at_once: int = 1
+        self, calls: Iterable[T], work: Callable[[T], Awaitable[Any]], *, at_once: int = 1
     ) -> None:
-        """A job's work on several calls, begun in order: one that cannot be done keeps no other waiting."""
-        left, away = iter(call_ids), list[Exception]()
+        """A job's work on several calls, begun in order: one that cannot be done keeps no other waiting.
+
+        ``calls`` are ids, or whatever ``work`` takes at a time.
+        """
+        left, away = iter(calls), list[Exception]()
 
         async def line() -> None:
-            for count, call_id in enumerate(left, 1):
+            for count, one in enumerate(left, 1):
                 if count % AT_A_STRETCH_MAX == 0:
                     await asyncio.sleep(0)
                 try:
-                    await work(call_id)
+                    await work(one)
                 except Exception as error:
-                    if database_away(error):
+                    if database_away(error) and not isinstance(error, HeldUp):
                         away.append(error)
                     else:
-                        log.error("a call is left as it is", call_id=call_id, exc_info=error)
+                        log.error("a call is left as it is", call_id=one, exc_info=error)
                 if away:
                     return  # the others would fail as well, each after its wait
 

@@ -7,6 +7,7 @@ TERMINATION_REQUEST (deduct what was used, give the rest back).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,18 @@ class Cover:
     """
 
     charge: Charge | None
+    post: Also | None = None
+    written: bool = False
+
+
+@dataclass(slots=True)
+class Covers:
+    """What the meter proposes for several calls, as a ``Cover`` does for one.
+
+    ``charges`` has, by call, those of which something changes. All of them are written in one transaction, or none.
+    """
+
+    charges: dict[str, Charge]
     post: Also | None = None
     written: bool = False
 
@@ -56,12 +69,16 @@ class Meter(Protocol):
         """Refuse as ``covering`` would; nothing is reserved."""
         ...
 
-    def renewing(
-        self, call: Call, now: datetime, *, early: bool = False
-    ) -> AbstractAsyncContextManager[Cover | None]:
-        """Capture what was used, reserve more if there is more; None when nothing changes.
+    def busy(self, call: Call) -> bool:
+        """Whether the payer's wallet is in somebody's turn in this process: ``renewing`` would wait for it."""
+        ...
 
-        ``early``: also if its time comes only soon.
+    def renewing(
+        self, calls: Sequence[Call], now: datetime, *, early: bool = False
+    ) -> AbstractAsyncContextManager[Covers]:
+        """Capture what was used, reserve more if there is more, for calls each of which has a payer of its own.
+
+        ``early``: also if its time comes only soon. Raises ``Stale`` when a wallet is not what a call says of it.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Reserving ahead for the calls that go on, one after the other and evenly, whatever many of them there are.
+"""Reserving ahead for the calls that go on, a few together and evenly, whatever many of them there are.
 
 The board says which call is due when, so a turn of the job costs what is due and not what there is. Where very many
 come together, as they do a minute after a time without a database, some go early: each by no more than a share of its
@@ -8,27 +8,38 @@ period, so that none is late and the next time they come apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from itertools import islice
+
+import structlog
 
 from models.calls import commands as c
 from models.calls import rules
-from models.calls.call import Role
-from models.calls.deadlines import EARLY_PART
+from models.calls.call import Call, Charge, Role
+from models.calls.deadlines import EARLY_PART, money_runs_out
 from models.calls.engine import DUE_MAX, TRIES_MAX, Engine, Tools
-from models.db import Stale, database_away
+from models.db import HeldUp, Stale, database_away
 from models.errors import Refusal
 
 # A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
 RENEWED_BY_OTHERS_AFTER_SECONDS = 2
 # So often a renewal that came to nothing is tried again.
 AGAIN_SECONDS = 1
-# Renewals at the same time: most of one is waiting for the database, which has other things to do as well. What a
-# second brings is done by few, each the quicker for it; where very many have come together, as after a time without a
-# database, more get on faster.
-RENEWED_AT_ONCE = 2
-RENEWED_AT_ONCE_OF_MANY = 8
-MANY_RENEWALS = 200
+# Renewals in one transaction. Most of what one costs is its exchanges with the database, and there are as many for one
+# as for several; but each waits for all. So few go together while few are due, and the more, the more have come
+# together, as they do after a time without a database.
+RENEWED_TOGETHER = 2
+RENEWED_TOGETHER_MAX = 16
+SHARE_OF_THE_DUE = 8
+MANY_RENEWALS = SHARE_OF_THE_DUE * RENEWED_TOGETHER_MAX
+# Transactions at the same time, where more go together: while one waits for the database there is another.
+LINES_OF_MANY = 2
+# At the same time of each line, where very many have to go by themselves: calls of a process that has died.
+ALONE_AT_ONCE = 4
+# Whose money ends so soon goes by itself: no neighbour's fault may be in its way.
+URGENT_SECONDS = 1
 # So far ahead it is looked whether a crowd comes: as early as a renewal may be, of the shortest period.
 EARLY_SECONDS = 10
 # Fewer than this in a second need no evening out: they cost nobody anything.
@@ -36,6 +47,8 @@ CROWD_PER_SECOND = 50
 # What is looked at to find the pace: more would not be done in that time.
 PACED_MAX = 10_000
 _AGAIN = timedelta(seconds=AGAIN_SECONDS)
+
+log = structlog.get_logger(__name__)
 
 
 class Renewals(Engine):
@@ -61,24 +74,60 @@ class Renewals(Engine):
                 if not call.live or call.charge is None or rules.out_of_money(call, now):
                     return False
                 try:
-                    async with self._meter.renewing(call, now, early=early) as cover:
-                        if cover is None:
-                            return False
-                        assert cover.charge is not None
-                        done = rules.step(
-                            call, c.Grant(cover.charge), role=Role.SERVER, now=now, timers=self._timers
-                        )
-                        cover.written = await self._store.swap(call, done.call, (), now, cover.post)
+                    return bool(await self._reserve([call], now, early=early))
                 except Stale:
                     continue
                 except Refusal:
                     if known is not None:
                         continue  # the money of a call that is over or renewed elsewhere is not where it was
                     raise
-                if cover.written:
-                    await self._tell(done.call, ())
-                    return True
         return False
+
+    async def renew_together(self, call_ids: Sequence[str]) -> set[str]:
+        """Renew those that are known here and that nobody else is at, in one transaction; which of them changed.
+
+        What stands in the way of one keeps all of them as they are: ``renew`` each of those that are not named.
+        """
+        async with AsyncExitStack() as turns:
+            calls: dict[str, Call] = {}
+            for call_id in call_ids:
+                turn = self._turns.setdefault(call_id, asyncio.Lock())
+                if turn.locked():
+                    continue
+                await turns.enter_async_context(turn)
+                call = self.board.call(call_id)
+                if call is not None and call.live and call.charge is not None and not self._meter.busy(call):
+                    calls.setdefault(call.charge.wallet, call)  # one of each payer
+            now = self._clock.now()
+            going = [call for call in calls.values() if not _urgent(call, now)]
+            if not going:
+                return set()
+            try:
+                return {call.id for call in await self._reserve(going, now, early=True)}
+            except (Stale, Refusal):
+                return set()
+
+    async def _reserve(self, calls: Sequence[Call], now: datetime, *, early: bool) -> list[Call]:
+        """Reserve for calls whose turns are held; those that changed, as they are now. Raises ``Stale``."""
+        async with self._meter.renewing(calls, now, early=early) as covers:
+            changes = [
+                (call, self._granted(call, charge, now))
+                for call in calls
+                if (charge := covers.charges.get(call.id)) is not None
+            ]
+            if not changes:
+                return []
+            await self._store.swap_all(changes, now, covers.post)
+            covers.written = True
+        for _, after in changes:
+            await self._tell(after, ())
+        return [after for _, after in changes]
+
+    def _granted(self, call: Call, charge: Charge, now: datetime) -> Call:
+        done = rules.step(call, c.Grant(charge), role=Role.SERVER, now=now, timers=self._timers)
+        if not done.changed:
+            raise Stale(call.id)  # it is over: what was drafted for it must not be posted
+        return done.call
 
     async def renew_for(self, user_id: str) -> None:
         """What the user can spend has changed: what they pay for may go on longer, or less long."""
@@ -99,7 +148,8 @@ class Renewals(Engine):
         passed = now - (self._turned_at or now)
         self._turned_at = now
         most = int(pace(agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX), now, passed))
-        return await self._renew_each(self._due_renewals(most), many=len(agenda.until(now, MANY_RENEWALS)))
+        many = max(most, len(agenda.until(now, MANY_RENEWALS)))
+        return await self._renew_each(self._due_renewals(most), many=many)
 
     async def run_late_renewals(self) -> int:
         """Renew what another process should have renewed, the most urgent first; how many there were."""
@@ -110,13 +160,14 @@ class Renewals(Engine):
     async def _renew_each(self, call_ids: Iterator[str], *, many: int) -> int:
         done = 0
 
-        async def renew(call_id: str) -> None:
+        async def renew(some: Sequence[str]) -> None:
             nonlocal done
-            done += 1
-            await self._renew_due(call_id)
+            done += len(some)
+            await self._renew_some(some)
 
-        at_once = RENEWED_AT_ONCE_OF_MANY if many >= MANY_RENEWALS else RENEWED_AT_ONCE
-        await self._each(call_ids, renew, at_once=at_once)
+        together = min(RENEWED_TOGETHER_MAX, max(RENEWED_TOGETHER, many // SHARE_OF_THE_DUE))
+        some = iter(lambda: list(islice(call_ids, together)), [])
+        await self._each(some, renew, at_once=LINES_OF_MANY if together > RENEWED_TOGETHER else 1)
         return done
 
     def _still_due(self, call_ids: Iterable[str]) -> Iterator[str]:
@@ -148,6 +199,43 @@ class Renewals(Engine):
         self.board.renewals.drop(call.id)
         return call.id
 
+    async def _renew_some(self, call_ids: Sequence[str]) -> None:
+        """Renew calls that were taken off the agenda: together, and by itself what could not be."""
+        try:
+            urgent = [call_id for call_id in call_ids if self._is_urgent(call_id)]
+            await self._alone(urgent)
+            rest = [call_id for call_id in call_ids if call_id not in urgent]
+            done = await self._together(rest) if len(rest) > 1 else set()
+            await self._alone([call_id for call_id in rest if call_id not in done])
+        finally:
+            for call_id in call_ids:  # those that were not come to keep their places
+                self._put_back(call_id)
+
+    async def _alone(self, call_ids: Sequence[str]) -> None:
+        await self._each(
+            call_ids, self._renew_due, at_once=ALONE_AT_ONCE if len(call_ids) > RENEWED_TOGETHER else 1
+        )
+
+    def _is_urgent(self, call_id: str) -> bool:
+        call = self.board.call(call_id)
+        return call is not None and _urgent(call, self._clock.now())
+
+    def _put_back(self, call_id: str, at: datetime | None = None) -> None:
+        """On the agenda again unless it is there: for ``at``, or when it is due."""
+        call = self.board.call(call_id)
+        due = self.board.renewal(call) if call is not None else None
+        if due is not None and call_id not in self.board.renewals:
+            self.board.renewals.set(call_id, at or due)
+
+    async def _together(self, call_ids: Sequence[str]) -> set[str]:
+        try:
+            return await self.renew_together(call_ids)
+        except Exception as error:
+            if database_away(error) and not isinstance(error, HeldUp):
+                raise
+            log.warning("renewals go one by one", call_ids=call_ids, error=repr(error))
+            return set()
+
     async def _renew_due(self, call_id: str) -> None:
         """Renew a call that was taken off the agenda, and put it there again unless what came of it has done so."""
         now, away = self._clock.now(), False
@@ -158,14 +246,18 @@ class Renewals(Engine):
             else:
                 await self.renew(call_id)
         except Exception as error:
-            away = database_away(error)
+            away = database_away(error) and not isinstance(error, HeldUp)
             raise
         finally:
             known = self.board.call(call_id)
-            if known is not None and known.renew_at is not None and call_id not in self.board.renewals:
-                # Without a database each keeps its place; what came to nothing is not tried again at once.
-                nothing = known.renew_at <= now and not away
-                self.board.renewals.set(call_id, now + _AGAIN if nothing else known.renew_at)
+            # Without a database each keeps its place; what came to nothing is not tried again at once.
+            nothing = not away and known is not None and known.renew_at is not None and known.renew_at <= now
+            self._put_back(call_id, now + _AGAIN if nothing else None)
+
+
+def _urgent(call: Call, now: datetime) -> bool:
+    end = money_runs_out(call)
+    return end is not None and end <= now + timedelta(seconds=URGENT_SECONDS)
 
 
 def pace(due: Iterable[datetime], now: datetime, passed: timedelta) -> float:

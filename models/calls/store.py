@@ -16,8 +16,9 @@ from pymongo.errors import BulkWriteError
 from models.also import Also
 from models.calls.call import Call, Fact, Reason, Stage, State
 from models.calls.documents import call_of, changed, document_of, fact_document
+from models.calls.processes.store import ProcessStore
 from models.calls.signals.store import SignalStore
-from models.db import Database, Document, DuplicateKeyError, Session, collection, index, taken
+from models.db import Database, Document, DuplicateKeyError, Session, Stale, collection, index, taken
 
 _MINOR = {"bsonType": ["int", "long"], "minimum": 0}
 _PURSE = {"bsonType": "object", "properties": {"credits": _MINOR, "primary": _MINOR}}
@@ -75,7 +76,6 @@ CALLS = collection(
 )
 LOCKS = collection("call_locks")
 TOMBSTONES = collection("call_tombstones", index("expires_at", ttl_seconds=0))
-PROCESSES = collection("processes", index("beat_at", ttl_seconds=86_400))
 
 # How long an early cancel waits for its start (reference/calls.md §9: tombstones at least 24 h).
 TOMBSTONE_HOURS = 24
@@ -100,8 +100,8 @@ class CallStore:
         self._calls = db[CALLS]
         self._locks = db[LOCKS]
         self._tombstones = db[TOMBSTONES]
-        self._processes = db[PROCESSES]
         self.signals = SignalStore(db)
+        self.processes = ProcessStore(db)
 
     # ------------------------------------------------------------------------------------------------- one call
 
@@ -205,6 +205,26 @@ class CallStore:
         """The guarded update of ``swap`` alone, in somebody's transaction."""
         guard, change = _guarded(before, after, facts, now)
         return (await self._calls.update_one(guard, change, session=session)).modified_count == 1
+
+    async def swap_all(self, changes: Sequence[tuple[Call, Call]], now: datetime, also: Also | None) -> None:
+        """``swap`` for several that stay live and have nothing to tell, or for none: ``Stale`` if one has moved."""
+        if len(changes) == 1:
+            if not await self.swap(*changes[0], (), now, also):
+                raise Stale(changes[0][0].id)
+            return
+
+        async def body(session: Session) -> None:
+            # In one order, so that two of these wait for each other only once.
+            swaps = [
+                UpdateOne(*_guarded(*change, (), now)) for change in sorted(changes, key=lambda c: c[0].id)
+            ]
+            done = await self._calls.bulk_write(swaps, session=session)
+            if done.modified_count != len(swaps):
+                raise Stale("one of several calls")
+            if also is not None:
+                await also(session)
+
+        await self._db.transaction(body)
 
     async def told(self, versions: Mapping[str, Collection[int]]) -> None:
         """The facts of these versions have been told; one round trip for all calls.
@@ -358,26 +378,6 @@ class CallStore:
         for side in ("caller", "callee"):
             blank = {f"{side}.username": name, f"{side}.display_name": name, f"{side}.avatar_url": None}
             await self._calls.update_many({f"{side}.user_id": user_id}, {"$set": blank})
-
-    # ------------------------------------------------------------------------------------------------ process leases
-
-    async def beat(self, process: str, now: datetime, *, works: bool = True) -> None:
-        """This process lives, and does the jobs that are anybody's, or does not."""
-        beat = {"beat_at": now, "works": works}
-        await self._processes.update_one({"_id": process}, {"$set": beat}, upsert=True)
-
-    async def living_and_working(self, since: datetime) -> tuple[list[str], list[str]]:
-        """The processes that beat at or after ``since``, and those of them that do the jobs that are anybody's."""
-        rows = [d async for d in self._processes.find({"beat_at": {"$gte": since}})]
-        return [d["_id"] for d in rows], [d["_id"] for d in rows if d.get("works") is not False]
-
-    async def living(self, since: datetime) -> dict[str, datetime]:
-        """The processes that beat at or after ``since``, with their last beat."""
-        return {d["_id"]: d["beat_at"] async for d in self._processes.find({"beat_at": {"$gte": since}})}
-
-    async def last_beats(self, processes: Collection[str]) -> dict[str, datetime]:
-        """When these processes beat last."""
-        return {d["_id"]: d["beat_at"] async for d in self._processes.find({"_id": {"$in": list(processes)}})}
 
 
 def _tombstone(caller_id: str, op_id: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from models.agenda import Agenda
@@ -25,6 +26,8 @@ HELD_MAX = 256
 OLD_GENERATIONS_MAX = 32
 # Ended calls remembered, so that late signals are refused without a read.
 ENDED_MAX = 10_000
+# So much later than the process of the payer's leg does another one that knows a call renew it.
+RENEWED_ELSEWHERE_AFTER = timedelta(seconds=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Switchboard:
     next look into the database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, process: str) -> None:
+        self._process = process
         self.doubted: set[str] = set()
         self.renewals = Agenda()
         self.listeners: list[Callable[[Call], None]] = []
@@ -212,6 +216,15 @@ class Switchboard:
         line.routes[user_id, device_id] = route
         return route
 
+    def renewal(self, call: Call) -> datetime | None:
+        """When this process is to renew a call: at its time where the payer's leg is, elsewhere a little later, if that
+        has not been done by then. Two that come together stand in each other's way.
+        """
+        leg = call.caller_leg
+        if call.renew_at is None or leg.process is None or leg.process == self._process:
+            return call.renew_at
+        return call.renew_at + RENEWED_ELSEWHERE_AFTER
+
     def doubt(self) -> None:
         """This process stood still: what it knows of its live calls may be old."""
         self.doubted.update(self._lines)
@@ -219,10 +232,11 @@ class Switchboard:
             line.close_routes()
 
     def _note(self, call: Call) -> None:
-        if call.renew_at is None:
+        due = self.renewal(call)
+        if due is None:
             self.renewals.drop(call.id)
         else:
-            self.renewals.set(call.id, call.renew_at)
+            self.renewals.set(call.id, due)
         for listener in self.listeners:
             listener(call)
 

@@ -219,7 +219,7 @@ class Upkeep(Renewals):
 
     async def beat(self) -> None:
         """This process lives; sockets may be leased to it."""
-        await self._store.beat(self._process, self._clock.now(), works=self.works)
+        await self._store.processes.beat(self._process, self._clock.now(), works=self.works)
 
     async def refresh(self, call_ids: Collection[str]) -> None:
         """Look again at calls that another process has changed."""
@@ -245,7 +245,7 @@ class Upkeep(Renewals):
         await self.beat()
         await self._catch_up()
         horizon = now - timedelta(seconds=dead_after_seconds)
-        self.living, self.workers = await self._store.living_and_working(horizon)
+        self.living, self.workers = await self._store.processes.living_and_working(horizon)
         self.others_live = len(self.living) > 1
         astray = []
         for count, call in enumerate(self.board.calls(), 1):
@@ -259,7 +259,7 @@ class Upkeep(Renewals):
         """Find the legs whose socket went with its process; for all processes, so one of them is enough."""
         await self._catch_up()  # with what this process knows of legs that were lost before those
         horizon = self._clock.now() - timedelta(seconds=dead_after_seconds)
-        living = {*(await self._store.living_and_working(horizon))[0], self._process}
+        living = {*(await self._store.processes.living_and_working(horizon))[0], self._process}
 
         async def lose_legs_outside(call_id: str) -> None:
             await self._lose_legs(await self._loaded(call_id), living, horizon)
@@ -296,7 +296,7 @@ class Upkeep(Renewals):
 
     async def _lose_legs(self, call: Call, living: Collection[str], horizon: datetime) -> None:
         at = {leg.process for leg in (call.caller_leg, call.callee_leg) if leg and leg.process}
-        beats = await self._store.last_beats([process for process in at if process not in living])
+        beats = await self._store.processes.last_beats([process for process in at if process not in living])
         for role in (Role.CALLER, Role.CALLEE):
             leg = call.leg(role)
             if leg is None or leg.process is None or leg.process in living or leg.lost_at is not None:

@@ -29,4 +29,4 @@ class DeskStore:
 
     async def living(self, since: datetime) -> dict[str, datetime]:
         """The processes that have beaten since then, and when they last did."""
-        return await self._store.living(since)
+        return await self._store.processes.living(since)

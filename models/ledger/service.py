@@ -126,6 +126,11 @@ class Ledger:
                 await stack.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
             yield
 
+    def busy(self, key: str) -> bool:
+        """Whether somebody has the ``turn`` of a wallet in this process."""
+        turn = self._turns.get(key)
+        return turn is not None and turn.locked()
+
     # ---------------------------------------------------------------------------------------------------- posting
 
     @staticmethod

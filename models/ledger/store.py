@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from models.also import Also
@@ -224,13 +225,18 @@ class LedgerStore:
                 raise Stale("the next version of a wallet is taken") from None
             if self.beside is not None:
                 await self.beside([one.entry for one in sealed], session)
-        for key, wallet in sorted(after.items()):
-            if wallet.version == before[key].version:
-                continue
-            guard = {"_id": key, "version": before[key].version, "frozen": before[key].frozen}
-            done = await self._wallets.update_one(guard, {"$set": _state(wallet)}, session=session)
-            if done.matched_count != 1:
-                raise Stale(key)
+        moved = [
+            UpdateOne(
+                {"_id": key, "version": before[key].version, "frozen": before[key].frozen},
+                {"$set": _state(wallet)},
+            )
+            for key, wallet in sorted(after.items())
+            if wallet.version != before[key].version
+        ]
+        if moved:
+            done = await self._wallets.bulk_write(moved, session=session)
+            if done.matched_count != len(moved):
+                raise Stale(*sorted(after))
 
     async def transact(
         self,

@@ -44,8 +44,10 @@ class Live:
         self.late_ms: list[float] = []
         self.took_ms: list[float] = []
         self.turns: dict[str, list[float]] = {}
+        self._begun: dict[str, float] = {}
         here.ledger.listeners.append(self._moved)
         here.calls.renew = self._timed(here.calls.renew)  # type: ignore[method-assign]
+        here.calls.renew_together = self._timed_together(here.calls.renew_together)  # type: ignore[method-assign]
 
     async def build(self, count: int, told: Told) -> None:
         """The calls, accepted evenly over the last minute; the first renewal is due now."""
@@ -124,10 +126,23 @@ class Live:
 
     def _timed(self, renew: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         async def timed(call_id: str, **more: bool) -> bool:
-            begun = now()
+            begun = self._begun.pop(call_id, None) or now()
             done = await renew(call_id, **more)
             if done:
                 self.took_ms.append((now() - begun) * 1000)
+            return done
+
+        return timed
+
+    def _timed_together(
+        self, renew: Callable[[Sequence[str]], Awaitable[set[str]]]
+    ) -> Callable[[Sequence[str]], Awaitable[set[str]]]:
+        async def timed(call_ids: Sequence[str]) -> set[str]:
+            begun = now()
+            done = await renew(call_ids)
+            self.took_ms += [(now() - begun) * 1000] * len(done)
+            # The others go by themselves next, and it has taken them this time as well.
+            self._begun.update({call_id: begun for call_id in call_ids if call_id not in done})
             return done
 
         return timed

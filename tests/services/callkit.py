@@ -341,7 +341,7 @@ class Process:
         self.presence = Whereabouts(
             store=PresenceStore(db, name),
             people=users,
-            processes=store,
+            processes=store.processes,
             doors=self.doors,
             busy=lambda user_id: self.calls.board.call_of(user_id) is not None,
             busy_among=[store.busy_among],

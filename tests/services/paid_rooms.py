@@ -56,7 +56,7 @@ class House(Process):
             Tools(
                 store=Raced(store) if raced else store,
                 users=self.users,
-                processes=self.calls._store,
+                processes=self.calls._store.processes,
                 clock=town.clock,
                 ids=town.ids,
                 alarms=self.alarms,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from handlers.rooms_views import RoomTeller, existing_users
-from models.calls.store import CallStore
+from models.calls.processes.store import ProcessStore
 from models.db import Database
 from models.errors import Refusal
 from models.live import Together
@@ -89,7 +89,7 @@ class Process:
         self.others = False
         self.users = Users(store=UserStore(db), clock=house.clock)
         self.mailbox = Mailbox(MailboxStore(db, name), self.doors, house.clock)
-        self.beats = CallStore(db)
+        self.beats = ProcessStore(db)
         self.rooms = Rooms(
             Tools(
                 store=RoomStore(db),

@@ -177,7 +177,7 @@ async def test_a_process_that_begins_while_it_is_asked_who_lives_is_not_taken_fo
     town = Town(db, clock, ids)
     await town.people("ann", "bob")
     here, new = town.process("here"), town.process("new")
-    ask = here.calls._store.living_and_working
+    ask = here.calls._store.processes.living_and_working
     made: list[Call] = []
 
     async def asked_before(since: datetime) -> tuple[list[str], list[str]]:
@@ -186,7 +186,7 @@ async def test_a_process_that_begins_while_it_is_asked_who_lives_is_not_taken_fo
         made.append(await town.phone(new, "ann").request(town.phone(new, "bob")))
         return answer
 
-    monkeypatch.setattr(here.calls._store, "living_and_working", asked_before)
+    monkeypatch.setattr(here.calls._store.processes, "living_and_working", asked_before)
     await here.calls.run_orphaned(8)
     assert (await town.call(made[0])).caller_leg.lost_at is None
 

@@ -262,7 +262,11 @@ async def test_a_renewal_that_fails_is_tried_again_and_one_without_a_database_ke
             raise fault
         return False
 
+    async def none_of_them(call_ids: list[str]) -> set[str]:
+        return set()
+
     here.calls.renew = renew  # type: ignore[method-assign]
+    here.calls.renew_together = none_of_them  # type: ignore[method-assign, assignment]
     clock.pass_(62)
     await here.calls.run_renewals()
     assert asked == ["call-0000", "call-0001", "call-0002"]

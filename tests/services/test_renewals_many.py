@@ -1,57 +1,137 @@
-"""Many calls whose renewals are due in the same turn of the job."""
+"""Many calls whose renewals are due in the same turn of the job: in few transactions, and none in another's way."""
 
 from __future__ import annotations
 
-from models.billing.tariffs import Tariffs
-from models.calls.renewals import RENEWED_AT_ONCE
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from pymongo.errors import ConnectionFailure
+
+from models.calls.call import Call, Stage
+from models.calls.renewals import RENEWED_TOGETHER, RENEWED_TOGETHER_MAX, SHARE_OF_THE_DUE
+from models.calls.store import CALLS
 from models.db import Database
 from models.ledger.store import WALLETS
 from tests.fakes import CountingIds, VirtualClock
-from tests.services.callkit import Town
+from tests.services.billing_house import PaidTown
+from tests.services.callkit import Killed, Process
+
+MONEY = 100_000
+# What has been captured at a renewal a second late.
+TALKED = 6_100
+# What a process asks of the database for renewals that go together; it may die before each.
+STEPS = ("wallets", "transaction", "calls", "journal", "wallets again")
+
+
+@pytest.fixture
+async def town(db: Database, clock: VirtualClock, ids: CountingIds) -> PaidTown:
+    return PaidTown(db, clock, ids)
+
+
+async def talking(town: PaidTown, here: Process, count: int, *, prefix: str = "") -> list[Call]:
+    """Calls of ``ann0``, ``ann1``, … that have just been accepted, known at ``here`` alone."""
+    names = [(f"{prefix}ann{number}", f"{prefix}bob{number}") for number in range(count)]
+    await town.people(*(name for pair in names for name in pair))
+    calls = []
+    for payer, payee in names:
+        await town.pay_in(here, payer, MONEY)
+        ann, bob = town.phone(here, payer), town.phone(here, payee)
+        calls.append(await bob.accept(await ann.request(bob)))
+    return calls
+
+
+async def renewed(town: PaidTown, calls: list[Call]) -> list[bool]:
+    """Which of the calls has been renewed once, with its wallet."""
+    found = []
+    for call in calls:
+        charge, wallet = (await town.call(call)).charge, await town.wallet(call.caller.user_id)
+        assert charge is not None
+        assert charge.held.total == wallet.primary_held
+        assert wallet.primary + wallet.primary_held == MONEY - charge.captured.total
+        assert charge.captured.total in (0, TALKED)
+        found.append(charge != call.charge)
+    return found
+
+
+def before_it_is_written(
+    here: Process, happens: Callable[[], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something happens between the reading and the writing of the next renewal."""
+    swap_all = here.calls._store.swap_all
+
+    async def later(*args, **more) -> None:  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(here.calls._store, "swap_all", swap_all)
+        await happens()
+        await swap_all(*args, **more)
+
+    monkeypatch.setattr(here.calls._store, "swap_all", later)
 
 
 async def test_all_that_is_due_is_renewed_in_one_turn_and_one_that_cannot_be_keeps_no_other_waiting(
-    db: Database, clock: VirtualClock, ids: CountingIds
+    town: PaidTown, clock: VirtualClock, db: Database
 ) -> None:
-    town = Town(db, clock, ids)
-    town.tariffs = Tariffs(rate_minor=6_000, first_block_seconds=1, block_seconds=1, minimum_minor=0)
-    count = 2 * RENEWED_AT_ONCE + 1
-    names = [f"{side}{number}" for side in ("ann", "bob") for number in range(count)]
-    await town.people(*names)
-    here = town.process("here")
-    calls = []
-    for payer, payee in zip(names[:count], names[count:], strict=True):
-        await town.pay_in(here, payer, 100_000)
-        ann, bob = town.phone(here, payer), town.phone(here, payee)
-        calls.append(await bob.accept(await ann.request(bob)))
-    await db[WALLETS].delete_one({"user_id": names[0]})  # nobody does that; its renewal is a fault
+    here, count = town.process("here"), 2 * RENEWED_TOGETHER + 1
+    calls = await talking(town, here, count)
+    await db[WALLETS].delete_one({"user_id": "ann0"})  # nobody does that; its renewal is a fault
     clock.pass_(61)
     assert await here.calls.run_renewals() == count
-    renewed = [
-        (await town.wallet(name)).primary + (await town.wallet(name)).primary_held for name in names[1:count]
-    ]
-    assert renewed == [100_000 - 6_100] * (count - 1), "what was talked is captured"
-    kept = [(await town.call(call)).charge == call.charge for call in calls]
-    assert kept == [True] + [False] * (count - 1)
+    assert (await town.call(calls[0])).charge == calls[0].charge
+    assert await renewed(town, calls[1:]) == [True] * (count - 1)
 
 
-async def test_the_most_urgent_renewals_come_first(
-    db: Database, clock: VirtualClock, ids: CountingIds
+@pytest.mark.parametrize(
+    ("due", "transactions"),
+    [(1, 1), (RENEWED_TOGETHER, 1), (RENEWED_TOGETHER + 1, 2), (4 * SHARE_OF_THE_DUE, SHARE_OF_THE_DUE)],
+)
+async def test_what_is_due_together_goes_in_few_transactions_and_the_more_the_more_there_is(
+    town: PaidTown, clock: VirtualClock, db: Database, due: int, transactions: int
 ) -> None:
-    town = Town(db, clock, ids)
-    town.tariffs = Tariffs(rate_minor=6_000, first_block_seconds=1, block_seconds=1, minimum_minor=0)
-    await town.people("ann", "bob", "cid", "dan")
     here = town.process("here")
-    asked: list[str] = []
+    calls = await talking(town, here, due)
+    clock.pass_(61)
+    before = db.transactions
+    assert await here.calls.run_renewals() == due
+    assert db.transactions - before == transactions
+    assert await renewed(town, calls) == [True] * due
+    await town.books()
+
+
+async def test_a_crowd_goes_in_transactions_of_a_bounded_size(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, sizes = town.process("here"), list[int]()
+    together = here.calls.renew_together
+
+    async def counted(call_ids: list[str]) -> set[str]:
+        sizes.append(len(call_ids))
+        return await together(call_ids)
+
+    monkeypatch.setattr(here.calls, "renew_together", counted)
+    calls = await talking(town, here, SHARE_OF_THE_DUE * (RENEWED_TOGETHER_MAX + 1))
+    clock.pass_(61)
+    await here.calls.run_renewals()
+    assert max(sizes) == RENEWED_TOGETHER_MAX
+    assert all(await renewed(town, calls))
+    await town.books()
+
+
+async def test_the_most_urgent_renewals_come_first(town: PaidTown, clock: VirtualClock) -> None:
+    here, asked = town.process("here"), list[str]()
 
     async def renew(call_id: str) -> bool:
-        asked.append(call_id)
         return False
 
+    async def together(call_ids: list[str]) -> set[str]:
+        asked.extend(call_ids)
+        return set()
+
     here.calls.renew = renew  # type: ignore[method-assign]
+    here.calls.renew_together = together  # type: ignore[method-assign, assignment]
+    await town.people("ann", "bob", "cid", "dan")
     calls = []
     for payer, payee in (("ann", "bob"), ("cid", "dan")):
-        await town.pay_in(here, payer, 100_000)
+        await town.pay_in(here, payer, MONEY)
         calls.append(await town.phone(here, payer).request(town.phone(here, payee)))
     # The later call is answered first, so its money is used up first.
     await town.phone(here, "dan").accept(calls[1])
@@ -60,3 +140,242 @@ async def test_the_most_urgent_renewals_come_first(
     clock.pass_(61)
     await here.calls.run_renewals()
     assert asked == [calls[1].id, calls[0].id]
+
+
+async def test_a_call_that_another_process_has_renewed_is_not_renewed_twice_and_the_others_are(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    clock.pass_(61)
+    assert await there.calls.renew(calls[0].id)
+    assert await here.calls.renew_together([call.id for call in calls]) == set()
+    await here.calls.run_renewals()
+    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    kinds = [await town.kinds(call) for call in calls]
+    assert kinds[0] == kinds[1], "one capture and one hold more for each"
+    await town.books()
+
+
+async def test_a_call_that_has_changed_elsewhere_keeps_its_money_until_it_is_renewed_by_itself(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    await there.calls.ask_upgrade(town.phone(here, "ann0").device, calls[0].id, type="video")
+    clock.pass_(61)
+    assert await here.calls.renew_together([call.id for call in calls]) == set()
+    assert await renewed(town, calls) == [False] * RENEWED_TOGETHER
+    await here.calls.run_renewals()
+    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    await town.books()
+
+
+async def test_nothing_is_held_in_a_wallet_that_is_frozen_meanwhile_and_the_others_are_renewed(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    before = await town.wallet("ann0")
+    clock.pass_(61)
+    before_it_is_written(here, lambda: there.ledger.freeze("ann0", frozen=True), monkeypatch)
+    await here.calls.run_renewals()
+    assert (await town.wallet("ann0")).primary_held == before.primary_held
+    assert await renewed(town, calls[1:]) == [True] * (RENEWED_TOGETHER - 1)
+    await town.books()
+
+
+async def test_all_whose_calls_went_together_are_told_their_balance(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here = town.process("here")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    phones = [town.phone(here, call.caller.user_id) for call in calls]
+    before = [len(phone.letters("WALLET_UPDATED")) for phone in phones]
+    clock.pass_(61)
+    await here.calls.run_renewals()
+    for phone, count in zip(phones, before, strict=True):
+        (told,) = phone.letters("WALLET_UPDATED")[count:]
+        assert told["wallet"]["heldMinor"] == (await town.wallet(phone.user_id)).primary_held
+
+
+async def test_without_a_database_none_is_tried_by_itself_and_all_keep_their_places(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, alone = town.process("here"), list[str]()
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    clock.pass_(61)
+
+    async def away(*args, **more) -> None:  # type: ignore[no-untyped-def]
+        raise ConnectionFailure("no database")
+
+    async def renew(call_id: str) -> bool:
+        alone.append(call_id)
+        return False
+
+    with monkeypatch.context() as gone:
+        gone.setattr(here.calls, "renew", renew)
+        gone.setattr(here.calls._store, "swap_all", away)
+        with pytest.raises(ConnectionFailure):
+            await here.calls.run_renewals()
+    assert alone == []
+    await here.calls.run_renewals()
+    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+
+
+async def test_one_whose_money_is_over_and_one_whose_time_comes_soon_go_with_the_others(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here = town.process("here")
+    over = await talking(town, here, 1, prefix="over ")
+    clock.pass_(70)
+    soon = await talking(town, here, 1, prefix="soon ")
+    clock.pass_(51)
+    ids = [over[0].id, soon[0].id]
+    assert await here.calls.renew_together(ids) == {soon[0].id}, "the other one ends"
+
+
+async def test_a_call_that_has_ended_elsewhere_is_left_alone_and_the_others_are_renewed(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    clock.pass_(61)
+    await there.calls.end(town.phone(here, "ann0").device, call_id=calls[0].id)
+    await here.calls.run_renewals()
+    ended = await town.call(calls[0])
+    assert ended.charge is not None
+    assert (ended.live, ended.charge.stage) == (False, Stage.SETTLED)
+    assert await renewed(town, calls[1:]) == [True] * (RENEWED_TOGETHER - 1)
+    await town.books()
+
+
+async def test_money_that_has_been_spent_elsewhere_meanwhile_keeps_no_other_call_from_its_renewal(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    clock.pass_(61)
+    before_it_is_written(here, lambda: town.send(there, "ann0", "bob1", 1_000), monkeypatch)
+    await here.calls.run_renewals()
+    assert [(await town.call(call)).charge != call.charge for call in calls] == [True] * RENEWED_TOGETHER
+    wallet = await town.wallet("ann0")
+    assert wallet.primary + wallet.primary_held == MONEY - TALKED - 1_000
+    await town.books()
+
+
+async def test_the_others_do_not_wait_for_a_call_that_somebody_is_at(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here = town.process("here")
+    calls = await talking(town, here, RENEWED_TOGETHER)
+    clock.pass_(61)
+    turn = here.calls._turns.setdefault(calls[0].id, asyncio.Lock())
+    async with turn:
+        assert await here.calls.renew_together([call.id for call in calls]) == {call.id for call in calls[1:]}
+        job = asyncio.create_task(here.calls.run_renewals())
+    await job
+    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    await town.books()
+
+
+async def test_one_of_them_alone_is_renewed_when_nothing_is_to_be_done_for_the_others(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here = town.process("here")
+    first = await talking(town, here, 1)
+    clock.pass_(30)
+    later = await talking(town, here, 1, prefix="later ")
+    clock.pass_(31)
+    assert await here.calls.renew_together([first[0].id, later[0].id, "no such call"]) == {first[0].id}
+    asked = here.life.calls
+    assert await here.calls.renew_together(["no such call"]) == set()
+    assert here.life.calls == asked, "the database is not asked for nothing"
+    assert await renewed(town, first + later) == [True, False]
+
+
+async def test_wherever_a_process_dies_calls_that_go_together_are_all_renewed_or_none_and_others_go_on(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    doomed = [town.process(f"doomed{step}") for step in range(len(STEPS) + 1)]
+    calls = [
+        await talking(town, process, RENEWED_TOGETHER, prefix=f"{step} ")
+        for step, process in enumerate(doomed)
+    ]
+    clock.pass_(61)
+    for step, process in enumerate(doomed[:-1]):
+        process.life.dies_at = process.life.calls + step + 1
+        with pytest.raises(Killed):
+            await process.calls.run_renewals()
+        assert await renewed(town, calls[step]) == [False] * RENEWED_TOGETHER
+    doomed[-1].life.dies_at = doomed[-1].life.calls + len(STEPS) + 1
+    await doomed[-1].calls.run_renewals()
+    assert await renewed(town, calls[-1]) == [True] * RENEWED_TOGETHER
+    await town.books()
+    clock.pass_(3)
+    await town.process("fresh").calls.run_late_renewals()
+    for some in calls:
+        granted = [call.charge.granted_ms for call in [await town.call(one) for one in some] if call.charge]
+        assert min(ms for ms in granted if ms is not None) > 120_000
+    await town.books()
+
+
+async def test_a_call_that_another_transaction_holds_keeps_no_other_waiting_and_is_tried_again(
+    town: PaidTown, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = town.process("here")
+    calls = await talking(town, here, RENEWED_TOGETHER + 1)
+    clock.pass_(61)
+    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
+    async with db.client.start_session() as dead, await dead.start_transaction():
+        await db[CALLS].update_one({"_id": calls[0].id}, {"$set": {"held": True}}, session=dead)
+        assert await here.calls.run_renewals() == len(calls)
+        await dead.abort_transaction()
+    assert await renewed(town, calls) == [False] + [True] * RENEWED_TOGETHER
+    await here.calls.run_renewals()
+    assert await renewed(town, calls[:1]) == [False], "not at once"
+    clock.pass_(1)
+    await here.calls.run_renewals()
+    charge = (await town.call(calls[0])).charge
+    assert charge is not None
+    assert charge.captured.total == TALKED + 100
+    await town.books()
+
+
+async def test_whose_money_ends_soon_goes_first_and_by_itself(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, order = town.process("here"), list[object]()
+    calls = await talking(town, here, 1)
+    clock.pass_(0.5)
+    calls += await talking(town, here, 1, prefix="later ")
+    clock.pass_(118.7)
+    calls[1:1] = await talking(town, here, 1, prefix="third ")
+    renew, together = here.calls.renew, here.calls.renew_together
+
+    async def alone(call_id: str, **more: bool) -> bool:
+        order.append(call_id)
+        return await renew(call_id, **more)
+
+    async def several(call_ids: list[str]) -> set[str]:
+        order.append(list(call_ids))
+        return await together(call_ids)
+
+    monkeypatch.setattr(here.calls, "renew", alone)
+    monkeypatch.setattr(here.calls, "renew_together", several)
+    await here.calls._renew_some([call.id for call in calls])
+    assert order == [calls[0].id, [calls[1].id, calls[2].id], calls[1].id]
+
+
+async def test_a_call_is_renewed_where_its_payer_is_and_elsewhere_if_that_was_not_done(
+    town: PaidTown, clock: VirtualClock
+) -> None:
+    here, there = town.process("here"), town.process("there")
+    (call,) = await talking(town, here, 1)
+    there.calls.board.update(await town.call(call))
+    clock.pass_(60)
+    assert await there.calls.run_renewals() == 0
+    clock.pass_(0.5)
+    assert await there.calls.run_renewals() == 1
+    assert ((await town.call(call)).version) == call.version + 1
+    await town.books()

@@ -333,6 +333,24 @@ async def test_the_end_of_the_money_is_to_the_second_however_late_it_is_noticed(
     await town.nobody_pays()
 
 
+async def test_two_stays_of_one_payer_are_renewed_in_the_same_turn_one_after_the_other(
+    town: RoomTown, house: House, olu: Guest
+) -> None:
+    ann = await town.guest(house, "ann", 1_000 * SECOND)
+    for _ in range(2):
+        await ann.join(await olu.create())
+    town.clock.pass_(60)
+    stays = await town.stays("ann")
+    assert len(stays) == 2
+    assert len(await house.calls.renew_together([stay.id for stay in stays])) == 1
+    await house.calls.run_renewals()
+    for stay in await town.stays("ann"):
+        assert stay.charge is not None
+        assert stay.charge.granted_ms == 180_000
+    assert (await town.wallet("ann")).primary_held == 240 * SECOND
+    await town.books()
+
+
 async def test_the_local_timer_cuts_off_and_the_room_says_why(
     town: RoomTown, house: House, olu: Guest
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +11,7 @@ from models.billing import rules
 from models.billing.meter import WalletMeter
 from models.billing.rules import Plan
 from models.calls.call import Call
-from models.calls.meter import Cover
+from models.calls.meter import Cover, Covers
 from models.ledger.journal import Kind
 
 
@@ -48,12 +48,13 @@ class GrantsASecond(WalletMeter):
 
     @asynccontextmanager
     async def renewing(
-        self, call: Call, now: datetime, *, early: bool = False
-    ) -> AsyncIterator[Cover | None]:
-        async with super().renewing(call, now, early=early) as cover:
-            if cover is not None and cover.charge is not None and cover.charge.granted_ms is not None:
-                cover.charge = replace(cover.charge, granted_ms=cover.charge.granted_ms + 1000)
-            yield cover
+        self, calls: Sequence[Call], now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Covers]:
+        async with super().renewing(calls, now, early=early) as covers:
+            for call_id, charge in covers.charges.items():
+                if charge.granted_ms is not None:
+                    covers.charges[call_id] = replace(charge, granted_ms=charge.granted_ms + 1000)
+            yield covers
 
 
 class NeverRenews(WalletMeter):
@@ -61,9 +62,9 @@ class NeverRenews(WalletMeter):
 
     @asynccontextmanager
     async def renewing(
-        self, call: Call, now: datetime, *, early: bool = False
-    ) -> AsyncIterator[Cover | None]:
-        yield None
+        self, calls: Sequence[Call], now: datetime, *, early: bool = False
+    ) -> AsyncIterator[Covers]:
+        yield Covers({})
 
 
 class ReservesAfterwards(WalletMeter):
