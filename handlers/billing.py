@@ -87,7 +87,7 @@ async def ticks(services: Services) -> None:
         await services.mailbox.say_here(tick_letters(some))
 
 
-@job("renewals", every_seconds=0.1)
+@job("renewals", every_seconds=0.1, first=True)
 async def renewals(services: Services) -> None:
     """Reserve ahead for calls that go on."""
     await services.calls.run_renewals()

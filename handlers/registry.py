@@ -93,7 +93,7 @@ class Job:
     """Timed work, every ``every_seconds``. Safe to run in several processes at once.
 
     What is about the sockets and the memory of a process runs in each; what is done for all of them (``anywhere``)
-    mostly runs in one, and may be left to workers.
+    mostly runs in one, and may be left to workers. Where several are due, one that is ``first`` is done first.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Job:
     handler: Callable[..., Awaitable[Any]]
     doc: str
     anywhere: bool = False
+    first: bool = False
 
 
 @dataclass(slots=True)
@@ -223,7 +224,9 @@ def notice(name: str, shape: type[Shape], doc: str) -> str:
     return name
 
 
-def job(name: str, *, every_seconds: float, anywhere: bool = False) -> Callable[[F], F]:
+def job(
+    name: str, *, every_seconds: float, anywhere: bool = False, first: bool = False
+) -> Callable[[F], F]:
     """Declare ``async def handler(services)`` as timed work; see ``Job``."""
 
     def declare(handler: F) -> F:
@@ -235,6 +238,7 @@ def job(name: str, *, every_seconds: float, anywhere: bool = False) -> Callable[
             handler=handler,
             doc=handler.__doc__ or "",
             anywhere=anywhere,
+            first=first,
         )
         return handler
 

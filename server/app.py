@@ -118,6 +118,7 @@ def make_app(
         nudge=pushing.set,
         nudge_billing=paying.set,
         nudge_presence=watching.set,
+        give_way=tasks.give_way,
     )
     wired = wire(config, db, edges)
     services = wired.services
@@ -203,7 +204,9 @@ def make_app(
         await services.rooms.run_orphaned(DEAD_AFTER_SECONDS)
         timed = [
             asyncio.create_task(
-                tasks.every(job.every_seconds, turn_of(job, services, turns, traces), job.name)
+                tasks.every(
+                    job.every_seconds, turn_of(job, services, turns, traces), job.name, first=job.first
+                )
             )
             for job in catalogue.jobs.values()
         ]

@@ -7,12 +7,14 @@ import heapq
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
 from models.ports import Clock
+from server.strikes import Strikes
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +24,6 @@ _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # drift, so that no ring or charge is cut short by it.
 _SLEW = timedelta(milliseconds=5)
 _SLEW_EVERY_SECONDS = 10.0
-# What is done again and again is done at these strikes: to wake up costs this process more than most of that work.
-STRIKE_SECONDS = 0.1
 
 # Shorter than others wait before they take a process for dead (its last beat may be two seconds old by then): until
 # then nobody has taken anything away from it.
@@ -92,16 +92,6 @@ class Wakefulness:
             self._woken()
 
 
-def until_next(now: float, seconds: float, phase: float) -> float:
-    """The seconds from ``now`` to the strike of a clock that is next to ``now + seconds``.
-
-    It strikes every ``STRIKE_SECONDS``, ``phase`` after the full ones. Never sooner than half a strike.
-    """
-    strikes = round((now + seconds - phase) / STRIKE_SECONDS)
-    wait = phase + strikes * STRIKE_SECONDS - now
-    return wait if wait >= STRIKE_SECONDS / 2 else wait + STRIKE_SECONDS
-
-
 class Tasks:
     """Background work that is awaited at the end and whose faults are logged, never lost."""
 
@@ -110,8 +100,8 @@ class Tasks:
         # The jobs that sleep until their next turn: to stop one there breaks nothing off.
         self._resting: set[asyncio.Task[Any]] = set()
         self._ending = False
-        # Another one in each process: else those of one machine would all ask the database at the same instant.
-        self._phase = int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS
+        self._strikes = Strikes()
+        self.give_way = self._strikes.give_way
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Start ``work`` now."""
@@ -134,16 +124,20 @@ class Tasks:
             if late:
                 await asyncio.wait(late, timeout=1)
 
-    async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
+    async def every(
+        self, seconds: float, work: Callable[[], Awaitable[Any]], name: str, *, first: bool = False
+    ) -> None:
         """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes.
 
-        To the next tenth of a second: jobs that wake this process do it together.
+        To the next tenth of a second: jobs that wake this process do it together, and others give way to the turns of
+        one that is ``first``.
         """
         task = asyncio.current_task()
         assert task is not None
         while True:
             try:
-                await work()
+                with self._strikes.going_first() if first else nullcontext():
+                    await work()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -153,7 +147,7 @@ class Tasks:
                 return
             self._resting.add(task)
             try:
-                await asyncio.sleep(until_next(time.monotonic(), seconds, self._phase))
+                await self._strikes.next(seconds, first=first)
             finally:
                 self._resting.discard(task)
 

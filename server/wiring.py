@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import server.declared  # noqa: F401 - puts what handlers declare into the catalogue
@@ -81,6 +82,7 @@ class Edges:
     nudge: Callable[[], None] = lambda: None
     nudge_billing: Callable[[], None] = lambda: None
     nudge_presence: Callable[[], None] = lambda: None
+    give_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,14 @@ def wire(config: Config, db: Database, edges: Edges) -> Wired:
         courier=edges.courier,
     )
     wired_rooms.announce(mailbox=mailbox, presence=presence, pusher=pushes)
-    billing = Billing(calls=calls, ledger=ledger, doors=doors, clock=clock, nudge=edges.nudge_billing)
+    billing = Billing(
+        calls=calls,
+        ledger=ledger,
+        doors=doors,
+        clock=clock,
+        nudge=edges.nudge_billing,
+        give_way=edges.give_way,
+    )
     keys = Keys(store=KeyStore(db), users=users, windows=windows, clock=clock, ids=ids)
     keys.announcer = KeysTeller(mailbox)
     chat = Chat(

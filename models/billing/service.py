@@ -7,8 +7,7 @@ change of what a caller can spend (a payment, a transfer) is taken up at once by
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zlib import crc32
@@ -100,16 +99,26 @@ class Enquiry:
 
 
 class Billing:
-    """One per process. ``nudge`` is called when there is something for ``run_wanted`` to do at once."""
+    """One per process. ``nudge`` is called when there is something for ``run_wanted`` to do at once; ``give_way`` is
+    awaited where others may go first.
+    """
 
     def __init__(
-        self, *, calls: Calls, ledger: Ledger, doors: Doors, clock: Clock, nudge: Callable[[], None]
+        self,
+        *,
+        calls: Calls,
+        ledger: Ledger,
+        doors: Doors,
+        clock: Clock,
+        nudge: Callable[[], None],
+        give_way: Callable[[], Awaitable[None]],
     ) -> None:
         self._calls = calls
         self._ledger = ledger
         self._doors = doors
         self._clock = clock
         self._nudge = nudge
+        self._give_way = give_way
         self._memory = _Memory()
         self._wanted: set[str] = set()
         # When it is to be seen next what there is to say about a call.
@@ -175,9 +184,8 @@ class Billing:
                 away = not await self._look(
                     sorted({call.charge.wallet for call, _ in due if call.charge is not None})
                 )
-            else:
-                await asyncio.sleep(0)
             yield [self._tick(call, now, warning) for call, warning in due]
+            await self._give_way()
 
     def _changed(self, call: Call) -> None:
         """A listener of the board: a call has begun to run, or has stopped, or its money lasts until another time."""

@@ -116,7 +116,14 @@ class Inside:
         self._wired = wire(
             load_config(settings),
             db,
-            Edges(clock=self.clock, ids=self.ids, alarms=self.alarms, doors=self.ears, process=self.process),
+            Edges(
+                clock=self.clock,
+                ids=self.ids,
+                alarms=self.alarms,
+                doors=self.ears,
+                process=self.process,
+                give_way=self.tasks.give_way,
+            ),
         )
         self._wired.windows.take = NoLimit().take  # type: ignore[method-assign]
         self.services = self._wired.services

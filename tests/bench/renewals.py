@@ -97,7 +97,9 @@ class Live:
         """The timed jobs of the server, for the time of a ``with``."""
         tasks = self.here.tasks
         running = [
-            asyncio.create_task(tasks.every(job.every_seconds, self._turn(job.name, job.handler), job.name))
+            asyncio.create_task(
+                tasks.every(job.every_seconds, self._turn(job.name, job.handler), job.name, first=job.first)
+            )
             for job in catalogue.jobs.values()
             if job.name in JOBS
         ]

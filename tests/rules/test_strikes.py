@@ -1,12 +1,18 @@
-"""When the next turn of a job is: with those of the other jobs of the process, and on time."""
+"""When the next turn of a job is: with those of the other jobs of the process, on time, and after what is urgent."""
 
 from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.clock import STRIKE_SECONDS, until_next
+from server import strikes
+from server.clock import Tasks
+from server.strikes import STRIKE_SECONDS, until_next
 
 _NOWS = st.floats(0, 1e6)
 _PHASES = st.floats(0, STRIKE_SECONDS, exclude_max=True)
@@ -34,3 +40,126 @@ def test_jobs_of_one_process_meet_and_those_of_another_come_between() -> None:
 
 def test_work_that_takes_a_while_does_not_put_its_next_turn_off_by_a_whole_strike() -> None:
     assert until_next(10.004, 0.1, 0.0) == pytest.approx(0.096)
+
+
+class Turns:
+    """Jobs of one process that keep book of their turns."""
+
+    def __init__(self) -> None:
+        self.tasks = Tasks()
+        self.book: list[str] = []
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self._turned: dict[str, asyncio.Event] = {}
+        self._jobs: list[asyncio.Task[None]] = []
+
+    def job(self, name: str, *, first: bool = False) -> None:
+        """A job whose turns end at once, or only when it may go on, if it is ``first``."""
+
+        async def turn() -> None:
+            self.book.append(name)
+            self._turned.setdefault(name, asyncio.Event()).set()
+            if first:
+                self.begun.set()
+                await self.go_on.wait()
+                self.book.append(f"{name} done")
+
+        self._jobs.append(asyncio.create_task(self.tasks.every(STRIKE_SECONDS, turn, name, first=first)))
+
+    async def until(self, name: str) -> None:
+        """Wait for the next turn of a job."""
+        self._turned[name] = asyncio.Event()
+        await self._turned[name].wait()
+
+    async def end(self) -> None:
+        self.go_on.set()
+        await self.tasks.end(self._jobs, 1.0)
+
+
+async def some_time() -> None:
+    """Enough for whatever could go on by now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def turns(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Turns]:
+    monkeypatch.setattr(strikes, "STRIKE_SECONDS", 0.005)
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 60.0)
+    some = Turns()
+    yield some
+    await some.end()
+
+
+async def test_at_a_strike_the_urgent_job_has_its_turn_before_any_other_begins_its_own() -> None:
+    tasks, book, all_done = Tasks(), list[str](), asyncio.Event()
+    # So that all find the same strike: none of them is near the middle between two.
+    tasks._strikes._phase = asyncio.get_running_loop().time() % STRIKE_SECONDS
+
+    def job(name: str, *, first: bool = False) -> asyncio.Task[None]:
+        turns = itertools.count()
+
+        async def turn() -> None:
+            if next(turns) != 1:
+                return  # it begins with a turn at once, which is not at a strike
+            book.append(name)
+            await some_time()
+            book.append(f"{name} done")
+            if len(book) == 6:
+                all_done.set()
+
+        return asyncio.create_task(tasks.every(STRIKE_SECONDS, turn, name, first=first))
+
+    jobs = [job(name, first=name == "renewals") for name in ("ticks", "renewals", "deadlines")]
+    await all_done.wait()
+    await tasks.end(jobs, 1.0)
+    assert book == ["renewals", "renewals done", "ticks", "deadlines", "ticks done", "deadlines done"]
+
+
+async def test_others_wait_for_the_urgent_turn_s_end(turns: Turns) -> None:
+    turns.job("renewals", first=True)
+    await turns.begun.wait()
+    turns.job("ticks")
+    await turns.until("ticks")  # what has only been started has its first turn at once
+    strike = strikes.Strikes()
+    for _ in range(3):  # of another clock, which strikes as often
+        await strike.next(0.005)
+    assert turns.book == ["renewals", "ticks"]
+    turns.go_on.set()
+    await turns.until("ticks")
+    assert turns.book[:4] == ["renewals", "ticks", "renewals done", "ticks"]
+
+
+async def test_others_lose_their_patience_with_an_urgent_turn_that_takes_long(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.001)
+    turns.job("renewals", first=True)
+    await turns.begun.wait()
+    turns.job("ticks")
+    for _ in range(3):
+        await turns.until("ticks")
+    assert turns.book.count("renewals done") == 0
+
+
+async def test_work_in_slices_lets_the_urgent_turn_pass_between_two_of_them(turns: Turns) -> None:
+    await turns.tasks.give_way()  # nobody is there
+    turns.job("renewals", first=True)
+    await turns.begun.wait()
+    slices = asyncio.create_task(turns.tasks.give_way())
+    await some_time()
+    assert not slices.done()
+    turns.go_on.set()
+    async with asyncio.timeout(5):
+        await slices
+
+
+async def test_an_urgent_job_that_is_stopped_keeps_nobody_waiting(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.001)
+    clock = strikes.Strikes()
+    stopped, other = (asyncio.create_task(clock.next(0.005, first=first)) for first in (True, False))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await stopped  # it is woken, and never begins the turn for which the others wait
+        await other

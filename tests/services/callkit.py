@@ -336,7 +336,12 @@ class Process:
             WalletTeller(mailbox=self.mailbox, clock=town.clock, others_live=lambda: self.calls.others_live)
         )
         self.billing = Billing(
-            calls=self.calls, ledger=self.ledger, doors=self.doors, clock=town.clock, nudge=lambda: None
+            calls=self.calls,
+            ledger=self.ledger,
+            doors=self.doors,
+            clock=town.clock,
+            nudge=lambda: None,
+            give_way=lambda: asyncio.sleep(0),
         )
         self.presence = Whereabouts(
             store=PresenceStore(db, name),

@@ -117,6 +117,21 @@ async def test_the_ticks_of_many_calls_never_hold_the_loop_for_more_than_a_slice
     assert onlooker.most <= TICKS_AT_ONCE
 
 
+async def test_between_two_slices_ticks_give_way(town: PaidTown) -> None:
+    here, book = town.process("here"), list[str]()
+
+    async def give_way() -> None:
+        book.append("way")
+
+    here.billing._give_way = give_way
+    here.billing._doors = Everybody()  # type: ignore[assignment]
+    await crowd(town, here, apart_seconds=0)
+    async for ticks in here.billing.ticks():
+        assert ticks
+        book.append("slice")
+    assert book == ["slice", "way"] * -(-MANY // TICKS_AT_ONCE)
+
+
 async def test_the_ticks_of_calls_that_began_together_come_apart_and_none_is_late(
     town: PaidTown, clock: VirtualClock
 ) -> None:

@@ -14,7 +14,7 @@ from models.calls.call import Call, Reason, State
 from models.calls.store import CALLS
 from models.calls.upkeep import CUT_OFF_PATIENCE
 from models.db import Database
-from server.app import make_app
+from server.app import WIRED, make_app
 from server.clock import SystemClock
 from server.config import load_config
 from tests.doors.serverprocess import eventually
@@ -174,6 +174,36 @@ async def test_a_server_that_starts_looks_for_the_dead_before_it_looks_at_the_ti
         await runner.cleanup()
     after = await town.call(call)
     assert (after.end_reason, after.cost_minor) == (Reason.SERVER_RECOVERED, 1_000)
+
+
+async def test_in_a_server_renewals_go_first_and_ticks_give_way_to_them(
+    db: Database, mongo_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.strikes.PATIENCE_SECONDS", 60.0)
+    env = {"MONGO_URI": mongo_uri, "MONGO_DATABASE": db.db.name, "JWT_SECRET": "of the tests " * 4}
+    app = make_app(load_config(env), mongo_uri)
+    services, begun, go_on = app[WIRED].services, asyncio.Event(), asyncio.Event()
+
+    async def run_renewals() -> int:
+        begun.set()
+        await go_on.wait()
+        return 0
+
+    monkeypatch.setattr(services.calls, "run_renewals", run_renewals)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await begun.wait()
+        ticks = asyncio.create_task(services.billing._give_way())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not ticks.done()
+        go_on.set()
+        async with asyncio.timeout(5):
+            await ticks
+    finally:
+        go_on.set()
+        await runner.cleanup()
 
 
 async def test_a_phone_that_goes_while_the_database_is_away_is_charged_up_to_then(
