@@ -224,9 +224,7 @@ def notice(name: str, shape: type[Shape], doc: str) -> str:
     return name
 
 
-def job(
-    name: str, *, every_seconds: float, anywhere: bool = False, first: bool = False
-) -> Callable[[F], F]:
+def job(name: str, *, every_seconds: float, anywhere: bool = False, first: bool = False) -> Callable[[F], F]:
     """Declare ``async def handler(services)`` as timed work; see ``Job``."""
 
     def declare(handler: F) -> F:
