@@ -27,7 +27,7 @@ from server.app import GC_THRESHOLDS
 from server.clock import LoopAlarms, SystemClock, SystemIds, Tasks
 from server.config import load_config
 from server.wiring import Edges, wire
-from tests.bench.machine import busy_seconds, cpu_seconds
+from tests.bench.machine import busy_seconds, cpu_seconds, stolen_seconds
 from tests.bench.stats import spread
 
 CURRENCY = "NGN"
@@ -219,12 +219,16 @@ def _person(name: str, rate: int | None, now: datetime) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Of a stretch of time: its seconds, CPU seconds, what was posted, and the database's transactions."""
+    """Of a stretch of time: its seconds, CPU seconds, what was posted, and the database's transactions.
+
+    What the host has kept from this machine (``stolen``) is a part of what others took.
+    """
 
     seconds: float
     cpu: float
     database: float
     others: float
+    stolen: float
     posted: Counter[Kind]
     transactions: int
     retries: int
@@ -237,6 +241,7 @@ class Spent:
             "server_cpu_share": self.cpu / self.seconds,
             "database_cpu_share": self.database / self.seconds,
             "others_cpu_share": self.others / self.seconds,
+            "stolen_cpu_share": self.stolen / self.seconds,
         }
 
 
@@ -249,12 +254,12 @@ class Meter:
 
     def read(self) -> Spent:
         """What has been spent since."""
-        seconds, cpu, database, busy, begun, retries = (
+        seconds, cpu, database, busy, stolen, begun, retries = (
             now - then for now, then in zip(self._all(), self._begun, strict=True)
         )
         posted = self._here.posted - self._posted
         others = max(0.0, busy - cpu - database)
-        return Spent(seconds, cpu, database, others, posted, int(begun), int(retries))
+        return Spent(seconds, cpu, database, others, stolen, posted, int(begun), int(retries))
 
     def _all(self) -> tuple[float, ...]:
         db = self._here.db
@@ -263,6 +268,7 @@ class Meter:
             time.process_time(),
             cpu_seconds(self._database),
             busy_seconds(),
+            stolen_seconds(),
             db.transactions,
             db.transaction_retries,
         )

@@ -221,11 +221,21 @@ class Spent:
 
 def busy_seconds() -> float:
     """What all cores have worked so far (proc(5): all fields of ``cpu`` but idle and iowait); NaN without ``/proc``."""
+    fields = _fields()
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK") if fields else nan
+
+
+def stolen_seconds() -> float:
+    """What a virtual machine's host has kept from it so far while it had work to do (proc(5): ``steal``)."""
+    fields = _fields()
+    return fields[7] / os.sysconf("SC_CLK_TCK") if fields else nan
+
+
+def _fields() -> list[int]:
     try:
-        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:
-        return nan
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def load() -> float:

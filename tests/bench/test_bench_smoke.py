@@ -19,7 +19,7 @@ from tests.bench import chat, money, presence, processes, renewals, report, targ
 from tests.bench.cells import percent
 from tests.bench.frames import TEXT, client_frame, connect_packet, event_packet, read_packet, server_frames
 from tests.bench.inside import Inside
-from tests.bench.machine import Watched
+from tests.bench.machine import Watched, busy_seconds, stolen_seconds
 from tests.bench.people import register
 from tests.bench.phone import Phone, connect_all, now
 from tests.bench.plan import Plan
@@ -273,3 +273,26 @@ def test_the_report_says_which_targets_were_met() -> None:
         "target: a message is heard by other processes: 1.000 to 1.500 times, NOT met (once).",
     ]
     assert list(targets.lines({}, plan)) == []
+
+
+@pytest.mark.parametrize(
+    ("stolen", "said"),
+    [
+        (math.nan, "(under 25 ms)"),
+        (0.02, "(under 25 ms)"),
+        (0.055, "(under 25 ms; the host of this machine took 6 % of a core from it meanwhile)"),
+    ],
+)
+def test_the_report_says_when_the_host_has_kept_the_processor_from_the_machine(
+    stolen: float, said: str
+) -> None:
+    figures = {"renewal_ms_p99": 30.0, "stolen_cpu_share": stolen}
+    (line,) = targets.lines({"live": {"real_rate": kept(figures)}}, asdict(Plan(live_calls=2000)))
+    assert line == f"target: one renewal, p99, 2000 live paid calls: 30.0 ms, NOT met {said}."
+
+
+def test_what_the_host_has_kept_is_a_part_of_what_the_cores_were_busy() -> None:
+    counted = Path("/proc/stat").exists()
+    stolen, busy = stolen_seconds(), busy_seconds()
+    assert (math.isnan(stolen), math.isnan(busy)) == (not counted,) * 2
+    assert not counted or 0 <= stolen < busy
