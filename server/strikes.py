@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STRIKE_SECONDS = 0.1
-# So long do the others wait at most for a turn of those that are first.
-PATIENCE_SECONDS = 0.08
+# So long do the others wait at most for a turn of those that are first: less than half a second, by which a tick may be
+# late (CONTRACT §2.1).
+PATIENCE_SECONDS = 0.2
 
 _Waiter = asyncio.Future[None]
 
