@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from models.ports import Clock
-from server.strikes import Strikes
+from server.strikes import STRIKE_SECONDS, Strikes
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,8 @@ class Tasks:
         # The jobs that sleep until their next turn: to stop one there breaks nothing off.
         self._resting: set[asyncio.Task[Any]] = set()
         self._ending = False
-        self._strikes = Strikes()
+        # Another phase in each process: else those of one machine would all ask the database at the same instant.
+        self._strikes = Strikes(int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS)
         self.give_way = self._strikes.give_way
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:

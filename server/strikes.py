@@ -7,14 +7,12 @@ can wait for the few that hold money for somebody who talks.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STRIKE_SECONDS = 0.1
-# So long do the others wait at most for a turn of those that are first: less than half a second, by which a tick may be
-# late (CONTRACT §2.1).
-PATIENCE_SECONDS = 0.2
+# So long do the others wait at most for a turn of those that are first.
+PATIENCE_SECONDS = 0.15
 
 _Waiter = asyncio.Future[None]
 
@@ -30,12 +28,16 @@ def until_next(now: float, seconds: float, phase: float) -> float:
 
 
 class Strikes:
-    """The clock of a process. It has one timer for each strike that somebody waits for."""
+    """The clock of a process. It has one timer for each strike that somebody waits for.
 
-    def __init__(self) -> None:
-        # Another one in each process: else those of one machine would all ask the database at the same instant.
-        self._phase = int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS
+    ``phase``, in seconds, says when it strikes: see ``until_next``.
+    """
+
+    def __init__(self, phase: float) -> None:
+        self._phase = phase
         self._due: dict[int, tuple[list[_Waiter], list[_Waiter]]] = {}
+        # Of those that are first: how many were woken and have not begun, and how many are in their turn.
+        self._called = 0
         self._going_first = 0
         # While those that are first are held for, who is; None while nobody is.
         self._held: list[_Waiter] | None = None
@@ -57,13 +59,14 @@ class Strikes:
     @contextmanager
     def going_first(self) -> Iterator[None]:
         """For the time of a turn before which no other shall go on."""
+        self._called = max(0, self._called - 1)
         self._going_first += 1
         self._hold()
         try:
             yield
         finally:
             self._going_first -= 1
-            if not self._going_first:
+            if not self._going_first and not self._called:
                 self._let_go()
 
     async def give_way(self) -> None:
@@ -77,9 +80,9 @@ class Strikes:
 
     def _struck(self, strike: int) -> None:
         first, others = self._due.pop(strike)
-        if first:
+        if woken := _wake(first):
+            self._called += woken
             self._hold()
-            _wake(first)
         if self._held is None:
             _wake(others)
         else:
@@ -92,12 +95,15 @@ class Strikes:
 
     def _let_go(self) -> None:
         if self._held is not None and self._patience is not None:
+            self._called = 0  # whoever was woken and has not begun never will, or too late
             self._patience.cancel()
             held, self._held = self._held, None
             _wake(held)
 
 
-def _wake(waiters: Iterable[_Waiter]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
+def _wake(waiters: Iterable[_Waiter]) -> int:
+    """How many of them were still waiting."""
+    waiting = [waiter for waiter in waiters if not waiter.done()]
+    for waiter in waiting:
+        waiter.set_result(None)
+    return len(waiting)

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -71,13 +71,16 @@ class Clock:
 
 
 class Ears:
-    """Doors at which everybody is connected; letters are counted by event."""
+    """Doors at which everybody is connected; letters are counted by event, and shown to ``listeners``."""
 
     def __init__(self) -> None:
         self.heard: Counter[str] = Counter()
+        self.listeners: list[Callable[[Sequence[Letter]], None]] = []
 
     async def deliver(self, letters: Sequence[Letter]) -> None:
         self.heard.update(letter.event for letter in letters)
+        for listener in self.listeners:
+            listener(letters)
 
     def online(self, user_id: str) -> bool:
         return True

@@ -11,10 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from math import nan
 from typing import Any
 
+from handlers.billing import BILLING_TICK
 from models.calls.call import Call
 from models.ledger.journal import Entry, Kind, Wallet
+from models.ports import Letter
 from server.wiring import catalogue
 from tests.bench.inside import Inside, Meter, Stall
 from tests.bench.phone import now
@@ -36,7 +39,9 @@ BURST_SECONDS_MAX = 60.0
 
 
 class Live:
-    """``count`` live calls. ``late_ms`` and ``took_ms`` fill with every renewal."""
+    """``count`` live calls. ``late_ms`` and ``took_ms`` fill with every renewal, ``tick_gaps_ms`` with every tick of a
+    call but the first.
+    """
 
     def __init__(self, here: Inside) -> None:
         self.here = here
@@ -44,8 +49,11 @@ class Live:
         self.late_ms: list[float] = []
         self.took_ms: list[float] = []
         self.turns: dict[str, list[float]] = {}
+        self.tick_gaps_ms: list[float] = []
+        self._ticked: dict[str, float] = {}
         self._begun: dict[str, float] = {}
         here.ledger.listeners.append(self._moved)
+        here.ears.listeners.append(self._heard)
         here.calls.renew = self._timed(here.calls.renew)  # type: ignore[method-assign]
         here.calls.renew_together = self._timed_together(here.calls.renew_together)  # type: ignore[method-assign]
 
@@ -113,6 +121,7 @@ class Live:
     def begin(self) -> None:
         """Forget what was counted."""
         self.late_ms, self.took_ms, self.turns = [], [], {}
+        self.tick_gaps_ms, self._ticked = [], {}
 
     def due(self) -> int:
         """Calls whose renewal is due."""
@@ -125,6 +134,15 @@ class Live:
             call = self.here.calls.board.call(entry.call_id or "") if entry.kind is Kind.HOLD else None
             if call is not None and call.renew_at is not None:
                 self.late_ms.append((self.here.clock.now() - call.renew_at).total_seconds() * 1000)
+
+    def _heard(self, letters: Sequence[Letter]) -> None:
+        at = now()
+        for letter in letters:
+            if letter.event == BILLING_TICK and "availableMinor" in letter.payload:  # the payer's
+                call_id = letter.payload["callId"]
+                if call_id in self._ticked:
+                    self.tick_gaps_ms.append((at - self._ticked[call_id]) * 1000)
+                self._ticked[call_id] = at
 
     def _timed(self, renew: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         async def timed(call_id: str, **more: bool) -> bool:
@@ -201,7 +219,8 @@ async def all_at_once(live: Live, database: int, plan: Plan, told: Told) -> Roun
 
 
 def _round(live: Live, figures: dict[str, float], shares: dict[str, float], stall: Stall) -> Round:
-    one = Round({**figures, **spread("renewal_ms", live.took_ms), **stall.figures(), **shares})
+    gap = {"tick_gap_ms_most": max(live.tick_gaps_ms, default=nan)}
+    one = Round({**figures, **spread("renewal_ms", live.took_ms), **gap, **stall.figures(), **shares})
     if ended := live.count - len(live.here.calls.board):
         one.faults["ended"] = ended
     return one

@@ -105,9 +105,11 @@ def _live(part: Mapping[str, Any]) -> Table:
         ("done after it was due, p50 ms", "late_ms_p50", 0),
         ("done after it was due, p99 ms", "late_ms_p99", 0),
         ("all renewed after, s", "burst_s", 1),
+        ("longest from tick to tick, ms", "tick_gap_ms_most", 0),
         ("lag of the loop, p99 ms", "lag_ms_p99", 1),
         ("longest stall of the loop, ms", "stall_ms", 1),
         ("CPU share", "server_cpu_share", 2),
+        ("kept from the machine by its host", "stolen_cpu_share", 2),
         ("retries per transaction", "retries_per_transaction", 4),
     )
     for title, name, digits in rows:

@@ -31,6 +31,9 @@ TARGETS = (
     Target("set-up of a free call, p99, {phones} phones", ("calls", "steady"), "set_up_ms_p99", 150),
     Target("set-up of a paid call, p99, {phones} phones", ("calls", "paid_steady"), "set_up_ms_p99", 150),
     Target("one renewal, p99, {live} live paid calls", ("live", "real_rate"), "renewal_ms_p99", 25),
+    Target(
+        "from tick to tick, at most, {live} live paid calls", ("live", "real_rate"), "tick_gap_ms_most", 5000
+    ),
     Target("lag of the loop, p99, {live} live paid calls", ("live", "real_rate"), "lag_ms_p99", 20),
 )
 

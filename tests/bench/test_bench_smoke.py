@@ -7,11 +7,13 @@ import math
 import os
 from collections import Counter
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from handlers.billing import ticks
 from models.db import Database
 from models.ledger.journal import Kind
 from server.clock import SystemClock
@@ -134,6 +136,11 @@ async def test_the_live_calls_of_the_benchmark_are_renewed_evenly_and_then_toget
     assert live.due() == 6
     assert await here.calls.run_renewals() == 6
     assert (len(live.took_ms), live.due(), len(here.calls.board)) == (12, 0, 6)
+    live.begin()
+    for _ in range(2):
+        await ticks(here.services)
+        here.clock.set(here.clock.now() + timedelta(seconds=5))
+    assert len(live.tick_gaps_ms) == 6
     await here.close()
 
 

@@ -63,12 +63,15 @@ class Turns:
                 await self.go_on.wait()
                 self.book.append(f"{name} done")
 
-        self._jobs.append(asyncio.create_task(self.tasks.every(STRIKE_SECONDS, turn, name, first=first)))
+        self._jobs.append(
+            asyncio.create_task(self.tasks.every(strikes.STRIKE_SECONDS, turn, name, first=first))
+        )
 
     async def until(self, name: str) -> None:
         """Wait for the next turn of a job."""
         self._turned[name] = asyncio.Event()
-        await self._turned[name].wait()
+        async with asyncio.timeout(5):
+            await self._turned[name].wait()
 
     async def end(self) -> None:
         self.go_on.set()
@@ -110,7 +113,8 @@ async def test_at_a_strike_the_urgent_job_has_its_turn_before_any_other_begins_i
         return asyncio.create_task(tasks.every(STRIKE_SECONDS, turn, name, first=first))
 
     jobs = [job(name, first=name == "renewals") for name in ("ticks", "renewals", "deadlines")]
-    await all_done.wait()
+    async with asyncio.timeout(5):
+        await all_done.wait()
     await tasks.end(jobs, 1.0)
     assert book == ["renewals", "renewals done", "ticks", "deadlines", "ticks done", "deadlines done"]
 
@@ -120,7 +124,7 @@ async def test_others_wait_for_the_urgent_turn_s_end(turns: Turns) -> None:
     await turns.begun.wait()
     turns.job("ticks")
     await turns.until("ticks")  # what has only been started has its first turn at once
-    strike = strikes.Strikes()
+    strike = strikes.Strikes(0.0)
     for _ in range(3):  # of another clock, which strikes as often
         await strike.next(0.005)
     assert turns.book == ["renewals", "ticks"]
@@ -132,12 +136,16 @@ async def test_others_wait_for_the_urgent_turn_s_end(turns: Turns) -> None:
 async def test_others_lose_their_patience_with_an_urgent_turn_that_takes_long(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.03)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
     turns.job("renewals", first=True)
     await turns.begun.wait()
     turns.job("ticks")
-    for _ in range(3):
-        await turns.until("ticks")
+    await turns.until("ticks")  # at once, as the first one is
+    await turns.until("ticks")
+    assert loop.time() - started > 0.025, "it was held for six strikes"
+    await turns.until("ticks")
     assert turns.book.count("renewals done") == 0
 
 
@@ -153,13 +161,52 @@ async def test_work_in_slices_lets_the_urgent_turn_pass_between_two_of_them(turn
         await slices
 
 
-async def test_an_urgent_job_that_is_stopped_keeps_nobody_waiting(
+async def test_an_urgent_job_that_is_stopped_before_its_turn_keeps_nobody_waiting(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.001)
-    clock = strikes.Strikes()
-    stopped, other = (asyncio.create_task(clock.next(0.005, first=first)) for first in (True, False))
+    clock = strikes.Strikes(0.0)
+
+    def both() -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(clock.next(0.005, first=first)) for first in (True, False)]
+
+    stopped, other = both()
     await asyncio.sleep(0)
+    stopped.cancel()
+    async with asyncio.timeout(5):
+        await other
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 0.001)
+    stopped, other = both()
     async with asyncio.timeout(5):
         await stopped  # it is woken, and never begins the turn for which the others wait
         await other
+
+
+async def test_others_wait_for_all_that_are_urgent_at_a_strike(turns: Turns) -> None:
+    clock, book = strikes.Strikes(0.0), list[str]()
+    # So that all find the same strike: none of them is near the middle between two.
+    clock._phase = asyncio.get_running_loop().time() % strikes.STRIKE_SECONDS
+
+    async def urgent(name: str) -> None:
+        await clock.next(0.005, first=True)
+        with clock.going_first():
+            book.append(name)
+
+    async def other() -> None:
+        await clock.next(0.005)
+        book.append("other")
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(other(), urgent("renewals"), urgent("cut-offs"))
+    assert book == ["renewals", "cut-offs", "other"]
+
+
+async def test_a_job_that_is_held_ends_with_its_process(turns: Turns) -> None:
+    turns.job("renewals", first=True)
+    await turns.begun.wait()
+    held = asyncio.create_task(turns.tasks.every(0.005, some_time, "ticks"))
+    strike = strikes.Strikes(0.0)
+    for _ in range(3):
+        await strike.next(0.005)
+    async with asyncio.timeout(5):
+        await turns.tasks.end([held], 60.0)
+    assert held.done()

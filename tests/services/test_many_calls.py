@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from pymongo.errors import ConnectionFailure
 
-from models.billing.service import TICK_SECONDS, TICKS_AT_ONCE
+from models.billing.service import GIVE_WAY_SECONDS, TICK_SECONDS, TICKS_AT_ONCE
 from models.calls.call import Call, Party
 from models.calls.deadlines import EARLY_PART
 from models.calls.engine import AT_A_STRETCH_MAX
@@ -117,7 +117,9 @@ async def test_the_ticks_of_many_calls_never_hold_the_loop_for_more_than_a_slice
     assert onlooker.most <= TICKS_AT_ONCE
 
 
-async def test_between_two_slices_ticks_give_way(town: PaidTown) -> None:
+async def test_between_two_slices_ticks_give_way_unless_they_are_late(
+    town: PaidTown, clock: VirtualClock
+) -> None:
     here, book = town.process("here"), list[str]()
 
     async def give_way() -> None:
@@ -129,7 +131,13 @@ async def test_between_two_slices_ticks_give_way(town: PaidTown) -> None:
     async for ticks in here.billing.ticks():
         assert ticks
         book.append("slice")
-    assert book == ["slice", "way"] * -(-MANY // TICKS_AT_ONCE)
+    slices = -(-MANY // TICKS_AT_ONCE)
+    assert book == ["slice", "way"] * slices
+    book.clear()
+    clock.pass_(TICK_SECONDS + GIVE_WAY_SECONDS + 0.001)
+    async for _ in here.billing.ticks():
+        book.append("slice")
+    assert book == ["slice"] * slices
 
 
 async def test_the_ticks_of_calls_that_began_together_come_apart_and_none_is_late(
