@@ -179,6 +179,13 @@ async def test_an_urgent_job_that_is_stopped_before_its_turn_keeps_nobody_waitin
     async with asyncio.timeout(5):
         await stopped  # it is woken, and never begins the turn for which the others wait
         await other
+    monkeypatch.setattr(strikes, "PATIENCE_SECONDS", 60.0)
+    urgent, other = both()
+    async with asyncio.timeout(5):
+        await urgent
+        with clock.going_first():
+            await some_time()
+        await other  # which waits for this turn, and not for the one that never was
 
 
 async def test_others_wait_for_all_that_are_urgent_at_a_strike(turns: Turns) -> None:
@@ -190,6 +197,9 @@ async def test_others_wait_for_all_that_are_urgent_at_a_strike(turns: Turns) -> 
         await clock.next(0.005, first=True)
         with clock.going_first():
             book.append(name)
+            if name == "cut-offs":
+                await some_time()
+                book.append("cut-offs done")
 
     async def other() -> None:
         await clock.next(0.005)
@@ -197,7 +207,7 @@ async def test_others_wait_for_all_that_are_urgent_at_a_strike(turns: Turns) -> 
 
     async with asyncio.timeout(5):
         await asyncio.gather(other(), urgent("renewals"), urgent("cut-offs"))
-    assert book == ["renewals", "cut-offs", "other"]
+    assert book == ["renewals", "cut-offs", "cut-offs done", "other"]
 
 
 async def test_a_job_that_is_held_ends_with_its_process(turns: Turns) -> None:
