@@ -39,7 +39,7 @@ class Strikes:
         # Of those that are first: how many were woken and have not begun, and how many are in their turn.
         self._called = 0
         self._going_first = 0
-        # While those that are first are held for, who is; None while nobody is.
+        # Who waits for those that are first; None while nobody has to.
         self._held: list[_Waiter] | None = None
         self._patience: asyncio.TimerHandle | None = None
 
