@@ -93,8 +93,8 @@ class Job:
     """Timed work, every ``every_seconds``. Safe to run in several processes at once.
 
     What is about the sockets and the memory of a process runs in each; what is done for all of them (``anywhere``)
-    mostly runs in one, and may be left to workers. Where several are due, the others wait a
-    moment for one that is ``first``.
+    mostly runs in one, and may be left to workers. Where several are due, the others wait a moment
+    for one that is ``first``.
     """
 
     name: str

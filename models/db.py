@@ -341,6 +341,11 @@ class StandaloneServer(Exception):
     """The server is not a member of a replica set, so it has no transactions."""
 
 
+def out_of_reach(error: BaseException) -> bool:
+    """``database_away``, and not for this one transaction alone: whatever else is asked for now would fail as well."""
+    return database_away(error) and not isinstance(error, HeldUp)
+
+
 def database_away(error: BaseException) -> bool:
     """Whether an exception says that the database cannot be reached just now (and the same request may work later)."""
     if isinstance(

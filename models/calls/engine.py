@@ -24,7 +24,7 @@ from models.calls.meter import Meter
 from models.calls.rings.service import Rings
 from models.calls.store import CallStore
 from models.calls.switchboard import Forward, Switchboard
-from models.db import HeldUp, Stale, database_away
+from models.db import Stale, out_of_reach
 from models.errors import Refusal
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.users.service import Users
@@ -141,7 +141,7 @@ class Engine:
                 try:
                     await work(one)
                 except Exception as error:
-                    if database_away(error) and not isinstance(error, HeldUp):
+                    if out_of_reach(error):
                         away.append(error)
                     else:
                         log.error("a call is left as it is", call_id=one, exc_info=error)

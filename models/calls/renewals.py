@@ -20,7 +20,7 @@ from models.calls import rules
 from models.calls.call import Call, Charge, Role
 from models.calls.deadlines import EARLY_PART, money_runs_out
 from models.calls.engine import DUE_MAX, TRIES_MAX, Engine, Tools
-from models.db import HeldUp, Stale, database_away
+from models.db import Stale, out_of_reach
 from models.errors import Refusal
 
 # A renewal is well ahead of the end of the money; if its process has not done it by then, another one does.
@@ -231,7 +231,7 @@ class Renewals(Engine):
         try:
             return await self.renew_together(call_ids)
         except Exception as error:
-            if database_away(error) and not isinstance(error, HeldUp):
+            if out_of_reach(error):
                 raise
             log.warning("renewals go one by one", call_ids=call_ids, error=repr(error))
             return set()
@@ -246,7 +246,7 @@ class Renewals(Engine):
             else:
                 await self.renew(call_id)
         except Exception as error:
-            away = database_away(error) and not isinstance(error, HeldUp)
+            away = out_of_reach(error)
             raise
         finally:
             known = self.board.call(call_id)
