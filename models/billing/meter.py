@@ -111,6 +111,7 @@ class WalletMeter:
             cover = Cover(plan.charge, self._post(draft))
             yield cover
         if cover.written:
+            self._ledger.seen.keep(draft.after.values())
             await self._ledger.tell(draft)
 
     async def _refuse_another_currency(self, call: Call, wallet: Wallet | None) -> None:
@@ -147,18 +148,45 @@ class WalletMeter:
         by_key = {call.charge.wallet: call for call in calls if call.charge is not None}
         assert len(by_key) == len(calls), "each has a payer of its own"
         async with self._ledger.turn(*by_key):
-            wallets = await self._ledger.store.wallets(by_key)
-            assert len(wallets) == len(calls), "a wallet is never removed"
-            plans = {
-                call.id: plan
-                for key, call in by_key.items()
-                if (plan := rules.reserve(call, wallets[key], now, early=early)).charge != call.charge
-            }
-            draft = self._draft(wallets, [entry for plan in plans.values() for entry in plan.entries])
-            covers = Covers({call_id: plan.charge for call_id, plan in plans.items()}, self._post(draft))
-            yield covers
+            wallets, plans = await self._plans(by_key, now, early=early)
+            try:
+                draft = self._draft(wallets, [entry for plan in plans.values() for entry in plan.entries])
+                charges = {
+                    by_key[key].id: plan.charge
+                    for key, plan in plans.items()
+                    if plan.charge != by_key[key].charge
+                }
+                covers = Covers(charges, self._post(draft))
+                yield covers
+            except BaseException:
+                self._ledger.seen.forget(by_key)
+                raise
         if covers.written:
+            self._ledger.seen.keep(draft.after.values())
             await self._ledger.tell(draft)
+
+    async def _plans(
+        self, calls: Mapping[str, Call], now: datetime, *, early: bool
+    ) -> tuple[dict[str, Wallet], dict[str, Plan]]:
+        """The wallets of these payers and what to reserve, by wallet.
+
+        A plan that posts something is guarded by its wallet's version, so what is remembered of the wallet will do. One
+        that posts nothing says that there is no more money, or none is due: for that the wallet is read.
+        """
+        wallets = self._ledger.seen.of(calls)
+        plans = {
+            key: plan
+            for key, wallet in wallets.items()
+            if (plan := rules.reserve(calls[key], wallet, now, early=early)).entries
+        }
+        if unknown := calls.keys() - plans.keys():
+            read = await self._ledger.store.wallets(unknown)
+            assert len(read) == len(unknown), "a wallet is never removed"
+            wallets |= read
+            plans |= {
+                key: rules.reserve(calls[key], wallet, now, early=early) for key, wallet in read.items()
+            }
+        return wallets, plans
 
     def _draft(self, wallets: Mapping[str, Wallet], entries: Sequence[Entry]) -> Draft:
         """The entries of a plan on these wallets. Raises ``Stale``: a plan takes no more than there is, so what it was

@@ -39,8 +39,12 @@ def fields_of(call: Call) -> Document:
 
 def changed(before: Call, after: Call) -> Document:
     """The fields that a swap writes: most steps touch few of them, and descriptions are long."""
-    names = [name for name in _CALL_FIELDS if getattr(before, name) != getattr(after, name)]
-    return {name: _plain(getattr(after, name)) for name in names}
+    change = {}
+    for name in _CALL_FIELDS:
+        was, now = getattr(before, name), getattr(after, name)
+        if was is not now and was != now:  # most are the same objects; to find them alike takes longer
+            change[name] = _plain(now)
+    return change
 
 
 def document_of(call: Call, facts: Sequence[Fact], now: datetime) -> Document:

@@ -27,14 +27,13 @@ from models.errors import Refusal
 RENEWED_BY_OTHERS_AFTER_SECONDS = 2
 # So often a renewal that came to nothing is tried again.
 AGAIN_SECONDS = 1
-# Renewals in one transaction. Most of what one costs is its exchanges with the database, and there are as many for one
-# as for several; but each waits for all. So few go together while few are due, and the more, the more have come
-# together, as they do after a time without a database.
-RENEWED_TOGETHER = 2
+# A turn of renewals takes about so many transactions: one for each call while few are due, the quickest for each. The
+# more have come together, as they do after a time without a database, the more go in one, since most of what one costs
+# is its exchanges with the database, and there are as many for one call as for several.
+TRANSACTIONS = 4
 RENEWED_TOGETHER_MAX = 16
-SHARE_OF_THE_DUE = 8
-MANY_RENEWALS = SHARE_OF_THE_DUE * RENEWED_TOGETHER_MAX
-# Transactions at the same time, where more go together: while one waits for the database there is another.
+MANY_RENEWALS = TRANSACTIONS * RENEWED_TOGETHER_MAX
+# Transactions at the same time, where several go together: while one waits for the database there is another.
 LINES_OF_MANY = 2
 # At the same time of each line, where very many have to go by themselves: calls of a process that has died.
 ALONE_AT_ONCE = 4
@@ -165,9 +164,9 @@ class Renewals(Engine):
             done += len(some)
             await self._renew_some(some)
 
-        together = min(RENEWED_TOGETHER_MAX, max(RENEWED_TOGETHER, many // SHARE_OF_THE_DUE))
+        together = min(RENEWED_TOGETHER_MAX, max(1, many // TRANSACTIONS))
         some = iter(lambda: list(islice(call_ids, together)), [])
-        await self._each(some, renew, at_once=LINES_OF_MANY if together > RENEWED_TOGETHER else 1)
+        await self._each(some, renew, at_once=LINES_OF_MANY if together > 1 else 1)
         return done
 
     def _still_due(self, call_ids: Iterable[str]) -> Iterator[str]:
@@ -212,9 +211,8 @@ class Renewals(Engine):
                 self._put_back(call_id)
 
     async def _alone(self, call_ids: Sequence[str]) -> None:
-        await self._each(
-            call_ids, self._renew_due, at_once=ALONE_AT_ONCE if len(call_ids) > RENEWED_TOGETHER else 1
-        )
+        few = len(call_ids) < ALONE_AT_ONCE
+        await self._each(call_ids, self._renew_due, at_once=1 if few else ALONE_AT_ONCE)
 
     def _is_urgent(self, call_id: str) -> bool:
         call = self.board.call(call_id)

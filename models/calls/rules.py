@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from models.calls import commands as c
 from models.calls import moves, tariff, upgrades
@@ -66,7 +67,7 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
     after, told = row.move(call, command, role, now, timers)
     if after is call:
         return Step(call, (), changed=False)
-    after = _timed(replace(after, version=call.version + 1), timers)
+    after = _timed(after, timers, version=call.version + 1)
     check(after)
     return Step(after, tuple(Fact(kind, after.version, data) for kind, data in told), changed=True)
 
@@ -92,8 +93,9 @@ def out_of_money(call: Call, now: datetime) -> bool:
     return end is not None and end <= now
 
 
-def _timed(call: Call, timers: Timers) -> Call:
-    return replace(call, deadline_at=deadline(call, timers), renew_at=renewal(call))
+def _timed(call: Call, timers: Timers, **more: Any) -> Call:
+    """The call with its times, and ``more`` on which they do not depend."""
+    return replace(call, deadline_at=deadline(call, timers), renew_at=renewal(call), **more)
 
 
 def _no(call: Call) -> Refusal:

@@ -135,7 +135,7 @@ class Wallet:
 
     def balance(self, pocket: Pocket) -> int:
         """The balance of one pocket."""
-        return int(getattr(self, pocket.value))
+        return int(getattr(self, pocket))
 
     @property
     def worth(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
-from models.ledger.journal import Entry, Line, Pocket, Seal, Sealed, Wallet, pocket_of
+from models.ledger.journal import Entry, Leg, Line, Pocket, Seal, Sealed, Wallet, pocket_of
 from models.money import AMOUNT_MAX
 
 # The two accounts that a statement shows, and the pockets that make them up.
@@ -48,39 +48,20 @@ def check(entry: Entry) -> None:
     assert not any(sums.values()), "the legs of an entry sum to zero in every currency"
 
 
-def moved(wallet: Wallet, entry: Entry) -> Wallet:
-    """The wallet after the legs of ``entry`` that are its own. Raises ``Overdrawn``."""
-    balances = {pocket: wallet.balance(pocket) for pocket in Pocket}
-    for leg in entry.legs:
-        place = pocket_of(leg.account)
-        if place is None or place[0] != wallet.key:
-            continue
-        assert leg.currency == wallet.currency, "a wallet has one currency"
-        balances[place[1]] += -leg.amount_minor if place[1] is Pocket.OWED else leg.amount_minor
-    for pocket, balance in balances.items():
-        if balance < 0:
-            raise Overdrawn(wallet, pocket)
-        if balance > AMOUNT_MAX:
-            raise Overfull(wallet.key)
-    changes: dict[str, Any] = {pocket.value: balance for pocket, balance in balances.items()}
-    return replace(wallet, **changes)
-
-
 def post(wallets: Mapping[str, Wallet], entries: Sequence[Entry]) -> tuple[list[Sealed], dict[str, Wallet]]:
     """Entries applied in order to the wallets they touch: what to write, and the wallets after it.
 
-    ``wallets`` by key must hold every wallet that a leg names. Raises ``Overdrawn``.
+    ``wallets`` by key must hold every wallet that a leg names. Raises ``Overdrawn`` and ``Overfull``.
     """
     after = dict(wallets)
     sealed: list[Sealed] = []
     for entry in entries:
         check(entry)
-        keys = dict.fromkeys(place[0] for leg in entry.legs if (place := pocket_of(leg.account)))
         seals = []
-        for key in keys:
+        for key, legs in _of_wallets(entry).items():
             before = after[key]
-            now = moved(before, entry)
-            lines = statement_lines(before, now)
+            balances = _moved(before, legs)
+            lines = statement_lines(before, balances)
             seal = Seal(
                 wallet=key,
                 version=before.version + 1,
@@ -89,19 +70,48 @@ def post(wallets: Mapping[str, Wallet], entries: Sequence[Entry]) -> tuple[list[
                 lines=lines,
                 counterparty=entry.counterparties.get(key),
             )
-            after[key] = replace(now, version=seal.version, head=seal.hash)
+            changes: dict[str, Any] = {pocket.value: balance for pocket, balance in balances.items()}
+            after[key] = replace(before, version=seal.version, head=seal.hash, **changes)
             seals.append(seal)
         sealed.append(Sealed(entry, tuple(seals)))
     return sealed, after
 
 
-def statement_lines(before: Wallet, after: Wallet) -> tuple[Line, ...]:
-    """How available plus held changed in the two accounts that a statement shows; holds and releases change nothing."""
+def _of_wallets(entry: Entry) -> dict[str, list[tuple[Pocket, Leg]]]:
+    """The legs that move a pocket of a wallet, by the wallet's key."""
+    found: dict[str, list[tuple[Pocket, Leg]]] = {}
+    for leg in entry.legs:
+        place = pocket_of(leg.account)
+        if place is not None:
+            found.setdefault(place[0], []).append((place[1], leg))
+    return found
+
+
+def _moved(wallet: Wallet, legs: Sequence[tuple[Pocket, Leg]]) -> dict[Pocket, int]:
+    """What legs of the wallet make of the pockets that they touch. Raises ``Overdrawn`` and ``Overfull``."""
+    balances: dict[Pocket, int] = {}
+    for pocket, leg in legs:
+        assert leg.currency == wallet.currency, "a wallet has one currency"
+        amount = -leg.amount_minor if pocket is Pocket.OWED else leg.amount_minor
+        balances[pocket] = balances.get(pocket, wallet.balance(pocket)) + amount
+    for pocket, balance in balances.items():
+        if balance < 0:
+            raise Overdrawn(wallet, pocket)
+        if balance > AMOUNT_MAX:
+            raise Overfull(wallet.key)
+    return balances
+
+
+def statement_lines(before: Wallet, balances: Mapping[Pocket, int]) -> tuple[Line, ...]:
+    """How available plus held changed in the two accounts that a statement shows; holds and releases change nothing.
+
+    ``balances`` are those of the pockets that an entry touches, after it.
+    """
     lines = []
     for account, pockets in STATEMENT_ACCOUNTS.items():
-        was, now = (sum(wallet.balance(pocket) for pocket in pockets) for wallet in (before, after))
-        if was != now:
-            lines.append(Line(account, now - was, now))
+        change = sum(balances[pocket] - before.balance(pocket) for pocket in pockets if pocket in balances)
+        if change:
+            lines.append(Line(account, change, sum(before.balance(pocket) for pocket in pockets) + change))
     return tuple(lines)
 
 

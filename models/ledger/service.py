@@ -22,6 +22,7 @@ from models.db import DuplicateKeyError, Session, Stale
 from models.errors import Refusal
 from models.ledger import rules
 from models.ledger.journal import Entry, Sealed, Wallet, wallet_key
+from models.ledger.seen import Seen
 from models.ledger.store import AlreadyPosted, LedgerStore
 from models.ports import Clock, Ids
 
@@ -72,6 +73,8 @@ class Ledger:
         self._ids = ids
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners: list[Listener] = []
+        # For renewals, which come again and again: read the wallet of whatever else is asked.
+        self.seen = Seen()
         # Told the code of each posting that is refused, for the metrics.
         self.refused: Callable[[str], None] = lambda code: None
 
@@ -155,6 +158,7 @@ class Ledger:
 
     async def announce(self, wallets: Sequence[Wallet], entries: Sequence[Entry] = ()) -> None:
         """Tell how wallets are now, also when no entry made them so (frozen). What is committed stays so."""
+        self.seen.moved(wallets)
         for listener in self.listeners:
             try:
                 await listener(wallets, entries)

@@ -288,7 +288,7 @@ class Bench:
             await self._rounds(
                 "live",
                 ("real_rate", lambda told: renewals.at_the_real_rate(live, database, plan, told)),
-                times=plan.money_rounds,
+                times=plan.live_rounds,
             )
             with self.bar("renewing all"):
                 await live.line_up()

@@ -181,14 +181,20 @@ def _due(call: Call, at: datetime) -> bool:
 
 
 async def at_the_real_rate(live: Live, database: int, plan: Plan, told: Told) -> Round:
-    """One round of ordinary life."""
-    live.begin()
-    meter, start = Meter(live.here, database), now()
-    with Stall() as stall:
-        async with live.jobs():
-            while (passed := now() - start) < plan.renewal_seconds:
-                told(passed / plan.renewal_seconds)
-                await asyncio.sleep(0.1)
+    """One round of ordinary life, once what came together since the jobs last ran is done."""
+    begun, whole = now(), plan.live_settling_seconds + plan.renewal_seconds
+
+    async def until(passed: float) -> None:
+        while now() - begun < passed:
+            told((now() - begun) / whole)
+            await asyncio.sleep(0.1)
+
+    async with live.jobs():
+        await until(plan.live_settling_seconds)
+        live.begin()
+        meter = Meter(live.here, database)
+        with Stall() as stall:
+            await until(whole)
             spent = meter.read()
     figures = {
         "renewals_per_s": len(live.took_ms) / spent.seconds,

@@ -369,7 +369,7 @@ async def unbalanced(life: Life) -> set[tuple[str, str]]:
         ),
     )
     richer = replace(wallet, primary=wallet.primary + 7, version=wallet.version + 1)
-    lines = statement_lines(wallet, richer)
+    lines = statement_lines(wallet, {Pocket.PRIMARY: richer.primary})
     hash_ = chain_hash(wallet.head, wallet.key, richer.version, entry, lines)
     seal = Seal(wallet=wallet.key, version=richer.version, previous=wallet.head, hash=hash_, lines=lines)
     await life.db[JOURNAL].insert_one(

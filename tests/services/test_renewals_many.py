@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import ConnectionFailure
 
 from models.calls.call import Call, Stage
-from models.calls.renewals import RENEWED_TOGETHER, RENEWED_TOGETHER_MAX, SHARE_OF_THE_DUE
+from models.calls.renewals import RENEWED_TOGETHER_MAX, TRANSACTIONS
 from models.calls.store import CALLS
 from models.db import Database
 from models.ledger.store import WALLETS
@@ -20,8 +20,10 @@ from tests.services.callkit import Killed, Process
 MONEY = 100_000
 # What has been captured at a renewal a second late.
 TALKED = 6_100
+# When so many are due, they go two together.
+MANY = 2 * TRANSACTIONS
 # What a process asks of the database for renewals that go together; it may die before each.
-STEPS = ("wallets", "transaction", "calls", "journal", "wallets again")
+STEPS = ("transaction", "calls", "journal", "wallets")
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def before_it_is_written(
 async def test_all_that_is_due_is_renewed_in_one_turn_and_one_that_cannot_be_keeps_no_other_waiting(
     town: PaidTown, clock: VirtualClock, db: Database
 ) -> None:
-    here, count = town.process("here"), 2 * RENEWED_TOGETHER + 1
+    here, count = town.process("here"), MANY + 1
     calls = await talking(town, here, count)
     await db[WALLETS].delete_one({"user_id": "ann0"})  # nobody does that; its renewal is a fault
     clock.pass_(61)
@@ -82,7 +84,13 @@ async def test_all_that_is_due_is_renewed_in_one_turn_and_one_that_cannot_be_kee
 
 @pytest.mark.parametrize(
     ("due", "transactions"),
-    [(1, 1), (RENEWED_TOGETHER, 1), (RENEWED_TOGETHER + 1, 2), (4 * SHARE_OF_THE_DUE, SHARE_OF_THE_DUE)],
+    [
+        (1, 1),
+        (MANY - 1, MANY - 1),
+        (MANY, TRANSACTIONS),
+        (MANY + 1, TRANSACTIONS + 1),
+        (2 * MANY, TRANSACTIONS),
+    ],
 )
 async def test_what_is_due_together_goes_in_few_transactions_and_the_more_the_more_there_is(
     town: PaidTown, clock: VirtualClock, db: Database, due: int, transactions: int
@@ -108,7 +116,7 @@ async def test_a_crowd_goes_in_transactions_of_a_bounded_size(
         return await together(call_ids)
 
     monkeypatch.setattr(here.calls, "renew_together", counted)
-    calls = await talking(town, here, SHARE_OF_THE_DUE * (RENEWED_TOGETHER_MAX + 1))
+    calls = await talking(town, here, TRANSACTIONS * (RENEWED_TOGETHER_MAX + 1))
     clock.pass_(61)
     await here.calls.run_renewals()
     assert max(sizes) == RENEWED_TOGETHER_MAX
@@ -120,14 +128,10 @@ async def test_the_most_urgent_renewals_come_first(town: PaidTown, clock: Virtua
     here, asked = town.process("here"), list[str]()
 
     async def renew(call_id: str) -> bool:
+        asked.append(call_id)
         return False
 
-    async def together(call_ids: list[str]) -> set[str]:
-        asked.extend(call_ids)
-        return set()
-
     here.calls.renew = renew  # type: ignore[method-assign]
-    here.calls.renew_together = together  # type: ignore[method-assign, assignment]
     await town.people("ann", "bob", "cid", "dan")
     calls = []
     for payer, payee in (("ann", "bob"), ("cid", "dan")):
@@ -146,12 +150,12 @@ async def test_a_call_that_another_process_has_renewed_is_not_renewed_twice_and_
     town: PaidTown, clock: VirtualClock
 ) -> None:
     here, there = town.process("here"), town.process("there")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, 2)
     clock.pass_(61)
     assert await there.calls.renew(calls[0].id)
     assert await here.calls.renew_together([call.id for call in calls]) == set()
     await here.calls.run_renewals()
-    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [True] * 2
     kinds = [await town.kinds(call) for call in calls]
     assert kinds[0] == kinds[1], "one capture and one hold more for each"
     await town.books()
@@ -161,13 +165,13 @@ async def test_a_call_that_has_changed_elsewhere_keeps_its_money_until_it_is_ren
     town: PaidTown, clock: VirtualClock
 ) -> None:
     here, there = town.process("here"), town.process("there")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, 2)
     await there.calls.ask_upgrade(town.phone(here, "ann0").device, calls[0].id, type="video")
     clock.pass_(61)
     assert await here.calls.renew_together([call.id for call in calls]) == set()
-    assert await renewed(town, calls) == [False] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [False] * 2
     await here.calls.run_renewals()
-    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [True] * 2
     await town.books()
 
 
@@ -175,13 +179,13 @@ async def test_nothing_is_held_in_a_wallet_that_is_frozen_meanwhile_and_the_othe
     town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = town.process("here"), town.process("there")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, MANY)
     before = await town.wallet("ann0")
     clock.pass_(61)
     before_it_is_written(here, lambda: there.ledger.freeze("ann0", frozen=True), monkeypatch)
     await here.calls.run_renewals()
     assert (await town.wallet("ann0")).primary_held == before.primary_held
-    assert await renewed(town, calls[1:]) == [True] * (RENEWED_TOGETHER - 1)
+    assert await renewed(town, calls[1:]) == [True] * (MANY - 1)
     await town.books()
 
 
@@ -189,7 +193,7 @@ async def test_all_whose_calls_went_together_are_told_their_balance(
     town: PaidTown, clock: VirtualClock
 ) -> None:
     here = town.process("here")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, MANY)
     phones = [town.phone(here, call.caller.user_id) for call in calls]
     before = [len(phone.letters("WALLET_UPDATED")) for phone in phones]
     clock.pass_(61)
@@ -203,7 +207,7 @@ async def test_without_a_database_none_is_tried_by_itself_and_all_keep_their_pla
     town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, alone = town.process("here"), list[str]()
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, MANY)
     clock.pass_(61)
 
     async def away(*args, **more) -> None:  # type: ignore[no-untyped-def]
@@ -220,7 +224,7 @@ async def test_without_a_database_none_is_tried_by_itself_and_all_keep_their_pla
             await here.calls.run_renewals()
     assert alone == []
     await here.calls.run_renewals()
-    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [True] * MANY
 
 
 async def test_one_whose_money_is_over_and_one_whose_time_comes_soon_go_with_the_others(
@@ -239,14 +243,14 @@ async def test_a_call_that_has_ended_elsewhere_is_left_alone_and_the_others_are_
     town: PaidTown, clock: VirtualClock
 ) -> None:
     here, there = town.process("here"), town.process("there")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, MANY)
     clock.pass_(61)
     await there.calls.end(town.phone(here, "ann0").device, call_id=calls[0].id)
     await here.calls.run_renewals()
     ended = await town.call(calls[0])
     assert ended.charge is not None
     assert (ended.live, ended.charge.stage) == (False, Stage.SETTLED)
-    assert await renewed(town, calls[1:]) == [True] * (RENEWED_TOGETHER - 1)
+    assert await renewed(town, calls[1:]) == [True] * (MANY - 1)
     await town.books()
 
 
@@ -254,11 +258,11 @@ async def test_money_that_has_been_spent_elsewhere_meanwhile_keeps_no_other_call
     town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = town.process("here"), town.process("there")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, MANY)
     clock.pass_(61)
     before_it_is_written(here, lambda: town.send(there, "ann0", "bob1", 1_000), monkeypatch)
     await here.calls.run_renewals()
-    assert [(await town.call(call)).charge != call.charge for call in calls] == [True] * RENEWED_TOGETHER
+    assert [(await town.call(call)).charge != call.charge for call in calls] == [True] * MANY
     wallet = await town.wallet("ann0")
     assert wallet.primary + wallet.primary_held == MONEY - TALKED - 1_000
     await town.books()
@@ -268,14 +272,14 @@ async def test_the_others_do_not_wait_for_a_call_that_somebody_is_at(
     town: PaidTown, clock: VirtualClock
 ) -> None:
     here = town.process("here")
-    calls = await talking(town, here, RENEWED_TOGETHER)
+    calls = await talking(town, here, 2)
     clock.pass_(61)
     turn = here.calls._turns.setdefault(calls[0].id, asyncio.Lock())
     async with turn:
         assert await here.calls.renew_together([call.id for call in calls]) == {call.id for call in calls[1:]}
         job = asyncio.create_task(here.calls.run_renewals())
     await job
-    assert await renewed(town, calls) == [True] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [True] * 2
     await town.books()
 
 
@@ -298,19 +302,16 @@ async def test_wherever_a_process_dies_calls_that_go_together_are_all_renewed_or
     town: PaidTown, clock: VirtualClock
 ) -> None:
     doomed = [town.process(f"doomed{step}") for step in range(len(STEPS) + 1)]
-    calls = [
-        await talking(town, process, RENEWED_TOGETHER, prefix=f"{step} ")
-        for step, process in enumerate(doomed)
-    ]
+    calls = [await talking(town, process, 2, prefix=f"{step} ") for step, process in enumerate(doomed)]
     clock.pass_(61)
     for step, process in enumerate(doomed[:-1]):
         process.life.dies_at = process.life.calls + step + 1
         with pytest.raises(Killed):
-            await process.calls.run_renewals()
-        assert await renewed(town, calls[step]) == [False] * RENEWED_TOGETHER
+            await process.calls.renew_together([call.id for call in calls[step]])
+        assert await renewed(town, calls[step]) == [False] * 2
     doomed[-1].life.dies_at = doomed[-1].life.calls + len(STEPS) + 1
-    await doomed[-1].calls.run_renewals()
-    assert await renewed(town, calls[-1]) == [True] * RENEWED_TOGETHER
+    await doomed[-1].calls.renew_together([call.id for call in calls[-1]])
+    assert await renewed(town, calls[-1]) == [True] * 2
     await town.books()
     clock.pass_(3)
     await town.process("fresh").calls.run_late_renewals()
@@ -324,14 +325,14 @@ async def test_a_call_that_another_transaction_holds_keeps_no_other_waiting_and_
     town: PaidTown, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = town.process("here")
-    calls = await talking(town, here, RENEWED_TOGETHER + 1)
+    calls = await talking(town, here, MANY)
     clock.pass_(61)
     monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
     async with db.client.start_session() as dead, await dead.start_transaction():
         await db[CALLS].update_one({"_id": calls[0].id}, {"$set": {"held": True}}, session=dead)
         assert await here.calls.run_renewals() == len(calls)
         await dead.abort_transaction()
-    assert await renewed(town, calls) == [False] + [True] * RENEWED_TOGETHER
+    assert await renewed(town, calls) == [False] + [True] * (MANY - 1)
     await here.calls.run_renewals()
     assert await renewed(town, calls[:1]) == [False], "not at once"
     clock.pass_(1)
