@@ -148,8 +148,8 @@ class WalletMeter:
         by_key = {call.charge.wallet: call for call in calls if call.charge is not None}
         assert len(by_key) == len(calls), "each has a payer of its own"
         async with self._ledger.turn(*by_key):
-            wallets, plans = await self._plans(by_key, now, early=early)
             try:
+                wallets, plans = await self._plans(by_key, now, early=early)
                 draft = self._draft(wallets, [entry for plan in plans.values() for entry in plan.entries])
                 charges = {
                     by_key[key].id: plan.charge
@@ -209,6 +209,8 @@ class WalletMeter:
 
     async def close(self, call: Call) -> None:
         """Capture, release and settle, from wherever the call's money has come to."""
+        if call.charge is not None:
+            self._ledger.seen.forget([call.charge.wallet])  # it is renewed no more
         for _ in range(ROUNDS_MAX):
             if call.charge is None or call.charge.stage in (Stage.SETTLED, Stage.CLEARED):
                 return

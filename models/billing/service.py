@@ -253,6 +253,7 @@ class Billing:
             if not database_away(error):
                 raise
             return False
+        self._ledger.seen.moved(found.values())
         for key, wallet in found.items():
             self._memory.available[key] = wallet.spendable
         return True

@@ -78,7 +78,8 @@ class Meter(Protocol):
     ) -> AbstractAsyncContextManager[Covers]:
         """Capture what was used, reserve more if there is more, for calls each of which has a payer of its own.
 
-        ``early``: also if its time comes only soon. Raises ``Stale`` when a wallet is not what a call says of it.
+        ``early``: also if its time comes only soon. Raises ``Stale`` when a wallet is not what a call says of it,
+        or not what this process knew of it: again then, and it is read.
         """
         ...
 

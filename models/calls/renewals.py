@@ -1,4 +1,4 @@
-"""Reserving ahead for the calls that go on, a few together and evenly, whatever many of them there are.
+"""Reserving ahead for the calls that go on, evenly, and together where many are due.
 
 The board says which call is due when, so a turn of the job costs what is due and not what there is. Where very many
 come together, as they do a minute after a time without a database, some go early: each by no more than a share of its
@@ -8,7 +8,7 @@ period, so that none is late and the next time they come apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from itertools import islice
@@ -27,12 +27,12 @@ from models.errors import Refusal
 RENEWED_BY_OTHERS_AFTER_SECONDS = 2
 # So often a renewal that came to nothing is tried again.
 AGAIN_SECONDS = 1
-# A turn of renewals takes about so many transactions: one for each call while few are due, the quickest for each. The
-# more have come together, as they do after a time without a database, the more go in one, since most of what one costs
-# is its exchanges with the database, and there are as many for one call as for several.
-TRANSACTIONS = 4
+# Transactions of a turn of renewals, up to the size that one may have. While few are due each call has its own, the
+# quickest for each. The more have come together, as they do after a time without a database, the more go in one, since
+# most of what one costs is its exchanges with the database, and there are as many for one call as for several.
+TRANSACTIONS_OF_A_TURN = 4
 RENEWED_TOGETHER_MAX = 16
-MANY_RENEWALS = TRANSACTIONS * RENEWED_TOGETHER_MAX
+MANY_RENEWALS = TRANSACTIONS_OF_A_TURN * RENEWED_TOGETHER_MAX
 # Transactions at the same time, where several go together: while one waits for the database there is another.
 LINES_OF_MANY = 2
 # At the same time of each line, where very many have to go by themselves: calls of a process that has died.
@@ -147,26 +147,33 @@ class Renewals(Engine):
         passed = now - (self._turned_at or now)
         self._turned_at = now
         most = int(pace(agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX), now, passed))
-        many = max(most, len(agenda.until(now, MANY_RENEWALS)))
-        return await self._renew_each(self._due_renewals(most), many=many)
+
+        def due() -> int:
+            return max(most, len(agenda.until(self._clock.now(), MANY_RENEWALS)))
+
+        return await self._renew_each(self._due_renewals(most), due)
 
     async def run_late_renewals(self) -> int:
         """Renew what another process should have renewed, the most urgent first; how many there were."""
         late = self._clock.now() - timedelta(seconds=RENEWED_BY_OTHERS_AFTER_SECONDS)
         found = await self._store.to_renew(late, DUE_MAX)
-        return await self._renew_each(self._still_due(found), many=len(found))
+        return await self._renew_each(self._still_due(found), lambda: len(found))
 
-    async def _renew_each(self, call_ids: Iterator[str], *, many: int) -> int:
-        done = 0
+    async def _renew_each(self, call_ids: Iterator[str], due: Callable[[], int]) -> int:
+        done, together = 0, 1
 
         async def renew(some: Sequence[str]) -> None:
             nonlocal done
             done += len(some)
             await self._renew_some(some)
 
-        together = min(RENEWED_TOGETHER_MAX, max(1, many // TRANSACTIONS))
-        some = iter(lambda: list(islice(call_ids, together)), [])
-        await self._each(some, renew, at_once=LINES_OF_MANY if together > 1 else 1)
+        def some() -> list[str]:
+            nonlocal together  # as many as at the start of the turn, and more if more have come together since
+            together = max(together, min(RENEWED_TOGETHER_MAX, due() // TRANSACTIONS_OF_A_TURN))
+            return list(islice(call_ids, together))
+
+        lines = LINES_OF_MANY if due() >= 2 * TRANSACTIONS_OF_A_TURN else 1
+        await self._each(iter(some, []), renew, at_once=lines)
         return done
 
     def _still_due(self, call_ids: Iterable[str]) -> Iterator[str]:

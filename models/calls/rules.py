@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from models.calls import commands as c
 from models.calls import moves, tariff, upgrades
@@ -75,14 +74,14 @@ def step(call: Call, command: c.Command, *, role: Role, now: datetime, timers: T
 def begin(call: Call, *, timers: Timers) -> Step:
     """The first version of a call: ringing, with its deadline and the fact that tells the callee."""
     assert call.version == 1, "a call begins ringing, at version 1"
-    call = _timed(call, timers)
+    call = _timed(call, timers, version=1)
     check(call)
     return Step(call, (Fact("requested", 1, {}),), changed=True)
 
 
 def charged(call: Call, charge: Charge | None, *, timers: Timers) -> Call:
     """A call that is about to be written, with its money."""
-    call = _timed(replace(call, charge=charge), timers)
+    call = _timed(replace(call, charge=charge), timers, version=call.version)
     check(call)
     return call
 
@@ -93,9 +92,9 @@ def out_of_money(call: Call, now: datetime) -> bool:
     return end is not None and end <= now
 
 
-def _timed(call: Call, timers: Timers, **more: Any) -> Call:
-    """The call with its times, and ``more`` on which they do not depend."""
-    return replace(call, deadline_at=deadline(call, timers), renew_at=renewal(call), **more)
+def _timed(call: Call, timers: Timers, *, version: int) -> Call:
+    """The call at a version, with its times."""
+    return replace(call, version=version, deadline_at=deadline(call, timers), renew_at=renewal(call))
 
 
 def _no(call: Call) -> Refusal:

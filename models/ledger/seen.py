@@ -1,7 +1,7 @@
 """Wallets as this process saw them last: for plans whose writing the wallets' versions guard.
 
 What is remembered may be old, since other processes move wallets too. So it serves only where something is posted: a
-posting is made for one version of a wallet and for whether it is frozen, and is ``Stale`` on any other. Whoever was
+posting is made for one version of a wallet and for whether it is frozen, and is ``Stale`` on any other. Whoever is
 told that forgets, and reads.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from models.ledger.journal import Wallet
 
-# Those kept and not used for longest are forgotten first: a read is all that it costs.
-SEEN_MAX = 10_000
+# Those kept longest ago are forgotten first: a read is all that it costs. More than one process can renew for.
+SEEN_MAX = 20_000
 
 
 class Seen:

@@ -227,7 +227,7 @@ class LedgerStore:
                 await self.beside([one.entry for one in sealed], session)
         moved = [
             UpdateOne(
-                {"_id": key, "version": before[key].version, "frozen": before[key].frozen},
+                _guard(before[key]),
                 {"$set": _state(wallet)},
             )
             for key, wallet in sorted(after.items())
@@ -288,6 +288,13 @@ class LedgerStore:
             found += sorted(stretch, key=lambda one: -one.version_in(wallet))
             top = low
         return found[:most]
+
+
+def _guard(wallet: Wallet) -> Document:
+    """The wallet exactly as it was planned with. Its head too: the same version of a database that was put back to an
+    earlier time meanwhile, under a server that runs, is another one.
+    """
+    return {"_id": wallet.key, "version": wallet.version, "head": wallet.head, "frozen": wallet.frozen}
 
 
 def _state(wallet: Wallet) -> Document:

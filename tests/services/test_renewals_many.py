@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import ConnectionFailure
 
 from models.calls.call import Call, Stage
-from models.calls.renewals import RENEWED_TOGETHER_MAX, TRANSACTIONS
+from models.calls.renewals import RENEWED_TOGETHER_MAX, TRANSACTIONS_OF_A_TURN
 from models.calls.store import CALLS
 from models.db import Database
 from models.ledger.store import WALLETS
@@ -21,7 +21,7 @@ MONEY = 100_000
 # What has been captured at a renewal a second late.
 TALKED = 6_100
 # When so many are due, they go two together.
-MANY = 2 * TRANSACTIONS
+MANY = 2 * TRANSACTIONS_OF_A_TURN
 # What a process asks of the database for renewals that go together; it may die before each.
 STEPS = ("transaction", "calls", "journal", "wallets")
 
@@ -87,9 +87,9 @@ async def test_all_that_is_due_is_renewed_in_one_turn_and_one_that_cannot_be_kee
     [
         (1, 1),
         (MANY - 1, MANY - 1),
-        (MANY, TRANSACTIONS),
-        (MANY + 1, TRANSACTIONS + 1),
-        (2 * MANY, TRANSACTIONS),
+        (MANY, TRANSACTIONS_OF_A_TURN),
+        (MANY + 1, TRANSACTIONS_OF_A_TURN + 1),
+        (2 * MANY, TRANSACTIONS_OF_A_TURN),
     ],
 )
 async def test_what_is_due_together_goes_in_few_transactions_and_the_more_the_more_there_is(
@@ -105,6 +105,32 @@ async def test_what_is_due_together_goes_in_few_transactions_and_the_more_the_mo
     await town.books()
 
 
+async def test_more_go_together_when_more_have_come_together_while_the_first_one_was_renewed(
+    town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, sizes = town.process("here"), list[int]()
+    renew, together = here.calls.renew, here.calls.renew_together
+
+    async def slowly(call_id: str, **more: bool) -> bool:
+        done = await renew(call_id, **more)
+        clock.pass_(1)
+        return done
+
+    async def counted(call_ids: list[str]) -> set[str]:
+        sizes.append(len(call_ids))
+        return await together(call_ids)
+
+    monkeypatch.setattr(here.calls, "renew", slowly)
+    monkeypatch.setattr(here.calls, "renew_together", counted)
+    calls = await talking(town, here, 1)
+    clock.pass_(1)
+    calls += await talking(town, here, 2 * MANY, prefix="later ")
+    clock.pass_(59)
+    assert await here.calls.run_renewals() == 2 * MANY + 1
+    assert sizes == [2 * MANY // TRANSACTIONS_OF_A_TURN] * TRANSACTIONS_OF_A_TURN
+    await town.books()
+
+
 async def test_a_crowd_goes_in_transactions_of_a_bounded_size(
     town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +142,7 @@ async def test_a_crowd_goes_in_transactions_of_a_bounded_size(
         return await together(call_ids)
 
     monkeypatch.setattr(here.calls, "renew_together", counted)
-    calls = await talking(town, here, TRANSACTIONS * (RENEWED_TOGETHER_MAX + 1))
+    calls = await talking(town, here, TRANSACTIONS_OF_A_TURN * (RENEWED_TOGETHER_MAX + 1))
     clock.pass_(61)
     await here.calls.run_renewals()
     assert max(sizes) == RENEWED_TOGETHER_MAX
@@ -321,18 +347,19 @@ async def test_wherever_a_process_dies_calls_that_go_together_are_all_renewed_or
     await town.books()
 
 
-async def test_a_call_that_another_transaction_holds_keeps_no_other_waiting_and_is_tried_again(
-    town: PaidTown, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [2, MANY])
+async def test_a_call_that_another_transaction_holds_keeps_no_other_waiting_for_long_and_is_tried_again(
+    town: PaidTown, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     here = town.process("here")
-    calls = await talking(town, here, MANY)
+    calls = await talking(town, here, count)
     clock.pass_(61)
     monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
     async with db.client.start_session() as dead, await dead.start_transaction():
         await db[CALLS].update_one({"_id": calls[0].id}, {"$set": {"held": True}}, session=dead)
         assert await here.calls.run_renewals() == len(calls)
         await dead.abort_transaction()
-    assert await renewed(town, calls) == [False] + [True] * (MANY - 1)
+    assert await renewed(town, calls) == [False] + [True] * (count - 1)
     await here.calls.run_renewals()
     assert await renewed(town, calls[:1]) == [False], "not at once"
     clock.pass_(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Any
 
@@ -89,13 +90,92 @@ async def test_what_this_process_itself_does_with_the_wallet_is_known_at_the_ren
 ) -> None:
     call = await stage.talk()
     await stage.town.send(stage.here, "ann", "cid", 1_000)
-    await stage.here.ledger.freeze("ann", frozen=True)
-    await stage.here.ledger.freeze("ann", frozen=False)
     clock.pass_(60)
     before, reads = db.transactions, Reads(stage.here, monkeypatch)
     await stage.here.calls.run_renewals()
     assert (reads.taken(), db.transactions - before) == ([], 1)
     assert (await charge_of(stage, call)).held.total == AHEAD
+    await stage.here.ledger.freeze("ann", frozen=True)
+    assert stage.here.ledger.seen.of(["ann:NGN"])["ann:NGN"].frozen
+    await stage.town.books()
+
+
+async def test_a_tick_that_looks_into_the_wallet_brings_what_is_remembered_up_to_date(
+    stage: Stage, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, there = await stage.talk(), stage.town.process("there")
+    await stage.town.send(there, "ann", "cid", 1_000)
+    clock.pass_(60)
+    await stage.here.billing.run_ticks()
+    before, reads = db.transactions, Reads(stage.here, monkeypatch)
+    await stage.here.calls.run_renewals()
+    assert (reads.taken(), db.transactions - before) == ([], 1)
+    assert (await charge_of(stage, call)).held.total == AHEAD
+    await stage.town.books()
+
+
+async def test_a_call_that_goes_on_at_another_price_is_renewed_by_what_its_upgrade_left(
+    stage: Stage, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await stage.talk()
+    await stage.here.calls.ask_upgrade(stage.ann.device, call.id, type="video")
+    await stage.here.calls.answer_upgrade(stage.bob.device, call.id, accept=True)
+    clock.pass_(60)
+    reads = Reads(stage.here, monkeypatch)
+    await stage.here.calls.run_renewals()
+    assert reads.taken() == []
+    assert (await charge_of(stage, call)).captured.total == MINUTE
+    await stage.town.books()
+
+
+async def test_the_wallet_of_a_call_that_has_ended_is_not_remembered(
+    stage: Stage, clock: VirtualClock
+) -> None:
+    call = await stage.talk()
+    assert stage.here.ledger.seen.of(["ann:NGN"])
+    clock.pass_(5)
+    await stage.ann.end(call)
+    await stage.here.jobs()
+    assert not stage.here.ledger.seen.of(["ann:NGN"])
+
+
+async def test_the_same_version_of_another_history_is_not_taken_for_the_one_remembered(
+    stage: Stage, clock: VirtualClock, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was put back to an earlier time under the server, and has gone another way since."""
+    call = await stage.talk()
+    await db[WALLETS].update_one({"user_id": "ann"}, {"$set": {"head": "of another history"}})
+    clock.pass_(60)
+    reads = Reads(stage.here, monkeypatch)
+    await stage.here.calls.run_renewals()
+    assert reads.taken() == [["ann:NGN"]]
+    entries = [one for one in await stage.town.ledger.store.of_call(call.id) if one.entry.at == clock.now()]
+    assert entries[0].seals[0].previous == "of another history"
+
+
+async def test_a_renewal_that_is_cancelled_is_made_later_from_a_wallet_that_was_read(
+    stage: Stage, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a server that is shut down while it renews, and in whatever step it is."""
+    call, reached = await stage.talk(), asyncio.Event()
+    clock.pass_(60)
+
+    async def for_ever(*args: Any, **more: Any) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as stuck:
+        stuck.setattr(stage.here.ledger.store, "write", for_ever)
+        renewing = asyncio.create_task(stage.here.calls.renew(call.id))
+        await reached.wait()
+        renewing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await renewing
+    assert (await stage.now(call)).charge == call.charge
+    reads = Reads(stage.here, monkeypatch)
+    assert await stage.here.calls.renew(call.id)
+    assert reads.taken() == [["ann:NGN"]]
+    assert (await charge_of(stage, call)).captured.total == MINUTE
     await stage.town.books()
 
 
