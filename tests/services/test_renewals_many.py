@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import ConnectionFailure
 
 from models.calls.call import Call, Stage
-from models.calls.renewals import RENEWED_TOGETHER_MAX, TRANSACTIONS_OF_A_TURN
+from models.calls.renewals import LINES_OF_MANY, RENEWED_TOGETHER_MAX, TRANSACTIONS_OF_A_TURN
 from models.calls.store import CALLS
 from models.db import Database
 from models.ledger.store import WALLETS
@@ -131,21 +131,28 @@ async def test_more_go_together_when_more_have_come_together_while_the_first_one
     await town.books()
 
 
-async def test_a_crowd_goes_in_transactions_of_a_bounded_size(
+async def test_a_crowd_goes_in_transactions_of_a_bounded_size_a_few_at_the_same_time(
     town: PaidTown, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, sizes = town.process("here"), list[int]()
-    together = here.calls.renew_together
+    here, sizes, at_once = town.process("here"), list[int](), list[int]()
+    together, under_way = here.calls.renew_together, 0
 
     async def counted(call_ids: list[str]) -> set[str]:
+        nonlocal under_way
         sizes.append(len(call_ids))
-        return await together(call_ids)
+        under_way += 1
+        at_once.append(under_way)
+        try:
+            return await together(call_ids)
+        finally:
+            under_way -= 1
 
     monkeypatch.setattr(here.calls, "renew_together", counted)
     calls = await talking(town, here, TRANSACTIONS_OF_A_TURN * (RENEWED_TOGETHER_MAX + 1))
     clock.pass_(61)
     await here.calls.run_renewals()
     assert max(sizes) == RENEWED_TOGETHER_MAX
+    assert max(at_once) == LINES_OF_MANY
     assert all(await renewed(town, calls))
     await town.books()
 
