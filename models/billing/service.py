@@ -19,7 +19,7 @@ from models.agenda import Agenda
 from models.calls import tariff
 from models.calls.call import Call, Price, State
 from models.calls.service import Calls
-from models.db import database_away
+from models.db import database_away, out_of_reach
 from models.ledger.journal import Entry, Kind, Wallet
 from models.ledger.service import Ledger
 from models.ports import Clock, Doors
@@ -163,16 +163,24 @@ class Billing:
             self.want(sorted(payers))
 
     async def run_wanted(self) -> None:
-        """Extend (or shorten) the calls of those whose money has changed."""
-        while self._wanted:
-            user_id = self._wanted.pop()
-            try:
-                await self._calls.renew_for(user_id)
-            except Exception as error:
-                if database_away(error):
-                    self._wanted.add(user_id)  # the job's next turn tries again
-                    raise
-                log.error("a call was not extended", user_id=user_id, exc_info=error)
+        """Extend (or shorten) the calls of those whose money has changed.
+
+        What could not be reached, or was held up by another transaction, is tried again by the job's next turn.
+        """
+        again = set[str]()
+        try:
+            while self._wanted:
+                user_id = self._wanted.pop()
+                try:
+                    await self._calls.renew_for(user_id)
+                except Exception as error:
+                    if database_away(error):
+                        again.add(user_id)
+                    if out_of_reach(error):
+                        raise
+                    log.error("a call was not extended", user_id=user_id, exc_info=error)
+        finally:
+            self._wanted |= again
 
     async def run_ticks(self) -> list[Tick]:
         """The ticks that are due for people connected to this process."""

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from models.db import database_away
+from models.db import out_of_reach
 from models.errors import Refusal
 from models.ports import Alarms, Clock, Courier, Doors, Ids, NoCourier
 from models.rooms import rules
@@ -200,6 +200,6 @@ class Engine:
             try:
                 await work(room_id)
             except Exception as error:
-                if database_away(error):
+                if out_of_reach(error):
                     raise  # the others would fail as well, each after its wait
                 log.error("a room is left as it is", room_id=room_id, exc_info=error)

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from pymongo.errors import ConnectionFailure
 
 from models.calls.call import Call, Reason, State
+from models.calls.store import CALLS
 from models.db import Database
 from models.errors import Refusal
 from models.ledger.journal import Kind
@@ -291,3 +293,53 @@ async def test_e46_a_wallet_frozen_in_mid_call_pays_what_it_has_promised_and_no_
     with pytest.raises(Refusal, match="WALLET_FROZEN"):
         await s.ann.request(s.bob)
     await s.town.books()
+
+
+async def test_a_call_that_another_transaction_holds_keeps_no_other_from_going_on_with_the_money_that_came(
+    db: Database, clock: VirtualClock, ids: CountingIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = await opened(db, clock, ids, money=1_000, others=["cid", "dan"])
+    await s.town.pay_in(s.here, "cid", 1_000)
+    cid, dan = s.town.phone(s.here, "cid"), s.town.phone(s.here, "dan")
+    held, free = await s.talk(), await dan.accept(await cid.request(dan))
+    await s.here.billing.run_wanted()
+    for name in ("ann", "cid"):
+        await s.town.pay_in(s.here, name, 20_000)
+    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
+
+    async def reach_ms() -> list[int | None]:
+        return [
+            charge.reach_ms for call in (held, free) if (charge := (await s.now(call)).charge) is not None
+        ]
+
+    async with db.client.start_session() as dead, await dead.start_transaction():
+        await db[CALLS].update_one({"_id": held.id}, {"$set": {"held": True}}, session=dead)
+        await s.here.billing.run_wanted()
+        await dead.abort_transaction()
+    assert await reach_ms() == [10_000, 210_000]
+    await s.here.billing.run_wanted()
+    assert await reach_ms() == [210_000, 210_000]
+    await s.town.books()
+
+
+async def test_without_a_database_all_keep_their_places_for_the_money_that_came(
+    db: Database, clock: VirtualClock, ids: CountingIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = await opened(db, clock, ids, money=1_000)
+    call, asked = await s.talk(), list[str]()
+    s.here.billing.want(["ann", "bob", "cid"])
+
+    async def away(user_id: str) -> None:
+        asked.append(user_id)
+        raise ConnectionFailure("no database")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(s.here.calls, "renew_for", away)
+        with pytest.raises(ConnectionFailure):
+            await s.here.billing.run_wanted()
+    assert len(asked) == 1, "the others would fail as well"
+    await s.town.pay_in(s.town.process("there"), "ann", 20_000)
+    await s.here.billing.run_wanted()
+    charge = (await s.now(call)).charge
+    assert charge is not None
+    assert charge.reach_ms == 210_000

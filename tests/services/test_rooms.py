@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from pymongo.errors import ConnectionFailure
 
-from models.db import Database
+from models.db import Database, HeldUp
 from models.errors import Refusal
 from models.rooms.room import Access, Closed, Gone
 from models.rooms.service import JOINED_MAX, OWNED_MAX
@@ -527,3 +529,22 @@ async def test_rooms_are_listed_newest_first_page_by_page(house: RoomHouse, p: P
     found, more = await p.rooms.mine("ada", before=rooms[1], limit=3)
     assert ([one.room.id for one in found], more) == ([rooms[0]], False)
     assert (await p.rooms.create("ada", access=Access.INVITE)).room.access is Access.INVITE
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [(HeldUp("by another"), ["c"]), (ValueError("a bug"), ["c"]), (ConnectionFailure("away"), [])],
+)
+async def test_a_room_that_cannot_be_done_keeps_no_other_waiting_unless_the_database_is_out_of_reach(
+    p: Process, fault: Exception, done: list[str]
+) -> None:
+    reached = list[str]()
+
+    async def work(room_id: str) -> None:
+        if room_id == "b":
+            raise fault
+        reached.append(room_id)
+
+    with pytest.raises(ConnectionFailure) if not done else nullcontext():
+        await p.rooms._each(["a", "b", "c"], work)
+    assert reached == ["a", *done]
