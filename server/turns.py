@@ -28,15 +28,16 @@ class Turns:
         self._works = works
         self._workers = workers
         self._passed: dict[str, int] = {}
+        self._known: set[str] = set()
+        self._orders: dict[str, list[str]] = {}
 
     def mine(self, job: Job) -> bool:
         """Whether this turn of the job is for this process."""
         if not job.anywhere:
             return True
-        workers = self._all()
-        if self._process not in workers:
+        order = self._order(job.name)
+        if self._process not in order:
             return False
-        order = sorted(workers, key=lambda process: _weight(job.name, process), reverse=True)
         if order[0] == self._process:
             return True
         passed = self._passed[job.name] = self._passed.get(job.name, 0) + 1
@@ -45,7 +46,17 @@ class Turns:
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
-        return max(self._all(), key=lambda process: _weight(name, process)) == self._process
+        return self._order(name)[0] == self._process
+
+    def _order(self, name: str) -> list[str]:
+        """Who does the job of that name, whose it is first; found anew when somebody has come or gone."""
+        workers = self._all()
+        if workers != self._known:
+            self._known = workers
+            self._orders.clear()
+        if name not in self._orders:
+            self._orders[name] = sorted(workers, key=lambda process: _weight(name, process), reverse=True)
+        return self._orders[name]
 
     def _all(self) -> set[str]:
         workers = set(self._workers())

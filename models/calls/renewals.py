@@ -146,7 +146,10 @@ class Renewals(Engine):
         now, agenda = self._clock.now(), self.board.renewals
         passed = now - (self._turned_at or now)
         self._turned_at = now
-        most = int(pace(agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX), now, passed))
+        soon = agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX)
+        if not soon:
+            return 0  # ten times a second, in every process
+        most = int(pace(soon, now, passed))
 
         def due() -> int:
             return max(most, len(agenda.until(self._clock.now(), MANY_RENEWALS)))
