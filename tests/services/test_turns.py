@@ -52,6 +52,23 @@ def test_when_a_process_goes_only_its_jobs_move() -> None:
         assert after == before or before == "p3"
 
 
+def test_who_comes_and_who_goes_is_noticed_at_the_next_turn() -> None:
+    living, names = ["p0", "p1"], [f"job {number}" for number in range(20)]
+    mine = turns("p0", living)
+
+    def first_of() -> set[str]:
+        return {name for name in names if mine.first(name)}
+
+    both = first_of()
+    assert both
+    assert both < set(names)
+    living.remove("p1")
+    assert first_of() == set(names)
+    assert all(mine.mine(job(name)) for name in names)
+    living.append("p1")
+    assert first_of() == both
+
+
 def test_a_server_that_leaves_jobs_to_workers_does_only_those_about_itself() -> None:
     mine = turns("web", ["worker"], works=False)
     assert not any(mine.mine(job("pushes")) for _ in range(2 * OTHERS_TURN))
