@@ -305,7 +305,7 @@ async def test_a_call_that_another_transaction_holds_keeps_no_other_from_going_o
     await s.here.billing.run_wanted()
     for name in ("ann", "cid"):
         await s.town.pay_in(s.here, name, 20_000)
-    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
+    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.6)
 
     async def reach_ms() -> list[int | None]:
         return [

@@ -361,7 +361,7 @@ async def test_a_call_that_another_transaction_holds_keeps_no_other_waiting_for_
     here = town.process("here")
     calls = await talking(town, here, count)
     clock.pass_(61)
-    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.2)
+    monkeypatch.setattr("models.db.TRANSACTION_SECONDS", 0.6)
     async with db.client.start_session() as dead, await dead.start_transaction():
         await db[CALLS].update_one({"_id": calls[0].id}, {"$set": {"held": True}}, session=dead)
         assert await here.calls.run_renewals() == len(calls)
