@@ -1,8 +1,8 @@
 """Wallets as this process saw them last: for plans whose writing the wallets' versions guard.
 
 What is remembered may be old, since other processes move wallets too. So it serves only where something is posted: a
-posting is made for one version of a wallet and for whether it is frozen, and is ``Stale`` on any other. Whoever is
-told that forgets, and reads.
+posting is made for one version of a wallet, with its head, and for whether it is frozen, and is ``Stale`` on any other.
+Whoever is told that forgets, and reads.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ class Seen:
         self.keep([wallet for wallet in wallets if wallet.key in self._wallets])
 
     def forget(self, keys: Iterable[str]) -> None:
-        """What was planned from these has not come about."""
+        """Read these next time: what was planned from them has not come about, or nothing more will be."""
         for key in keys:
             self._wallets.pop(key, None)

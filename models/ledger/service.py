@@ -73,7 +73,7 @@ class Ledger:
         self._ids = ids
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners: list[Listener] = []
-        # For renewals, which come again and again: read the wallet of whatever else is asked.
+        # For renewals alone, which come again and again; whatever may refuse somebody reads the wallet.
         self.seen = Seen()
         # Told the code of each posting that is refused, for the metrics.
         self.refused: Callable[[str], None] = lambda code: None

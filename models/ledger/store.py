@@ -226,10 +226,7 @@ class LedgerStore:
             if self.beside is not None:
                 await self.beside([one.entry for one in sealed], session)
         moved = [
-            UpdateOne(
-                _guard(before[key]),
-                {"$set": _state(wallet)},
-            )
+            UpdateOne(_guard(before[key]), {"$set": _state(wallet)})
             for key, wallet in sorted(after.items())
             if wallet.version != before[key].version
         ]
