@@ -80,14 +80,14 @@ def tick_letters(ticks: Sequence[Tick]) -> list[Letter]:
     return letters
 
 
-@job("ticks", every_seconds=0.1)
+@job("ticks", every_seconds=0.1, agenda=lambda services: services.billing.agenda)
 async def ticks(services: Services) -> None:
     """Say how the money of running calls stands, and warn of its end: in slices, and others get a turn between them."""
     async for some in services.billing.ticks():
         await services.mailbox.say_here(tick_letters(some))
 
 
-@job("renewals", every_seconds=0.1, first=True)
+@job("renewals", every_seconds=0.1, first=True, agenda=lambda services: services.calls.board.renewals)
 async def renewals(services: Services) -> None:
     """Reserve ahead for calls that go on."""
     await services.calls.run_renewals()

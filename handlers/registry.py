@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from handlers.context import Context
 from handlers.shapes import Nothing, Shape
+from models.agenda import Agenda
 
 Handler = Callable[[Context, dict[str, Any]], Awaitable[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,7 +95,7 @@ class Job:
 
     What is about the sockets and the memory of a process runs in each; what is done for all of them (``anywhere``)
     mostly runs in one, and may be left to workers. Where several are due, the others wait a moment
-    for one that is ``first``.
+    for one that is ``first``. What has an ``agenda`` has few turns while nothing on it is to be seen.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Job:
     doc: str
     anywhere: bool = False
     first: bool = False
+    agenda: Callable[..., Agenda] | None = None
 
 
 @dataclass(slots=True)
@@ -225,7 +227,14 @@ def notice(name: str, shape: type[Shape], doc: str) -> str:
     return name
 
 
-def job(name: str, *, every_seconds: float, anywhere: bool = False, first: bool = False) -> Callable[[F], F]:
+def job(
+    name: str,
+    *,
+    every_seconds: float,
+    anywhere: bool = False,
+    first: bool = False,
+    agenda: Callable[..., Agenda] | None = None,
+) -> Callable[[F], F]:
     """Declare ``async def handler(services)`` as timed work; see ``Job``."""
 
     def declare(handler: F) -> F:
@@ -238,6 +247,7 @@ def job(name: str, *, every_seconds: float, anywhere: bool = False, first: bool 
             doc=handler.__doc__ or "",
             anywhere=anywhere,
             first=first,
+            agenda=agenda,
         )
         return handler
 

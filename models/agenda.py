@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
 # Entries of keys that were moved or dropped may outnumber the others by so many before they are swept away.
 STALE_MAX = 64
 
 
 class Agenda:
-    """Keys, each due once at an instant. What is taken is off it; what waits costs nothing until its time comes."""
+    """Keys, each due once at an instant. What is taken is off it; what waits costs nothing until its time comes.
+
+    ``looked_ahead``: so long before its time an entry is wanted to be seen. ``sooner`` is told whenever there is
+    something to be seen earlier than before.
+    """
 
     def __init__(self) -> None:
+        self.looked_ahead = timedelta()
+        self.sooner: Callable[[], None] | None = None
         # Each with the number of its entry: the others of the key are skipped when they come up.
         self._at: dict[str, tuple[datetime, int]] = {}
         self._heap: list[tuple[datetime, int, str]] = []
@@ -36,6 +42,8 @@ class Agenda:
         if len(self._heap) > 2 * len(self._at) + STALE_MAX:
             self._heap = [(when, number, one) for one, (when, number) in self._at.items()]
             heapq.heapify(self._heap)
+        if self.sooner is not None and self._heap[0][1] == self._entries:
+            self.sooner()
 
     def drop(self, key: str) -> None:
         """``key`` is not due any more."""
@@ -49,6 +57,11 @@ class Agenda:
                 return at, key
             heapq.heappop(self._heap)
         return None
+
+    def to_be_seen(self) -> datetime | None:
+        """From when on there is something to be seen; None when nothing is on it."""
+        first = self.first()
+        return None if first is None else first[0] - self.looked_ahead
 
     def take(self, now: datetime) -> str | None:
         """The earliest that is due by ``now``, taken off; None when nothing is."""

@@ -44,6 +44,7 @@ from server.metrics import (
 )
 from server.prepare import prepare
 from server.rest import BODY_MAX, add_routes, answer_with
+from server.rests import rest_of
 from server.sandbox_pages import add_sandbox
 from server.security import Origins, protect
 from server.siblings import Siblings
@@ -205,7 +206,11 @@ def make_app(
         timed = [
             asyncio.create_task(
                 tasks.every(
-                    job.every_seconds, turn_of(job, services, turns, traces), job.name, first=job.first
+                    job.every_seconds,
+                    turn_of(job, services, turns, traces),
+                    job.name,
+                    first=job.first,
+                    rest=rest_of(job, services, turns, clock),
                 )
             )
             for job in catalogue.jobs.values()

@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from models.ports import Clock
-from server.strikes import STRIKE_SECONDS, Strikes
+from server.strikes import STRIKE_SECONDS, Bell, Strikes
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,16 @@ class SystemClock:
     def monotonic() -> float:
         """Seconds for measuring spans and rates; no relation to the time of day."""
         return time.monotonic()
+
+
+class Rest(Protocol):
+    """The rests that a job takes between its turns, while most of them would find nothing to do."""
+
+    bell: Bell
+
+    def seconds(self, every: float) -> float:
+        """How long the next rest is, for a job that has its turns ``every`` so many seconds; never less than that."""
+        ...
 
 
 async def pause(seconds: float) -> None:
@@ -126,12 +136,18 @@ class Tasks:
                 await asyncio.wait(late, timeout=1)
 
     async def every(
-        self, seconds: float, work: Callable[[], Awaitable[Any]], name: str, *, first: bool = False
+        self,
+        seconds: float,
+        work: Callable[[], Awaitable[Any]],
+        name: str,
+        *,
+        first: bool = False,
+        rest: Rest | None = None,
     ) -> None:
         """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes.
 
         To the next tenth of a second: jobs that wake this process do it together, and others give way to the turns of
-        one that is ``first``.
+        one that is ``first``. A ``rest`` says how many turns may be left out, and its bell that they may not.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -148,7 +164,10 @@ class Tasks:
                 return
             self._resting.add(task)
             try:
-                await self._strikes.next(seconds, first=first)
+                longer = seconds if rest is None else rest.seconds(seconds)
+                bell = rest.bell if rest is not None and longer > seconds else None
+                if not await self._strikes.next(longer, first=first, bell=bell):
+                    await self._strikes.next(0.0, first=first)
             finally:
                 self._resting.discard(task)
 

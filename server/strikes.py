@@ -14,7 +14,8 @@ STRIKE_SECONDS = 0.1
 # So long do the others wait at most for a turn of those that are first.
 PATIENCE_SECONDS = 0.15
 
-_Waiter = asyncio.Future[None]
+# True when it was woken at its strike.
+_Waiter = asyncio.Future[bool]
 
 
 def until_next(now: float, seconds: float, phase: float) -> float:
@@ -25,6 +26,18 @@ def until_next(now: float, seconds: float, phase: float) -> float:
     strikes = round((now + seconds - phase) / STRIKE_SECONDS)
     wait = phase + strikes * STRIKE_SECONDS - now
     return wait if wait >= STRIKE_SECONDS / 2 else wait + STRIKE_SECONDS
+
+
+class Bell:
+    """Wakes the one who sleeps by it, before the strike that they wait for."""
+
+    def __init__(self) -> None:
+        self.sleeper: _Waiter | None = None
+
+    def ring(self) -> None:
+        """Nothing when nobody sleeps by it."""
+        if self.sleeper is not None and not self.sleeper.done():
+            self.sleeper.set_result(False)
 
 
 class Strikes:
@@ -43,8 +56,11 @@ class Strikes:
         self._held: list[_Waiter] | None = None
         self._patience: asyncio.TimerHandle | None = None
 
-    async def next(self, seconds: float, *, first: bool = False) -> None:
-        """Wait for the strike that is next to ``seconds`` from now, and for those that go first there."""
+    async def next(self, seconds: float, *, first: bool = False, bell: Bell | None = None) -> bool:
+        """Wait for the strike that is next to ``seconds`` from now, and for those that go first there.
+
+        False as soon as the ``bell`` rings before.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         wait = until_next(now, seconds, self._phase)
@@ -54,7 +70,9 @@ class Strikes:
             loop.call_later(wait, self._struck, strike)
         waiter = loop.create_future()
         self._due[strike][0 if first else 1].append(waiter)
-        await waiter
+        if bell is not None:
+            bell.sleeper = waiter
+        return await waiter
 
     @contextmanager
     def going_first(self) -> Iterator[None]:
@@ -105,5 +123,5 @@ def _wake(waiters: Iterable[_Waiter]) -> int:
     """How many of them were still waiting."""
     waiting = [waiter for waiter in waiters if not waiter.done()]
     for waiter in waiting:
-        waiter.set_result(None)
+        waiter.set_result(True)
     return len(waiting)

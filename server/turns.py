@@ -30,9 +30,14 @@ class Turns:
         self._passed: dict[str, int] = {}
         self._known: set[str] = set()
         self._orders: dict[str, list[str]] = {}
+        # How many turns of a job this process goes on by, once it has them again.
+        self._left: dict[str, int] = {}
+        # Told when somebody has come or gone: whoever rests may be wanted now.
+        self.moved: list[Callable[[], None]] = []
 
     def mine(self, job: Job) -> bool:
         """Whether this turn of the job is for this process."""
+        self._look()
         if not job.anywhere:
             return True
         order = self._order(job.name)
@@ -40,27 +45,54 @@ class Turns:
             return False
         if order[0] == self._process:
             return True
-        passed = self._passed[job.name] = self._passed.get(job.name, 0) + 1
-        every = max(OTHERS_TURN, len(order))
+        passed = self._passed[job.name] = self._passed.get(job.name, 0) + self._left.pop(job.name, 1)
+        every = _every(order)
         return passed % every == (order.index(self._process) + 1) % every
+
+    def leave(self, job: Job) -> int:
+        """After how many turns of the job the next one is for this process, as long as nobody comes or goes.
+
+        Those before it need not be asked for.
+        """
+        order = self._order(job.name)
+        if order[0] == self._process:
+            return 1
+        every = _every(order)
+        if self._process not in order:
+            return every
+        wanted = (order.index(self._process) + 1 - self._passed.get(job.name, 0)) % every or every
+        self._left[job.name] = wanted
+        return wanted
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
         return self._order(name)[0] == self._process
 
     def _order(self, name: str) -> list[str]:
-        """Who does the job of that name, whose it is first; found anew when somebody has come or gone."""
+        """Who does the job of that name, whose it is first."""
+        self._look()
+        if name not in self._orders:
+            self._orders[name] = sorted(self._known, key=lambda process: _weight(name, process), reverse=True)
+        return self._orders[name]
+
+    def _look(self) -> None:
+        """See whether somebody has come or gone."""
         workers = self._all()
         if workers != self._known:
             self._known = workers
             self._orders.clear()
-        if name not in self._orders:
-            self._orders[name] = sorted(workers, key=lambda process: _weight(name, process), reverse=True)
-        return self._orders[name]
+            self._left.clear()
+            for tell in self.moved:
+                tell()
 
     def _all(self) -> set[str]:
         workers = set(self._workers())
         return workers if workers and not self._works else {*workers, self._process}
+
+
+def _every(order: list[str]) -> int:
+    """Of how many turns of somebody else's job each takes one."""
+    return max(OTHERS_TURN, len(order))
 
 
 def _weight(name: str, process: str) -> bytes:

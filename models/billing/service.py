@@ -125,7 +125,7 @@ class Billing:
         self._memory = _Memory()
         self._wanted: set[str] = set()
         # When it is to be seen next what there is to say about a call.
-        self._agenda = Agenda()
+        self.agenda = Agenda()
         ledger.listeners.append(self._moved)
         calls.board.listeners.append(self._changed)
         for call in calls.board.calls():
@@ -189,7 +189,7 @@ class Billing:
     async def ticks(self) -> AsyncIterator[list[Tick]]:
         """The same in slices, so that others get a turn between them however many there are."""
         away = False
-        while (now := self._clock.now()) and (first := self._agenda.first()) and first[0] <= now:
+        while (now := self._clock.now()) and (first := self.agenda.first()) and first[0] <= now:
             due = self._due_now(now)
             if due and not away:  # else each slice would wait for the database in its turn
                 away = not await self._look(
@@ -202,16 +202,16 @@ class Billing:
     def _changed(self, call: Call) -> None:
         """A listener of the board: a call has begun to run, or has stopped, or its money lasts until another time."""
         if call.charge is not None and call.state in (State.ACTIVE, State.RECONNECTING):
-            self._agenda.set(call.id, self._clock.now())
+            self.agenda.set(call.id, self._clock.now())
         else:
-            self._agenda.drop(call.id)
+            self.agenda.drop(call.id)
             self._memory.forget(call.id)
 
     def _due_now(self, now: datetime) -> list[tuple[Call, bool]]:
         """Of the next calls to look at, those of which there is something to say, and whether it is a warning."""
         due = []
         for _ in range(TICKS_AT_ONCE):
-            call_id = self._agenda.take(now)
+            call_id = self.agenda.take(now)
             call = self._calls.board.call(call_id) if call_id is not None else None
             if call_id is None:
                 break
@@ -219,10 +219,10 @@ class Billing:
                 continue
             if not (self._doors.online(call.caller.user_id) or self._doors.online(call.callee.user_id)):
                 self._memory.forget(call.id)
-                self._agenda.set(call.id, now + timedelta(seconds=NOBODY_SECONDS))
+                self.agenda.set(call.id, now + timedelta(seconds=NOBODY_SECONDS))
                 continue
             warning = self._due(call, now)
-            self._agenda.set(call.id, self._next(call, now))
+            self.agenda.set(call.id, self._next(call, now))
             if warning is not None:
                 due.append((call, warning))
         return due

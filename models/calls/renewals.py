@@ -46,6 +46,7 @@ CROWD_PER_SECOND = 50
 # What is looked at to find the pace: more would not be done in that time.
 PACED_MAX = 10_000
 _AGAIN = timedelta(seconds=AGAIN_SECONDS)
+_SEEN_AHEAD = timedelta(seconds=EARLY_SECONDS)
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Renewals(Engine):
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
         self._turned_at: datetime | None = None
+        self.board.renewals.looked_ahead = _SEEN_AHEAD
 
     async def renew(self, call_id: str, *, early: bool = False) -> bool:
         """Reserve more for a live call, or see that there is less to reserve; whether anything has changed.
@@ -146,7 +148,7 @@ class Renewals(Engine):
         now, agenda = self._clock.now(), self.board.renewals
         passed = now - (self._turned_at or now)
         self._turned_at = now
-        soon = agenda.until(now + timedelta(seconds=EARLY_SECONDS), PACED_MAX)
+        soon = agenda.until(now + _SEEN_AHEAD, PACED_MAX)
         if not soon:
             return 0  # ten times a second, in every process
         most = int(pace(soon, now, passed))

@@ -18,6 +18,7 @@ from handlers.billing import BILLING_TICK
 from models.calls.call import Call
 from models.ledger.journal import Entry, Kind, Wallet
 from models.ports import Letter
+from server.rests import AgendaRest
 from server.wiring import catalogue
 from tests.bench.inside import Inside, Meter, Stall
 from tests.bench.phone import now
@@ -106,7 +107,15 @@ class Live:
         tasks = self.here.tasks
         running = [
             asyncio.create_task(
-                tasks.every(job.every_seconds, self._turn(job.name, job.handler), job.name, first=job.first)
+                tasks.every(
+                    job.every_seconds,
+                    self._turn(job.name, job.handler),
+                    job.name,
+                    first=job.first,
+                    rest=None
+                    if job.agenda is None
+                    else AgendaRest(job.agenda(self.here.services), self.here.clock),
+                )
             )
             for job in catalogue.jobs.values()
             if job.name in JOBS
