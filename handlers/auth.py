@@ -219,7 +219,7 @@ async def auth_refresh(ctx: Context, ask: dict[str, Any]) -> Any:
     return {"expires_in_ms": _ms_until(identity.expires_at, ctx.services.clock.now())}
 
 
-@job("accounts.revocations", every_seconds=0.4)
+@job("accounts.revocations", every_seconds=0.5)
 async def watch_revocations(services: Services) -> None:
     """Close the sockets of people who were banned, deleted or signed out, by whatever process."""
     await services.accounts.watch_revocations()

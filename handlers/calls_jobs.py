@@ -34,7 +34,7 @@ async def untold(services: Services) -> None:
     await services.calls.run_untold()
 
 
-@job("told", every_seconds=0.25)
+@job("told", every_seconds=0.25, agenda=lambda services: services.calls.unwritten)
 async def told(services: Services) -> None:
     """Write down what has been told."""
     await services.calls.flush_told()

@@ -126,7 +126,7 @@ def make_app(
     wired.funnel.traces = traces
     alarms.ring = lambda key: (services.rooms if key.startswith(ROOM_ALARM) else services.calls).alarm(key)
     services.calls.works, services.calls.send_back = works, sockets.send_back
-    turns = Turns(process, works=works, workers=lambda: services.calls.workers)
+    turns = Turns(process, works=works, workers=lambda: services.calls.workers, clock=clock)
     services.ledger.listeners.append(count_entries)
     services.ledger.refused = count_ledger_refusal
     declare_doors(catalogue)

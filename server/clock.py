@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from models.ports import Clock
-from server.strikes import STRIKE_SECONDS, Bell, Strikes
+from server.strikes import HALF_SECONDS, Bell, Strikes, beat_of
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class Tasks:
         self._resting: set[asyncio.Task[Any]] = set()
         self._ending = False
         # Another phase in each process: else those of one machine would all ask the database at the same instant.
-        self._strikes = Strikes(int.from_bytes(os.urandom(2), "big") / 65536 * STRIKE_SECONDS)
+        self._strikes = Strikes(int.from_bytes(os.urandom(2), "big") / 65536 * HALF_SECONDS)
         self.give_way = self._strikes.give_way
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -146,11 +146,14 @@ class Tasks:
     ) -> None:
         """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes.
 
-        To the next tenth of a second: jobs that wake this process do it together, and others give way to the turns of
-        one that is ``first``. A ``rest`` says how many turns may be left out, and its bell that they may not.
+        To the next tenth of a second, or to the job's own half second: jobs that wake this process do it together,
+        and others give way to the turns of one that is ``first``. A ``rest`` says how many turns may be left out, and
+        its bell that they may not.
         """
         task = asyncio.current_task()
         assert task is not None
+        beat = beat_of(name, seconds)
+        early = seconds / 2 if beat is not None else 0.0  # so that it is not too late that it falls in
         while True:
             try:
                 with self._strikes.going_first() if first else nullcontext():
@@ -165,9 +168,11 @@ class Tasks:
             self._resting.add(task)
             try:
                 longer = seconds if rest is None else rest.seconds(seconds)
-                bell = rest.bell if rest is not None and longer > seconds else None
-                if not await self._strikes.next(longer, first=first, bell=bell):
+                if rest is None or longer <= seconds:
+                    await self._strikes.next(seconds - early, first=first, beat=beat)
+                elif not await self._strikes.rest(longer - early, first=first, bell=rest.bell, beat=beat):
                     await self._strikes.next(0.0, first=first)
+                early = 0.0
             finally:
                 self._resting.discard(task)
 

@@ -1,7 +1,7 @@
-"""How long a job may rest between two turns, where most of them would find nothing to do.
+"""How long a job may rest between two turns, where those between would find nothing to do.
 
-What ends a rest early is told, never looked for: a job that rests costs an idle process next to nothing, and is as
-soon at work as one that has every turn.
+What ends a rest early is told, never looked for: a job that rests costs an idle process next to nothing, and is at
+work as soon as one that has every turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from server.strikes import Bell
 from server.turns import Turns
 
 # The longest rest of a job with an agenda, should ever an entry come there without a word.
-REST_SECONDS_MAX = 1.0
+REST_SECONDS_MAX = 2.0
 
 
 class AgendaRest:

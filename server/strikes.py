@@ -1,7 +1,8 @@
 """When the jobs of a process have their turns: at the strikes of one clock, together, and what is urgent first.
 
-To wake up costs an idle process more than most of what it then does, so all do it at once; and what most of them do
-can wait for the few that hold money for somebody who talks.
+To wake up costs an idle process more than most of what it then does, so all do it at once: those that are not due more
+often at the half seconds, spread over their periods. And what most of them do can wait for the few that hold money for
+somebody who talks.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
+from zlib import crc32
 
 STRIKE_SECONDS = 0.1
+# At one strike in so long a time those jobs meet that have their turns no more often.
+HALF_SECONDS = 0.5
 # So long do the others wait at most for a turn of those that are first.
 PATIENCE_SECONDS = 0.15
 
@@ -18,14 +23,28 @@ PATIENCE_SECONDS = 0.15
 _Waiter = asyncio.Future[bool]
 
 
-def until_next(now: float, seconds: float, phase: float) -> float:
+def until_next(now: float, seconds: float, phase: float, every: float | None = None) -> float:
     """The seconds from ``now`` to the strike of a clock that is next to ``now + seconds``.
 
-    It strikes every ``STRIKE_SECONDS``, ``phase`` after the full ones. Never sooner than half a strike.
+    It strikes ``every`` so many seconds, or ``STRIKE_SECONDS``, and ``phase`` after the full ones. Never sooner than
+    half a ``STRIKE_SECONDS``.
     """
-    strikes = round((now + seconds - phase) / STRIKE_SECONDS)
-    wait = phase + strikes * STRIKE_SECONDS - now
-    return wait if wait >= STRIKE_SECONDS / 2 else wait + STRIKE_SECONDS
+    every = every or STRIKE_SECONDS
+    wait = phase + round((now + seconds - phase) / every) * every - now
+    return wait if wait >= STRIKE_SECONDS / 2 else wait + every
+
+
+class Beat(NamedTuple):
+    """Which strikes are meant: one in ``every`` seconds, ``after`` the full ones."""
+
+    every: float
+    after: float
+
+
+def beat_of(name: str, every: float) -> Beat | None:
+    """At which strikes the job of that name has its turns; None when at any, as those that have theirs more often."""
+    places, odd = divmod(every, HALF_SECONDS)
+    return None if odd or not places else Beat(every, crc32(name.encode()) % int(places) * HALF_SECONDS)
 
 
 class Bell:
@@ -56,14 +75,28 @@ class Strikes:
         self._held: list[_Waiter] | None = None
         self._patience: asyncio.TimerHandle | None = None
 
-    async def next(self, seconds: float, *, first: bool = False, bell: Bell | None = None) -> bool:
+    async def next(self, seconds: float, *, first: bool = False, beat: Beat | None = None) -> None:
         """Wait for the strike that is next to ``seconds`` from now, and for those that go first there.
 
-        False as soon as the ``bell`` rings before.
+        Only strikes of the ``beat`` are meant, if there is one.
         """
+        await self._wait_for(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first)
+
+    async def rest(
+        self, seconds: float, *, first: bool = False, bell: Bell, beat: Beat | None = None
+    ) -> bool:
+        """As ``next``, for a longer time; False as soon as the ``bell`` rings before.
+
+        Without a ``beat`` it is no longer than ``seconds``, and whoever rests for half a second wakes up with others.
+        """
+        if beat is None and seconds >= HALF_SECONDS:
+            seconds, beat = seconds - HALF_SECONDS / 2, Beat(HALF_SECONDS, 0.0)
+        return await self._wait_for(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first, bell)
+
+    def _wait_for(self, seconds: float, beat: Beat, first: bool, bell: Bell | None = None) -> _Waiter:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        wait = until_next(now, seconds, self._phase)
+        wait = until_next(now, seconds, self._phase + beat.after, beat.every)
         strike = round((now + wait - self._phase) / STRIKE_SECONDS)
         if strike not in self._due:
             self._due[strike] = [], []
@@ -72,7 +105,7 @@ class Strikes:
         self._due[strike][0 if first else 1].append(waiter)
         if bell is not None:
             bell.sleeper = waiter
-        return await waiter
+        return waiter
 
     @contextmanager
     def going_first(self) -> Iterator[None]:

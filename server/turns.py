@@ -11,27 +11,31 @@ from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from handlers.registry import Job
+from models.ports import Clock
 
 # Of so many turns of somebody else's job each takes one: 4 s after it was due, deadlines of the dead are acted upon.
-# Where there are more processes than that, of as many turns as there are processes, and one process after the other:
-# together they look once more each time, however many they are.
+# Where there are more processes than that, they take every other turn, one process after the other.
 OTHERS_TURN = 4
 
 
 class Turns:
     """``workers`` are the living processes that do such jobs; this one does them if ``works``, or if nobody else does:
     what the dead have left must not wait for somebody to start a worker.
+
+    Turns are numbered by the time of day, so that those who look one after the other need not agree on it.
     """
 
-    def __init__(self, process: str, *, works: bool, workers: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, process: str, *, works: bool, workers: Callable[[], Collection[str]], clock: Clock
+    ) -> None:
         self._process = process
         self._works = works
         self._workers = workers
-        self._passed: dict[str, int] = {}
+        self._clock = clock
         self._known: set[str] = set()
         self._orders: dict[str, list[str]] = {}
-        # How many turns of a job this process goes on by, once it has them again.
-        self._left: dict[str, int] = {}
+        # The number of the last turn of somebody else's job.
+        self._last: dict[str, int] = {}
         # Told when somebody has come or gone: whoever rests may be wanted now.
         self.moved: list[Callable[[], None]] = []
 
@@ -45,24 +49,18 @@ class Turns:
             return False
         if order[0] == self._process:
             return True
-        passed = self._passed[job.name] = self._passed.get(job.name, 0) + self._left.pop(job.name, 1)
-        every = _every(order)
-        return passed % every == (order.index(self._process) + 1) % every
+        number = self._number(job)
+        last, self._last[job.name] = self._last.get(job.name, number - 1), number
+        own, every = self._own(order)  # whoever has missed theirs takes the next
+        return (number - own) // every > (last - own) // every
 
     def leave(self, job: Job) -> int:
-        """After how many turns of the job the next one is for this process, as long as nobody comes or goes.
-
-        Those before it need not be asked for.
-        """
+        """After how many turns of the job the next one is for this process, as long as nobody comes or goes."""
         order = self._order(job.name)
         if order[0] == self._process:
             return 1
-        every = _every(order)
-        if self._process not in order:
-            return every
-        wanted = (order.index(self._process) + 1 - self._passed.get(job.name, 0)) % every or every
-        self._left[job.name] = wanted
-        return wanted
+        own, every = self._own(order)
+        return every - (self._number(job) - own) % every
 
     def first(self, name: str) -> bool:
         """Whether the job of that name is this process's among those that live."""
@@ -81,18 +79,22 @@ class Turns:
         if workers != self._known:
             self._known = workers
             self._orders.clear()
-            self._left.clear()
             for tell in self.moved:
                 tell()
+
+    def _number(self, job: Job) -> int:
+        return int(self._clock.now().timestamp() / job.every_seconds)
+
+    def _own(self, order: list[str]) -> tuple[int, int]:
+        """Which of how many turns of somebody else's job this process takes."""
+        others = max(1, len(order) - 1)
+        every = max(OTHERS_TURN, 2 * (others - 1))
+        place = order.index(self._process) if self._process in order else others
+        return -(-place * every // others), every
 
     def _all(self) -> set[str]:
         workers = set(self._workers())
         return workers if workers and not self._works else {*workers, self._process}
-
-
-def _every(order: list[str]) -> int:
-    """Of how many turns of somebody else's job each takes one."""
-    return max(OTHERS_TURN, len(order))
 
 
 def _weight(name: str, process: str) -> bytes:

@@ -42,7 +42,7 @@ class Bouncer:
             await self._doors.close(note.user_id, session_ids=note.session_ids, code=note.code)
 
     async def watch(self) -> None:
-        """One look at the notes; run it more than twice a second."""
+        """One look at the notes; run it twice a second."""
         now = self._clock.now()
         notes = await self._store.notes_after(now - READ_FOR)
         self._first_seen = {note.id: self._first_seen.get(note.id, now) for note in notes}

@@ -154,7 +154,7 @@ class Beginning(Engine):
         # that what was reserved is given back even if this process does not live to do it.
         silent = (Fact("settled", done.call.version),)
         if await self._store.swap(ended, done.call, silent, self._clock.now()):
-            self._told.setdefault(found.id, set()).update(fact.version for fact in found.untold)
+            self._keep_told(found.id, (fact.version for fact in found.untold))
             await self._tell(done.call, silent)
             return done.call
         return await self._loaded(found.id)

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from models.agenda import Agenda
 from models.also import Also
 from models.calls import commands as c
 from models.calls import rules
@@ -41,6 +42,7 @@ UNTOLD_AFTER_SECONDS = 3
 DUE_MAX = 500
 # Calls that a job looks at before others get a turn, where there is nothing to wait for.
 AT_A_STRETCH_MAX = 100
+_TOLD = "told"
 
 
 class Announcer(Protocol):
@@ -92,7 +94,9 @@ class Engine:
         self._process = tools.process
         self._courier = tools.courier
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # What has been told and is not written down: the versions by call, and since when there is any.
         self._told: dict[str, set[int]] = {}
+        self.unwritten = Agenda()
         # What could not be written down for want of a database: by call and user whose socket has gone, and when;
         # and by call when its money was over, of which phones were told here.
         self._losses: dict[str, dict[str, c.Lose]] = {}
@@ -158,13 +162,19 @@ class Engine:
     async def flush_told(self) -> None:
         """Write down what has been told, for all calls at once."""
         told, self._told = self._told, {}
+        self.unwritten.drop(_TOLD)
         if told:
             try:
                 await self._store.told(told)
             except Exception:
                 for call_id, versions in told.items():
-                    self._told.setdefault(call_id, set()).update(versions)
+                    self._keep_told(call_id, versions)
                 raise
+
+    def _keep_told(self, call_id: str, versions: Iterable[int]) -> None:
+        self._told.setdefault(call_id, set()).update(versions)
+        if _TOLD not in self.unwritten:
+            self.unwritten.set(_TOLD, self._clock.now())
 
     async def _apply(
         self, call_id: str, command: c.Command, user_id: str | None = None, *, also: Also | None = None
@@ -247,7 +257,7 @@ class Engine:
                 # What it cost stands with the call already; the money follows, at the latest by ``run_money``.
                 await self._meter.close(call)
             if facts:
-                self._told.setdefault(call.id, set()).update(fact.version for fact in facts)
+                self._keep_told(call.id, (fact.version for fact in facts))
             await self._send(call, passing)
         except Exception as error:
             log.warning("told later", call_id=call.id, error=repr(error))

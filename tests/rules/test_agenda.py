@@ -55,6 +55,54 @@ def test_an_agenda_is_as_a_table_that_is_sorted_whenever_it_is_asked(
     assert all(key in agenda for key in table)
 
 
+@given(STEPS)
+def test_whoever_waits_for_the_first_is_told_of_whatever_comes_before_it(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    """They wait until the instant that was first when they looked, and look again when they are told or it has come."""
+    agenda, told = Agenda(), list[bool]()
+    agenda.sooner = lambda: told.append(True)
+    waits_for = agenda.to_be_seen()
+    for what, key, seconds in steps:
+        told.clear()
+        if what == "set":
+            agenda.set(key, at(seconds))
+        elif what == "drop":
+            agenda.drop(key)
+        else:
+            agenda.take(at(seconds))
+            told.append(True)  # whoever takes has looked
+        if told:
+            waits_for = agenda.to_be_seen()
+        first = agenda.to_be_seen()
+        assert first is None or (waits_for is not None and waits_for <= first)
+
+
+def test_nobody_is_told_of_what_comes_later_than_the_first_or_stays_where_it_is() -> None:
+    agenda, told = Agenda(), list[str]()
+    agenda.sooner = lambda: told.append("sooner")
+    agenda.set("a", at(10))
+    assert told == ["sooner"]
+    agenda.set("b", at(11))
+    agenda.set("a", at(10))
+    agenda.drop("b")
+    agenda.set("a", at(12))
+    assert told == ["sooner"]
+    agenda.set("c", at(9))
+    assert told == ["sooner", "sooner"]
+
+
+def test_an_entry_is_to_be_seen_as_long_before_its_time_as_the_agenda_is_looked_ahead() -> None:
+    agenda = Agenda()
+    assert agenda.to_be_seen() is None
+    agenda.set("a", at(60))
+    assert agenda.to_be_seen() == at(60)
+    agenda.looked_ahead = 10 * SECOND
+    assert agenda.to_be_seen() == at(50)
+    agenda.drop("a")
+    assert agenda.to_be_seen() is None
+
+
 def test_what_is_moved_all_the_time_takes_no_more_room_than_what_stands_still() -> None:
     agenda = Agenda()
     for turn in range(10_000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from server import strikes
 from server.clock import Tasks
-from server.strikes import STRIKE_SECONDS, until_next
+from server.strikes import HALF_SECONDS, STRIKE_SECONDS, Bell, beat_of, until_next
 
 _NOWS = st.floats(0, 1e6)
 _PHASES = st.floats(0, STRIKE_SECONDS, exclude_max=True)
@@ -27,6 +28,35 @@ def test_a_turn_is_at_a_strike_within_half_a_strike_of_its_time(
     assert strikes == pytest.approx(round(strikes), abs=1e-3)
     assert wait == pytest.approx(seconds, abs=STRIKE_SECONDS / 2 + 1e-6)
     assert wait >= STRIKE_SECONDS / 2 - 1e-6
+
+
+@given(
+    now=_NOWS,
+    phase=_PHASES,
+    name=st.text(max_size=20),
+    seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 30.0, 60.0, 3600.0]),
+)
+def test_jobs_of_half_a_second_and_more_meet_at_the_half_seconds(
+    now: float, phase: float, name: str, seconds: float
+) -> None:
+    beat = beat_of(name, seconds)
+    assert beat is not None
+    assert beat == beat_of(name, seconds)
+    wait = until_next(now, seconds, phase + beat.after, beat.every)
+    halves = (now + wait - phase) / HALF_SECONDS
+    assert halves == pytest.approx(round(halves), abs=1e-3)
+    after = now + wait + 0.01
+    assert until_next(after, seconds, phase + beat.after, beat.every) == pytest.approx(seconds - 0.01)
+    assert STRIKE_SECONDS / 2 - 1e-6 <= wait <= seconds * 1.5 + STRIKE_SECONDS / 2 + 1e-6
+
+
+def test_jobs_of_the_same_period_are_spread_over_it() -> None:
+    places = {beat_of(f"job {number}", 2.0) for number in range(40)}
+    assert {beat.after for beat in places if beat is not None} == {0.0, 0.5, 1.0, 1.5}
+
+
+def test_jobs_that_are_due_more_often_or_at_odd_times_have_any_strike() -> None:
+    assert [beat_of("job", seconds) for seconds in (0.1, 0.25, 0.4, 0.6)] == [None] * 4
 
 
 def test_jobs_of_one_process_meet_and_those_of_another_come_between() -> None:
@@ -220,3 +250,107 @@ async def test_a_job_that_is_held_ends_with_its_process(turns: Turns) -> None:
     async with asyncio.timeout(5):
         await turns.tasks.end([held], 60.0)
     assert held.done()
+
+
+class Ringing:
+    """``server.clock.Rest`` of an hour."""
+
+    def __init__(self) -> None:
+        self.bell = Bell()
+        self.rests = 0
+
+    def seconds(self, every: float) -> float:
+        self.rests += 1
+        return 3600.0
+
+
+async def test_who_rests_is_back_at_the_next_strike_when_the_bell_rings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strikes, "STRIKE_SECONDS", 0.005)
+    tasks, rest, turned = Tasks(), Ringing(), asyncio.Event()
+
+    async def turn() -> None:
+        turned.set()
+
+    job = asyncio.create_task(tasks.every(0.005, turn, "job", rest=rest))
+    for number in range(1, 4):
+        async with asyncio.timeout(5):
+            await turned.wait()
+        turned.clear()
+        await some_time()
+        assert rest.rests == number
+        rest.bell.ring()
+        rest.bell.ring()  # whoever is awake already hears nothing
+        await some_time()
+        assert not turned.is_set(), "not before the strike"
+    await tasks.end([job], 1.0)
+    rest.bell.ring()
+    assert job.done()
+
+
+async def test_a_bell_that_rings_while_a_strike_holds_others_wakes_who_sleeps_by_it(turns: Turns) -> None:
+    turns.job("renewals", first=True)
+    await turns.begun.wait()
+    bell, clock = Bell(), turns.tasks._strikes
+    sleeper = asyncio.create_task(clock.rest(0.005, bell=bell))
+    beside = strikes.Strikes(0.0)
+    for _ in range(3):
+        await beside.next(0.005)
+    assert not sleeper.done(), "held"
+    bell.ring()
+    async with asyncio.timeout(5):
+        assert not await sleeper
+    turns.go_on.set()
+    await turns.until("renewals")  # it goes on as if nobody had been held
+
+
+async def test_a_job_falls_in_with_its_beat_within_its_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, sleeps = list[tuple[float, float]](), strikes.Strikes.next
+
+    async def next(self: strikes.Strikes, seconds: float, **more: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        beat = more["beat"]
+        wait = until_next(now, seconds, self._phase + beat.after, beat.every)
+        waits.append((now, wait))
+        await sleeps(self, 0.0)
+
+    async def turn() -> None:
+        if len(waits) == 2:
+            done.set()
+
+    monkeypatch.setattr(strikes.Strikes, "next", next)
+    for name in ("pushes", "money", "media", "letters", "payouts"):
+        waits.clear()
+        tasks, done = Tasks(), asyncio.Event()
+        job = asyncio.create_task(tasks.every(30.0, turn, name))
+        async with asyncio.timeout(5):
+            await done.wait()
+        await tasks.end([job], 1.0)
+        (began, first), (went_on, second) = waits[:2]
+        assert 0 < first <= 30.0 + STRIKE_SECONDS, "the first time sooner"
+        periods = (went_on + second - began - first) / 30.0
+        assert periods == pytest.approx(round(periods), abs=1e-4), "and then at the same place in each"
+
+
+async def test_who_rests_for_half_a_second_and_more_wakes_up_with_others_and_not_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = list[tuple[float, float]]()
+
+    def spied(now: float, seconds: float, phase: float, every: float) -> float:
+        ends.append((now, wait := until_next(now, seconds, phase, every)))
+        return wait
+
+    monkeypatch.setattr(strikes, "until_next", spied)
+    clock, bell = strikes.Strikes(0.07), Bell()
+    for tenths in range(5, 60):
+        sleeper = asyncio.create_task(clock.rest(tenths / 10, bell=bell))
+        await asyncio.sleep(0)
+        bell.ring()
+        assert not await sleeper
+        now, wait = ends.pop()
+        halves = (now + wait - 0.07) / HALF_SECONDS
+        assert halves == pytest.approx(round(halves), abs=1e-3)
+        assert tenths / 10 - HALF_SECONDS - 1e-6 <= wait
+        assert wait <= max(tenths / 10, HALF_SECONDS + STRIKE_SECONDS / 2) + 1e-6

@@ -24,6 +24,7 @@ from handlers.context import Context
 from handlers.presence import PresenceTeller
 from handlers.system import welcome
 from handlers.wallet import WALLET_UPDATED, WalletTeller
+from models.agenda import Agenda
 from models.also import Also
 from models.billing.meter import WalletMeter
 from models.billing.service import Billing
@@ -367,18 +368,26 @@ class Process:
         self.calls.announcer = Raced(teller) if raced else teller
 
     async def jobs(self) -> None:
-        """One turn of every timed job of the calls."""
+        """One turn of every timed job of the calls, but for those that rest."""
         await self.calls.run_leases(DEAD_AFTER_SECONDS)
         await self.calls.run_orphaned(DEAD_AFTER_SECONDS)
         await self.calls.run_due()
-        await self.calls.run_renewals()
+        if not self.rests(self.calls.board.renewals):
+            await self.calls.run_renewals()
         await self.calls.run_late_renewals()
         await self.billing.run_wanted()
         await self.calls.run_untold()
         await self.calls.run_money()
-        await self.mailbox.post(tick_letters(await self.billing.run_ticks()))
-        await self.calls.flush_told()
+        if not self.rests(self.billing.agenda):
+            await self.mailbox.post(tick_letters(await self.billing.run_ticks()))
+        if not self.rests(self.calls.unwritten):
+            await self.calls.flush_told()
         await self.hear()
+
+    def rests(self, agenda: Agenda) -> bool:
+        """Whether the job with that agenda would rest now."""
+        at = agenda.to_be_seen()
+        return at is None or at > self.town.clock.now()
 
     async def hear(self) -> None:
         """What other processes have posted reaches the devices here."""

@@ -256,7 +256,7 @@ class World:
                 for name, at in process.alarms.armed.items()
                 if at <= now
             ),
-            calls.run_renewals,
+            *([] if process.rests(calls.board.renewals) else [calls.run_renewals]),
             calls.run_late_renewals,
             calls.run_due,
             calls.run_money,
@@ -267,8 +267,8 @@ class World:
                 lambda: calls.run_leases(DEAD_AFTER_SECONDS),
                 lambda: calls.run_orphaned(DEAD_AFTER_SECONDS),
                 calls.run_untold,
-                process.billing.run_ticks,
-                calls.flush_told,
+                *([] if process.rests(process.billing.agenda) else [process.billing.run_ticks]),
+                *([] if process.rests(calls.unwritten) else [calls.flush_told]),
                 process.hear,
             ]
         for job in jobs:
