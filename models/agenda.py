@@ -13,8 +13,8 @@ STALE_MAX = 64
 class Agenda:
     """Keys, each due once at an instant. What is taken is off it; what waits costs nothing until its time comes.
 
-    ``looked_ahead``: so long before its time an entry is wanted to be seen. ``sooner`` is told whenever there is
-    something to be seen earlier than before.
+    ``looked_ahead``: so long before its time an entry is wanted to be seen. ``sooner``, of the one who waits, is told
+    whenever there is something to be seen earlier than before.
     """
 
     def __init__(self) -> None:

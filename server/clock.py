@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from models.ports import Clock
-from server.strikes import HALF_SECONDS, Bell, Strikes, beat_of
+from server.strikes import HALF_SECONDS, Bell, Strikes
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,8 @@ class Tasks:
         self._resting: set[asyncio.Task[Any]] = set()
         self._ending = False
         # Another phase in each process: else those of one machine would all ask the database at the same instant.
-        self._strikes = Strikes(int.from_bytes(os.urandom(2), "big") / 65536 * HALF_SECONDS)
+        chance = int.from_bytes(os.urandom(4), "big")
+        self._strikes = Strikes((chance & 0xFFFF) / 0x10000 * HALF_SECONDS, seed=chance)
         self.give_way = self._strikes.give_way
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -146,14 +147,15 @@ class Tasks:
     ) -> None:
         """Run ``work`` every ``seconds`` until cancelled; a fault is logged and the next turn comes.
 
-        To the next tenth of a second, or to the job's own half second: jobs that wake this process do it together,
-        and others give way to the turns of one that is ``first``. A ``rest`` says how many turns may be left out, and
-        its bell that they may not.
+        To the next tenth of a second, or at the job's own half second: jobs that wake this process do it together,
+        and others give way to the turns of one that is ``first``. A ``rest`` says how long it may be until the next
+        turn, and its bell that it may not.
         """
         task = asyncio.current_task()
         assert task is not None
-        beat = beat_of(name, seconds)
-        early = seconds / 2 if beat is not None else 0.0  # so that it is not too late that it falls in
+        loop, beat = asyncio.get_running_loop(), self._strikes.beat_of(name, seconds)
+        # The next place of its beat, however long the turn has taken; not the one that is next to a period from now.
+        early = seconds / 2 if beat is not None else 0.0
         while True:
             try:
                 with self._strikes.going_first() if first else nullcontext():
@@ -167,12 +169,14 @@ class Tasks:
                 return
             self._resting.add(task)
             try:
-                longer = seconds if rest is None else rest.seconds(seconds)
+                longer, began = seconds if rest is None else _rested(rest, seconds, name), loop.time()
                 if rest is None or longer <= seconds:
                     await self._strikes.next(seconds - early, first=first, beat=beat)
                 elif not await self._strikes.rest(longer - early, first=first, bell=rest.bell, beat=beat):
-                    await self._strikes.next(0.0, first=first)
-                early = 0.0
+                    soon = min(seconds, HALF_SECONDS) - (
+                        loop.time() - began
+                    )  # no more often than without a bell
+                    await self._strikes.next(max(0.0, soon), first=first)
             finally:
                 self._resting.discard(task)
 
@@ -189,6 +193,15 @@ class Tasks:
         for task in timed:
             task.cancel()
         await asyncio.gather(*timed, return_exceptions=True)
+
+
+def _rested(rest: Rest, seconds: float, name: str) -> float:
+    """How long the job may rest; without an answer no longer than it always does."""
+    try:
+        return rest.seconds(seconds)
+    except Exception as error:
+        log.error("a job does not rest", job=name, exc_info=error)
+        return seconds
 
 
 class LoopAlarms:

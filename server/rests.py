@@ -13,7 +13,8 @@ from server.clock import Rest
 from server.strikes import Bell
 from server.turns import Turns
 
-# The longest rest of a job with an agenda, should ever an entry come there without a word.
+# The longest rest of a job with an agenda, should ever an entry come there without a word, or the machine sleep: its
+# loop counts on then from where it was, and the instants on an agenda do not.
 REST_SECONDS_MAX = 2.0
 
 
@@ -45,7 +46,7 @@ class TurnsRest:
 
     def seconds(self, every: float) -> float:
         """Until the next turn that is for this process."""
-        return every * self._turns.leave(self._job)
+        return every * self._turns.until_mine(self._job)
 
 
 def rest_of(job: Job, services: object, turns: Turns, clock: Clock) -> Rest | None:

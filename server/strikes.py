@@ -41,12 +41,6 @@ class Beat(NamedTuple):
     after: float
 
 
-def beat_of(name: str, every: float) -> Beat | None:
-    """At which strikes the job of that name has its turns; None when at any, as those that have theirs more often."""
-    places, odd = divmod(every, HALF_SECONDS)
-    return None if odd or not places else Beat(every, crc32(name.encode()) % int(places) * HALF_SECONDS)
-
-
 class Bell:
     """Wakes the one who sleeps by it, before the strike that they wait for."""
 
@@ -62,11 +56,13 @@ class Bell:
 class Strikes:
     """The clock of a process. It has one timer for each strike that somebody waits for.
 
-    ``phase``, in seconds, says when it strikes: see ``until_next``.
+    ``phase``, in seconds, says when it strikes: see ``until_next``. ``seed`` says which places jobs have in their
+    periods; where it is another for each process of a machine, they do not all have the same turns at once.
     """
 
-    def __init__(self, phase: float) -> None:
+    def __init__(self, phase: float, seed: int = 0) -> None:
         self._phase = phase
+        self._seed = seed
         self._due: dict[int, tuple[list[_Waiter], list[_Waiter]]] = {}
         # Of those that are first: how many were woken and have not begun, and how many are in their turn.
         self._called = 0
@@ -75,12 +71,19 @@ class Strikes:
         self._held: list[_Waiter] | None = None
         self._patience: asyncio.TimerHandle | None = None
 
+    def beat_of(self, name: str, every: float) -> Beat | None:
+        """At which strikes the job of that name has its turns; None when at any, as one that has them more often."""
+        places, odd = divmod(every, HALF_SECONDS)
+        if odd or not places:
+            return None
+        return Beat(every, crc32(name.encode(), self._seed) % int(places) * HALF_SECONDS)
+
     async def next(self, seconds: float, *, first: bool = False, beat: Beat | None = None) -> None:
         """Wait for the strike that is next to ``seconds`` from now, and for those that go first there.
 
         Only strikes of the ``beat`` are meant, if there is one.
         """
-        await self._wait_for(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first)
+        await self._waiter_at(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first)
 
     async def rest(
         self, seconds: float, *, first: bool = False, bell: Bell, beat: Beat | None = None
@@ -91,9 +94,9 @@ class Strikes:
         """
         if beat is None and seconds >= HALF_SECONDS:
             seconds, beat = seconds - HALF_SECONDS / 2, Beat(HALF_SECONDS, 0.0)
-        return await self._wait_for(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first, bell)
+        return await self._waiter_at(seconds, beat or Beat(STRIKE_SECONDS, 0.0), first, bell)
 
-    def _wait_for(self, seconds: float, beat: Beat, first: bool, bell: Bell | None = None) -> _Waiter:
+    def _waiter_at(self, seconds: float, beat: Beat, first: bool, bell: Bell | None = None) -> _Waiter:
         loop = asyncio.get_running_loop()
         now = loop.time()
         wait = until_next(now, seconds, self._phase + beat.after, beat.every)

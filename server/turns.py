@@ -14,7 +14,8 @@ from handlers.registry import Job
 from models.ports import Clock
 
 # Of so many turns of somebody else's job each takes one: 4 s after it was due, deadlines of the dead are acted upon.
-# Where there are more processes than that, they take every other turn, one process after the other.
+# Where there are more processes than that, one of them looks at about every other turn, one after the other. When many
+# die at once, as with their machine, those who are left may be further apart, until the dead are known to be dead.
 OTHERS_TURN = 4
 
 
@@ -54,7 +55,7 @@ class Turns:
         own, every = self._own(order)  # whoever has missed theirs takes the next
         return (number - own) // every > (last - own) // every
 
-    def leave(self, job: Job) -> int:
+    def until_mine(self, job: Job) -> int:
         """After how many turns of the job the next one is for this process, as long as nobody comes or goes."""
         order = self._order(job.name)
         if order[0] == self._process:

@@ -328,7 +328,7 @@ class Accounts:
     # ---------------------------------------------------------------------------------------------------- timed work
 
     async def watch_revocations(self) -> None:
-        """Close the sockets here that a change in any process concerns; run every 0.4 s. Safe to repeat."""
+        """Close the sockets here that a change in any process concerns; run every half second. Safe to repeat."""
         await self._bouncer.watch()
 
     async def tidy(self) -> int:

@@ -26,7 +26,7 @@ from models.ports import Clock, Doors
 
 log = structlog.get_logger(__name__)
 
-# CONTRACT §2.1: at least every 5 s, and the job looks ten times a second.
+# CONTRACT §2.1: at least every 5 s, and what is due is seen within a tenth of a second.
 TICK_SECONDS = 4.5
 # Ticks that have waited for longer than this give way to nobody.
 GIVE_WAY_SECONDS = 0.2

@@ -150,7 +150,8 @@ class Renewals(Engine):
         self._turned_at = now
         soon = agenda.until(now + _SEEN_AHEAD, PACED_MAX)
         if not soon:
-            return 0  # ten times a second, in every process
+            self._turned_at = None  # a crowd that comes next is taken up at its pace from then on
+            return 0
         most = int(pace(soon, now, passed))
 
         def due() -> int:

@@ -20,7 +20,7 @@ from uuid import uuid4
 import aiohttp
 
 from tests.bench import calls, relay
-from tests.bench.machine import Cores, Server, Spent, busy_seconds
+from tests.bench.machine import Cores, Server, Spent, busy_seconds, stolen_seconds
 from tests.bench.peers.meter import ahead, cpu_clock
 from tests.bench.people import register
 from tests.bench.phone import Phone, connect_all
@@ -160,7 +160,9 @@ async def candidates(here: Town, rate: float, plan: Plan, told: Told) -> Round:
     before = await here.said()
     with ahead(*here.several.pids):
         measure = relay.flat_out if rate == FLAT_OUT else relay.steady
+        began, stolen = time.perf_counter(), stolen_seconds()
         done = await measure(here.board, plan, here.several, told)
+        stolen_share = (stolen_seconds() - stolen) / (time.perf_counter() - began)
     after = await here.said()
     count = len(here.board.due)
     published, received = (after[which] - before[which] for which in ("published", "received"))
@@ -173,6 +175,7 @@ async def candidates(here: Town, rate: float, plan: Plan, told: Told) -> Round:
         "rest_cpu_share": here.rest_share,
         "cpu_us_beyond_rest": cpu - here.rest_share / passed * 1e6,
         "published_per_message": published.total() / count,
+        "stolen_cpu_share": stolen_share,
         "woken_per_message": received.total() / count,
         **{name: value for name, value in done.figures.items() if name.startswith(("taken", "gen", "oth"))},
     }

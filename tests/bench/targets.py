@@ -57,10 +57,12 @@ def _processes(part: Mapping[str, Any]) -> Iterator[str]:
     """Of a relayed message between processes: how its cost grows, and whom it wakes."""
     for figure, said in (("cpu_us_per_message", ""), ("cpu_us_beyond_rest", " without their rest")):
         by_rate: dict[float, dict[int, float]] = {}
+        of: dict[tuple[float, int], Mapping[str, Any]] = {}
         for one in part.values():
             count, rate, cpu = (median(one, name) for name in ("processes", "asked_per_s", figure))
             if count is not None and rate is not None and cpu is not None:
                 by_rate.setdefault(rate, {})[int(count)] = cpu
+                of[rate, int(count)] = one
         for rate, cpu_of in sorted(by_rate.items(), key=lambda one: one[0] or inf):
             few, many = min(cpu_of), max(cpu_of)
             if few < many and cpu_of[few] > 0:
@@ -68,7 +70,8 @@ def _processes(part: Mapping[str, Any]) -> Iterator[str]:
                 yield (
                     f"target: CPU of all{said} for a message, {many} processes beside {few}, "
                     f"{f'at {rate:.0f}/s' if rate else 'flat out'}: "
-                    f"{ratio:.2f}, {_met(ratio <= CPU_RATIO_MAX)} (at most {CPU_RATIO_MAX})."
+                    f"{ratio:.2f}, {_met(ratio <= CPU_RATIO_MAX)} "
+                    f"(at most {CPU_RATIO_MAX}{_stolen(of[rate, few], of[rate, many])})."
                 )
     for said, figure in (
         ("published", "published_per_message"),
@@ -80,9 +83,10 @@ def _processes(part: Mapping[str, Any]) -> Iterator[str]:
             yield f"target: a message is {said}: {min(values):.3f} to {max(values):.3f} times, {_met(kept)} (once)."
 
 
-def _stolen(part: Mapping[str, Any]) -> str:
-    share = median(part, "stolen_cpu_share")
-    if share is None or share <= STOLEN_SHARE:
+def _stolen(*parts: Mapping[str, Any]) -> str:
+    shares = [share for part in parts if (share := median(part, "stolen_cpu_share")) is not None]
+    share = max(shares, default=0.0)
+    if not share > STOLEN_SHARE:
         return ""
     return f"; the host of this machine took {percent(share)} of a core from it meanwhile"
 

@@ -298,6 +298,24 @@ def test_the_report_says_when_the_host_has_kept_the_processor_from_the_machine(
     assert line == f"target: one renewal, p99, 2000 live paid calls: 30.0 ms, NOT met {said}."
 
 
+def test_of_two_that_are_compared_the_one_from_which_more_was_kept_is_named() -> None:
+    part = {
+        f"{count}_at_200": kept(
+            {
+                "processes": count,
+                "asked_per_s": 200.0,
+                "cpu_us_per_message": 100.0 * count,
+                "stolen_cpu_share": count / 40,
+            }
+        )
+        for count in (2, 8)
+    }
+    (line,) = targets.lines({"processes": part}, asdict(Plan()))
+    assert line.endswith(
+        "4.00, NOT met (at most 1.5; the host of this machine took 20 % of a core from it meanwhile)."
+    )
+
+
 def test_what_the_host_has_kept_is_a_part_of_what_the_cores_were_busy() -> None:
     counted = Path("/proc/stat").exists()
     stolen, busy = stolen_seconds(), busy_seconds()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from server import strikes
 from server.clock import Tasks
-from server.strikes import HALF_SECONDS, STRIKE_SECONDS, Bell, beat_of, until_next
+from server.strikes import HALF_SECONDS, STRIKE_SECONDS, Bell, Strikes, until_next
 
 _NOWS = st.floats(0, 1e6)
 _PHASES = st.floats(0, STRIKE_SECONDS, exclude_max=True)
@@ -33,30 +33,38 @@ def test_a_turn_is_at_a_strike_within_half_a_strike_of_its_time(
 @given(
     now=_NOWS,
     phase=_PHASES,
+    seed=st.integers(0, 2**32 - 1),
     name=st.text(max_size=20),
     seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 30.0, 60.0, 3600.0]),
+    part=st.floats(0, 1),
 )
-def test_jobs_of_half_a_second_and_more_meet_at_the_half_seconds(
-    now: float, phase: float, name: str, seconds: float
+def test_jobs_of_half_a_second_and_more_have_each_a_place_at_the_half_seconds(
+    now: float, phase: float, seed: int, name: str, seconds: float, part: float
 ) -> None:
-    beat = beat_of(name, seconds)
+    beat = Strikes(phase, seed).beat_of(name, seconds)
     assert beat is not None
-    assert beat == beat_of(name, seconds)
-    wait = until_next(now, seconds, phase + beat.after, beat.every)
-    halves = (now + wait - phase) / HALF_SECONDS
-    assert halves == pytest.approx(round(halves), abs=1e-3)
-    after = now + wait + 0.01
-    assert until_next(after, seconds, phase + beat.after, beat.every) == pytest.approx(seconds - 0.01)
-    assert STRIKE_SECONDS / 2 - 1e-6 <= wait <= seconds * 1.5 + STRIKE_SECONDS / 2 + 1e-6
+    wait = until_next(now, seconds / 2, phase + beat.after, beat.every)
+    assert STRIKE_SECONDS / 2 - 1e-6 <= wait <= seconds + STRIKE_SECONDS / 2 + 1e-6, "in its first period"
+    place = now + wait
+    assert (place - phase) / HALF_SECONDS == pytest.approx(round((place - phase) / HALF_SECONDS), abs=1e-3)
+    took = 0.001 + part * (seconds - STRIKE_SECONDS / 2 - 0.002)
+    again = took + until_next(place + took, seconds / 2, phase + beat.after, beat.every)
+    assert again == pytest.approx(seconds, abs=1e-4), "however long the turn takes, if it is over in time"
 
 
-def test_jobs_of_the_same_period_are_spread_over_it() -> None:
-    places = {beat_of(f"job {number}", 2.0) for number in range(40)}
-    assert {beat.after for beat in places if beat is not None} == {0.0, 0.5, 1.0, 1.5}
+def test_jobs_of_the_same_period_are_spread_over_it_and_otherwise_in_another_process() -> None:
+    def places(seed: int) -> list[float]:
+        beats = [Strikes(0.0, seed).beat_of(f"job {number}", 2.0) for number in range(40)]
+        return [beat.after for beat in beats if beat is not None]
+
+    assert set(places(1)) == {0.0, 0.5, 1.0, 1.5}
+    assert places(1) == places(1)
+    assert places(1) != places(2)
+    assert Tasks()._strikes._seed != Tasks()._strikes._seed
 
 
 def test_jobs_that_are_due_more_often_or_at_odd_times_have_any_strike() -> None:
-    assert [beat_of("job", seconds) for seconds in (0.1, 0.25, 0.4, 0.6)] == [None] * 4
+    assert [Strikes(0.0).beat_of("job", seconds) for seconds in (0.1, 0.25, 0.4, 0.6)] == [None] * 4
 
 
 def test_jobs_of_one_process_meet_and_those_of_another_come_between() -> None:
@@ -252,41 +260,77 @@ async def test_a_job_that_is_held_ends_with_its_process(turns: Turns) -> None:
     assert held.done()
 
 
-class Ringing:
-    """``server.clock.Rest`` of an hour."""
+class Resting:
+    """``server.clock.Rest`` of an hour more."""
 
     def __init__(self) -> None:
         self.bell = Bell()
-        self.rests = 0
 
     def seconds(self, every: float) -> float:
-        self.rests += 1
-        return 3600.0
+        return every + 3600.0
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long a job means to wait for its next turn, each time; it comes at the next strike."""
+    seen, sleeps = list[float](), Strikes.next
+
+    async def next(self: Strikes, seconds: float, **more: Any) -> None:
+        seen.append(seconds)
+        await sleeps(self, 0.0)
+
+    monkeypatch.setattr(Strikes, "next", next)
+    return seen
+
+
+@pytest.mark.parametrize("every", [0.1, 0.25, 3600.0])
 async def test_who_rests_is_back_at_the_next_strike_when_the_bell_rings(
-    monkeypatch: pytest.MonkeyPatch,
+    waits: list[float], every: float
 ) -> None:
-    monkeypatch.setattr(strikes, "STRIKE_SECONDS", 0.005)
-    tasks, rest, turned = Tasks(), Ringing(), asyncio.Event()
+    tasks, rest, turned = Tasks(), Resting(), asyncio.Event()
 
     async def turn() -> None:
         turned.set()
 
-    job = asyncio.create_task(tasks.every(0.005, turn, "job", rest=rest))
-    for number in range(1, 4):
+    job = asyncio.create_task(tasks.every(every, turn, "job", rest=rest))
+    for number in range(3):
         async with asyncio.timeout(5):
             await turned.wait()
         turned.clear()
         await some_time()
-        assert rest.rests == number
+        assert len(waits) == number, "it rests by the bell alone"
+        sleeper = rest.bell.sleeper
         rest.bell.ring()
         rest.bell.ring()  # whoever is awake already hears nothing
-        await some_time()
-        assert not turned.is_set(), "not before the strike"
+        assert sleeper is not None
+        assert not sleeper.result()
+    async with asyncio.timeout(5):
+        await turned.wait()
     await tasks.end([job], 1.0)
     rest.bell.ring()
     assert job.done()
+    # No more often than it would without a bell, and not in its own time if that is long.
+    assert all(0 < wait <= min(every, HALF_SECONDS) for wait in waits)
+    assert max(waits) > min(every, HALF_SECONDS) - 0.1
+
+
+async def test_what_goes_wrong_about_a_rest_keeps_no_job_from_its_turns(waits: list[float]) -> None:
+    class Broken(Resting):
+        def seconds(self, every: float) -> float:
+            raise LookupError("nobody")
+
+    tasks, rest, done = Tasks(), Broken(), asyncio.Event()
+    turns = itertools.count(1)
+
+    async def turn() -> None:
+        if next(turns) == 3:
+            done.set()
+
+    job = asyncio.create_task(tasks.every(0.1, turn, "job", rest=rest))
+    async with asyncio.timeout(5):
+        await done.wait()
+    await tasks.end([job], 1.0)
+    assert waits[:2] == [0.1, 0.1]
 
 
 async def test_a_bell_that_rings_while_a_strike_holds_others_wakes_who_sleeps_by_it(turns: Turns) -> None:
@@ -294,10 +338,11 @@ async def test_a_bell_that_rings_while_a_strike_holds_others_wakes_who_sleeps_by
     await turns.begun.wait()
     bell, clock = Bell(), turns.tasks._strikes
     sleeper = asyncio.create_task(clock.rest(0.005, bell=bell))
-    beside = strikes.Strikes(0.0)
-    for _ in range(3):
-        await beside.next(0.005)
-    assert not sleeper.done(), "held"
+    beside = Strikes(0.0)
+    async with asyncio.timeout(5):
+        while not clock._held:
+            await beside.next(0.005)
+    assert not sleeper.done()
     bell.ring()
     async with asyncio.timeout(5):
         assert not await sleeper
@@ -305,32 +350,20 @@ async def test_a_bell_that_rings_while_a_strike_holds_others_wakes_who_sleeps_by
     await turns.until("renewals")  # it goes on as if nobody had been held
 
 
-async def test_a_job_falls_in_with_its_beat_within_its_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits, sleeps = list[tuple[float, float]](), strikes.Strikes.next
-
-    async def next(self: strikes.Strikes, seconds: float, **more: Any) -> None:
-        now = asyncio.get_running_loop().time()
-        beat = more["beat"]
-        wait = until_next(now, seconds, self._phase + beat.after, beat.every)
-        waits.append((now, wait))
-        await sleeps(self, 0.0)
+async def test_a_job_with_a_place_in_its_period_waits_for_the_next_one(waits: list[float]) -> None:
+    tasks, done = Tasks(), asyncio.Event()
+    turns = itertools.count(1)
 
     async def turn() -> None:
-        if len(waits) == 2:
+        if next(turns) == 4:
             done.set()
 
-    monkeypatch.setattr(strikes.Strikes, "next", next)
-    for name in ("pushes", "money", "media", "letters", "payouts"):
-        waits.clear()
-        tasks, done = Tasks(), asyncio.Event()
-        job = asyncio.create_task(tasks.every(30.0, turn, name))
-        async with asyncio.timeout(5):
-            await done.wait()
-        await tasks.end([job], 1.0)
-        (began, first), (went_on, second) = waits[:2]
-        assert 0 < first <= 30.0 + STRIKE_SECONDS, "the first time sooner"
-        periods = (went_on + second - began - first) / 30.0
-        assert periods == pytest.approx(round(periods), abs=1e-4), "and then at the same place in each"
+    job = asyncio.create_task(tasks.every(30.0, turn, "pushes"))
+    async with asyncio.timeout(5):
+        await done.wait()
+    await tasks.end([job], 1.0)
+    # The place that is next to half a period from now is the next one, whatever time it is in the period.
+    assert waits[:3] == [15.0, 15.0, 15.0]
 
 
 async def test_who_rests_for_half_a_second_and_more_wakes_up_with_others_and_not_too_late(
@@ -343,7 +376,7 @@ async def test_who_rests_for_half_a_second_and_more_wakes_up_with_others_and_not
         return wait
 
     monkeypatch.setattr(strikes, "until_next", spied)
-    clock, bell = strikes.Strikes(0.07), Bell()
+    clock, bell = Strikes(0.07), Bell()
     for tenths in range(5, 60):
         sleeper = asyncio.create_task(clock.rest(tenths / 10, bell=bell))
         await asyncio.sleep(0)

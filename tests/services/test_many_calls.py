@@ -214,7 +214,8 @@ class Renewed:
 async def minutes(here: Process, clock: VirtualClock, count: int) -> None:
     for _ in range(round(count * 60 / TURN)):
         clock.pass_(TURN)
-        await here.calls.run_renewals()
+        if not here.rests(here.calls.board.renewals):
+            await here.calls.run_renewals()
 
 
 async def test_renewals_that_come_together_are_made_evenly_a_little_early_and_never_late(

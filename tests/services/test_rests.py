@@ -79,7 +79,7 @@ def test_what_any_process_does_rests_while_it_is_others_turn_and_wakes_when_some
     assert TurnsRest(job(), first).seconds(0.5) == 0.5
     rest = TurnsRest(job(), other)
     assert 0.5 <= rest.seconds(0.5) <= 0.5 * OTHERS_TURN
-    assert rest.seconds(0.5) == 0.5 * other.leave(job())
+    assert rest.seconds(0.5) == 0.5 * other.until_mine(job())
     loop = asyncio.new_event_loop()
     rest.bell.sleeper = sleeper = loop.create_future()
     living[:] = [process for process, turns in zip(living, several, strict=True) if turns is other]

@@ -149,7 +149,7 @@ def test_whoever_rests_until_its_turn_has_the_same_turns_as_one_that_asks_each_t
             if asks.mine(job("pushes")):
                 asked.append(asking.now())
         while resting.now() < asking.now():
-            resting.pass_(rests.leave(job("pushes")))
+            resting.pass_(rests.until_mine(job("pushes")))
             assert rests.mine(job("pushes")), "it does not wake in vain"
             rested.append(resting.now())
         assert rested[: len(asked)] == asked
@@ -158,7 +158,7 @@ def test_whoever_rests_until_its_turn_has_the_same_turns_as_one_that_asks_each_t
 def test_a_process_that_leaves_jobs_to_workers_rests_as_well() -> None:
     clock = VirtualClock()
     web = Turns("web", works=False, workers=lambda: ["worker"], clock=clock)
-    assert 1 <= web.leave(job("pushes")) <= OTHERS_TURN
+    assert 1 <= web.until_mine(job("pushes")) <= OTHERS_TURN
     assert not web.mine(job("pushes"))
 
 
@@ -170,7 +170,7 @@ def test_a_turn_that_was_left_out_is_made_good_at_the_next() -> None:
         if not (one := Turns(process, works=True, workers=lambda: living, clock=clock)).first("pushes")
     )
     late.mine(job("pushes"))
-    clock.pass_(late.leave(job("pushes")) + 1)
+    clock.pass_(late.until_mine(job("pushes")) + 1)
     assert late.mine(job("pushes"))
     clock.pass_(1)
     assert not late.mine(job("pushes")), "once"
