@@ -169,14 +169,13 @@ class Tasks:
                 return
             self._resting.add(task)
             try:
-                longer, began = seconds if rest is None else _rested(rest, seconds, name), loop.time()
+                longer, began = seconds if rest is None else _rest_of(rest, seconds, name), loop.time()
                 if rest is None or longer <= seconds:
                     await self._strikes.next(seconds - early, first=first, beat=beat)
                 elif not await self._strikes.rest(longer - early, first=first, bell=rest.bell, beat=beat):
-                    soon = min(seconds, HALF_SECONDS) - (
-                        loop.time() - began
-                    )  # no more often than without a bell
-                    await self._strikes.next(max(0.0, soon), first=first)
+                    # No more often than without a bell; but not in its own time if that is long.
+                    left = min(seconds, HALF_SECONDS) - (loop.time() - began)
+                    await self._strikes.next(max(0.0, left), first=first)
             finally:
                 self._resting.discard(task)
 
@@ -195,7 +194,7 @@ class Tasks:
         await asyncio.gather(*timed, return_exceptions=True)
 
 
-def _rested(rest: Rest, seconds: float, name: str) -> float:
+def _rest_of(rest: Rest, seconds: float, name: str) -> float:
     """How long the job may rest; without an answer no longer than it always does."""
     try:
         return rest.seconds(seconds)
