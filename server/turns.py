@@ -42,8 +42,8 @@ class Turns:
 
     def mine(self, job: Job) -> bool:
         """Whether this turn of the job is for this process."""
-        self._look()
         if not job.anywhere:
+            self._look()  # those that rest do not
             return True
         order = self._order(job.name)
         if self._process not in order:
